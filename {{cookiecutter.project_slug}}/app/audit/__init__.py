@@ -1,0 +1,1 @@
+"""What is implemented, relaxed or missing in this app, as it is now."""

@@ -1,0 +1,89 @@
+"""Mitigation 4, the session cookie: who holds a copy of it is its owner, so it must not travel, leak or last.
+
+Source: OWASP Session Management Cheat Sheet; RFC 6265bis (``__Host-``); ASVS 5.0 V3.3.1-V3.3.4, V7.3.1, V7.3.2.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from flask import Flask, Request, Response, session
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+
+from app.audit.findings import Finding
+from app.settings import SettingsError
+
+TITLE = "Session cookies"
+SUMMARY = "The session cookie goes over https only, no script can read it, other sites cannot send it, and it ends in time."
+
+# Browsers take a __Host- cookie only with Secure, Path=/ and no Domain: a sister domain cannot plant one.
+NAME = "__Host-session"
+BORN = "_born"
+
+
+class ExpiringSessions(SecureCookieSessionInterface):
+    """Signed cookie sessions that end on the server's clock, whatever the browser keeps.
+
+    The idle lifetime is Flask's: the cookie is signed anew with each response, and too old a signature is refused.
+    The absolute one needs the time of birth, kept inside the session.
+    """
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        found = super().open_session(app, request)
+        if found is None:
+            return None
+        now = int(time.time())
+        born = found.get(BORN)
+        if found and not (isinstance(born, int) and 0 <= now - born < app.config["SESSION_ABSOLUTE_LIFETIME"]):
+            return self.session_class()
+        return found
+
+    def save_session(self, app: Flask, session: SecureCookieSession, response: Response) -> None:  # type: ignore[override]
+        if session and BORN not in session:
+            session[BORN] = int(time.time())
+            session.permanent = True
+        super().save_session(app, session, response)
+
+
+def start_session() -> None:
+    """Begin the session afresh when a visitor's rights change: what was known of the old one is worth nothing.
+
+    Against session fixation: an attacker may have planted the old session, and would know its CSRF token.
+    """
+    session.clear()
+
+
+def init_app(app: Flask) -> None:
+    """Set the cookie's attributes; raise SettingsError for one that browsers would ignore or that weakens it."""
+    for name, fault in (("SESSION_COOKIE_DOMAIN", "a __Host- cookie has no domain"), ("SESSION_COOKIE_PATH", "a __Host- cookie has the path /")):
+        if app.config[name] not in (None, "/" if name.endswith("PATH") else None):
+            raise SettingsError(f"{name}: {fault}. Remove the setting.")
+    app.config.update(
+        SESSION_COOKIE_NAME="session" if app.debug else NAME,
+        SESSION_COOKIE_SECURE=not app.debug,
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_PATH="/",
+        SESSION_REFRESH_EACH_REQUEST=True,
+    )
+    app.session_interface = ExpiringSessions()
+
+
+def check(app: Flask) -> Iterator[Finding]:
+    """Look at the attributes in force."""
+    config = app.config
+    if not config["SESSION_COOKIE_SECURE"]:
+        yield Finding(
+            "CK01",
+            "relaxed" if app.debug else "missing",
+            "The session cookie also travels over http.",
+            "Outside development, start without FLASK_DEBUG." if app.debug else "Set SESSION_COOKIE_SECURE.",
+        )
+    if not config["SESSION_COOKIE_HTTPONLY"]:
+        yield Finding("CK02", "missing", "Scripts can read the session cookie.", "Set SESSION_COOKIE_HTTPONLY.")
+    if config["SESSION_COOKIE_SAMESITE"] not in ("Lax", "Strict"):
+        yield Finding("CK03", "missing", "Other sites' forms carry the session cookie.", "Set SESSION_COOKIE_SAMESITE to Lax or Strict.")
+    if not isinstance(app.session_interface, ExpiringSessions):
+        yield Finding("CK04", "missing", "Sessions have no absolute lifetime.", "Use ExpiringSessions of app/security/cookies.py.")
+    if not app.debug and config["SESSION_COOKIE_NAME"] != NAME:
+        yield Finding("CK05", "missing", "The session cookie has no __Host- name.", f"Name it {NAME}.")

@@ -1,0 +1,148 @@
+"""Mitigation 1, the secret key: who knows it can forge every session, CSRF token and reset link.
+
+A weak or published key is therefore refused at start, and a key that may have leaked can be replaced
+without signing everybody out: ``flask secret-key rotate``, and later ``rotate --prune``.
+Source: OWASP Cryptographic Storage Cheat Sheet; ASVS 5.0 V11.2.3, V13.3.1, V13.3.4.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from dotenv import dotenv_values
+from flask import Flask
+from flask.cli import AppGroup
+
+from app import settings
+from app.audit.findings import Finding
+
+TITLE = "Secret key"
+SUMMARY = "A random key of this app's own signs its sessions and tokens, and can be rotated without signing anyone out."
+
+MIN_LENGTH = 24
+MIN_DISTINCT = 10
+PLACEHOLDERS = ("changeme", "change-me", "change_me", "secret", "password", "example", "default", "insecure", "your-", "your_", "dev-", "dev_")
+MEND = "Make a random one with: flask --app app secret-key new"
+
+cli = AppGroup("secret-key", help="Make or rotate the key that signs sessions and tokens.")
+
+
+def init_app(app: Flask) -> None:
+    """Refuse to start without a key that cannot be guessed. Raises SettingsError."""
+    faults = [
+        f"  {name}: {fault}. {MEND}"
+        for name, keys in (
+            ("SECRET_KEY", [app.config["SECRET_KEY"]]),
+            ("SECRET_KEY_FALLBACKS", app.config["SECRET_KEY_FALLBACKS"]),
+        )
+        for key in keys
+        if (fault := weakness(key))
+    ]
+    if faults:
+        raise settings.SettingsError("The app cannot start with a guessable key.\n" + "\n".join(faults))
+    app.cli.add_command(cli)
+
+
+def check(app: Flask) -> Iterator[Finding]:
+    """Look at the keys in force."""
+    for key in (app.config["SECRET_KEY"], *app.config["SECRET_KEY_FALLBACKS"]):
+        if fault := weakness(key):
+            yield Finding("SK01", "missing", f"A signing key {fault}.", MEND)
+    if os.name == "posix" and settings.ENV_FILE.exists() and settings.ENV_FILE.stat().st_mode & 0o077:
+        yield Finding("SK02", "missing", "Other users of this machine can read .env.", "chmod 600 .env")
+
+
+def weakness(key: str) -> str | None:
+    """Say why ``key`` could be guessed, or None if it could not.
+
+    A key from a random source passes in any usual encoding: 24 characters are 96 bits in hex, and the chance that
+    a random key shows fewer than 10 different characters or is all letters of one case is below one in a million.
+    """
+    if not key:
+        return "is missing"
+    if len(key) < MIN_LENGTH:
+        return f"is shorter than {MIN_LENGTH} characters"
+    if any(word in key.lower() for word in PLACEHOLDERS):
+        return "holds a placeholder's word"
+    if len(set(key)) < MIN_DISTINCT or key in (key + key)[1:-1]:
+        return "repeats itself"
+    if key.isalpha() and (key.islower() or key.isupper()) or key.isdigit():
+        return "is made of one kind of character"
+    if not (key.isascii() and key.isprintable()) or set(key) & set("\"' ,$\\#"):
+        return "holds a space, a quote, a comma or another character that .env and the environment treat specially"
+    return None
+
+
+def is_being_made() -> bool:
+    """Whether this process is ``flask secret-key …``, which must run while the app cannot start for want of a key."""
+    return Path(sys.argv[0]).stem in {"flask", "__main__"} and "secret-key" in sys.argv[1:]
+
+
+def keyless_app() -> Flask:
+    """Give an app that serves nothing and has the ``secret-key`` commands only."""
+    app = Flask("app", static_folder=None)
+    app.cli.add_command(cli)
+    return app
+
+
+def generate() -> str:
+    """Give a new key: 384 bits from the operating system, as 64 URL-safe characters."""
+    while weakness(key := secrets.token_urlsafe(48)):
+        """One in a few thousand spells a placeholder's word by chance."""
+    return key
+
+
+@cli.command("new")
+def new() -> None:
+    """Write a first key into .env; an existing one stays."""
+    if _env().get("SECRET_KEY"):
+        raise click.ClickException(f"{settings.ENV_FILE.name} holds a key already. To replace it: flask --app app secret-key rotate")
+    _write({"SECRET_KEY": generate()})
+    click.echo("A new key is in .env. Start the app again to use it.")
+
+
+@cli.command("rotate")
+@click.option("--prune", is_flag=True, help="Drop the former keys: what they signed stops working.")
+def rotate(prune: bool) -> None:
+    """Sign with a new key from now on; the former one is still accepted until it is pruned."""
+    if "SECRET_KEY" in os.environ:
+        raise click.ClickException("SECRET_KEY comes from the environment, which wins over .env: rotate it where it is set.")
+    env = _env()
+    if prune:
+        _write({"SECRET_KEY_FALLBACKS": ""})
+        click.echo("The former keys are gone from .env. Start the app again: what they signed stops working then.")
+        return
+    if not (current := env.get("SECRET_KEY")):
+        raise click.ClickException("There is no key to rotate. Make one with: flask --app app secret-key new")
+    former = [current, *filter(None, (env.get("SECRET_KEY_FALLBACKS") or "").split(","))]
+    _write({"SECRET_KEY": generate(), "SECRET_KEY_FALLBACKS": ",".join(former)})
+    click.echo("A new key is in .env, the former one is kept. Start the app again to use it.")
+    click.echo("Once the longest session has ended: flask --app app secret-key rotate --prune")
+
+
+def _env() -> dict[str, str | None]:
+    return dotenv_values(settings.ENV_FILE, interpolate=False)
+
+
+def _write(values: dict[str, str]) -> None:
+    """Replace these lines of .env in one step, so that a crash leaves either the old file or the new one."""
+    target = settings.ENV_FILE.resolve()
+    lines = target.read_text(encoding="utf-8").splitlines() if target.exists() else []
+    kept = [line for line in lines if line.removeprefix("export ").partition("=")[0].strip() not in values]
+    text = "".join(f"{line}\n" for line in [*(f"{name}={value}" for name, value in values.items() if value), *kept])
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".env.")  # created exclusively, 0600
+    try:
+        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink()
+        raise

@@ -1,0 +1,16 @@
+"""The app for a production server: ``gunicorn wsgi:app``."""
+
+from __future__ import annotations
+
+import sys
+
+from app import create_app
+from app.settings import SettingsError
+
+try:
+    app = create_app()
+except SettingsError as error:
+    sys.exit(error.message)
+
+if app.debug:
+    sys.exit("FLASK_DEBUG: must not be set here, it switches protections off. For development, use: make run")
