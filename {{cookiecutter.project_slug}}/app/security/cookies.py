@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from flask import Flask, Request, Response, session
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+from flask import Flask, Request, Response, request, session
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 
 from app.audit.findings import Finding
 from app.settings import SettingsError
@@ -39,7 +39,9 @@ class ExpiringSessions(SecureCookieSessionInterface):
             return self.session_class()
         return found
 
-    def save_session(self, app: Flask, session: SecureCookieSession, response: Response) -> None:  # type: ignore[override]
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        if request.endpoint == "static":
+            return  # a cache may keep a static file, and must not keep somebody's cookie with it
         if session and BORN not in session:
             session[BORN] = int(time.time())
             session.permanent = True

@@ -1,0 +1,231 @@
+"""What the attacks are made with: the app, a browser-like client, a real server over TLS, and Chromium."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import trustme
+from flask import Flask
+from flask.testing import FlaskClient
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from werkzeug.test import TestResponse
+
+from app import create_app, settings
+from tests.attacker import Site
+
+ROOT = Path(__file__).resolve().parent.parent
+ORIGIN = "https://localhost"
+KEY = "Pz4vN8yQm2RkT7wXc5bLh9sJd3fGa6eU"
+PASSWORD = "correct horse battery staple 42"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The tests judge the app, not the .env and the environment of whoever runs them."""
+    for name in settings.Settings.model_fields:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")
+
+
+@pytest.fixture
+def app_config(tmp_path: Path) -> dict[str, object]:
+    """The least that an app needs. A test adds what it is about."""
+    return {
+        "SECRET_KEY": KEY,
+        "UPLOAD_DIR": str(tmp_path / "uploads"),
+        #% if cookiecutter.accounts
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'app.db'}",
+        #% endif
+    }
+
+
+@pytest.fixture
+def app(app_config: dict[str, object]) -> Flask:
+    return create_app(app_config)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return browser_like(app)
+
+
+def browser_like(app: Flask, origin: str = ORIGIN) -> FlaskClient:
+    """A client that keeps cookies and says where its requests come from, as browsers do."""
+    client = app.test_client()
+    client.environ_base.update({"wsgi.url_scheme": urlsplit(origin).scheme, "HTTP_HOST": urlsplit(origin).netloc})
+    client.environ_base["HTTP_REFERER"] = f"{origin}/"
+    return client
+
+
+def csrf_token(client: FlaskClient, path: str = "/") -> str:
+    """The token as the page's own script reads it."""
+    found = re.search(r'<meta name="csrf-token" content="([^"]+)"', client.get(path).text)
+    assert found, f"{path} has no token"
+    return found[1]
+
+
+def post(client: FlaskClient, path: str, data: dict[str, Any] | None = None, **kwargs: Any) -> TestResponse:
+    """Send a form with its token."""
+    return client.post(path, data={"csrf_token": csrf_token(client), **(data or {})}, **kwargs)
+
+
+#% if cookiecutter.accounts
+def register(client: FlaskClient, email: str = "alice@example.com", password: str = PASSWORD) -> TestResponse:
+    return post(client, "/register", {"email": email, "password": password, "password_confirm": password})
+
+
+def sign_in(client: FlaskClient, email: str = "alice@example.com", password: str = PASSWORD) -> TestResponse:
+    return post(client, "/login", {"email": email, "password": password})
+
+
+#% endif
+@pytest.fixture
+def member(client: FlaskClient) -> FlaskClient:
+    """A client that may upload: signed in, where the app has accounts."""
+    #% if cookiecutter.accounts
+    register(client)
+    sign_in(client)
+    #% endif
+    return client
+
+
+@dataclass
+class Server:
+    """The app under gunicorn, over TLS, on loopback."""
+
+    port: int
+    log: Path
+    process: subprocess.Popen[bytes]
+    tls: ssl.SSLContext
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    def request(
+        self, path: str, method: str = "GET", body: bytes | None = None, headers: dict[str, str] | None = None, timeout: float = 10
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """One request on a connection of its own; nothing is followed, kept or rewritten."""
+        connection = http.client.HTTPSConnection("localhost", self.port, context=self.tls, timeout=timeout)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+        finally:
+            connection.close()
+
+    def raw(self) -> ssl.SSLSocket:
+        """A connection for bytes that no client library would send."""
+        return self.tls.wrap_socket(socket.create_connection(("localhost", self.port), timeout=10), server_hostname="localhost")
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def serve(authority: trustme.CA, app_config: dict[str, object], tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start the app under gunicorn with the given settings: ``serve(RATELIMIT_DEFAULT="5 per minute")``."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(**config: object) -> Server:
+        port = free_port()
+        certificate, log = tmp_path / "server.pem", tmp_path / f"server-{port}.log"
+        authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+        named = {name: ",".join(value) if isinstance(value, tuple) else str(value) for name, value in (app_config | config).items()}
+        command = [sys.executable, "-m", "gunicorn", "wsgi:app", "--bind", f"127.0.0.1:{port}", "--certfile", str(certificate)]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | {"SERVER_NAME": f"localhost:{port}"} | named, stdout=output, stderr=output
+            )
+        running.append(process)
+        wait_for(port, process, log)
+        tls = ssl.create_default_context()
+        authority.configure_trust(tls)
+        return Server(port, log, process, tls)
+
+    yield start
+    for process in running:
+        process.terminate()
+    for process in running:
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(200):
+        if process.poll() is not None:
+            break
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium: the one in CHROMIUM, else the system's, else Playwright's own.
+
+    Every host name leads to loopback, so that a test can serve ``https://attacker.test``.
+    """
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--host-resolver-rules=MAP * 127.0.0.1",
+            ],
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A fresh profile."""
+    opened = browser.new_context(ignore_https_errors=True)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()
+
+
+@pytest.fixture
+def attacker(authority: trustme.CA) -> Iterator[Site]:
+    """Another site: ``attacker.page("<form …>")`` publishes a page and gives its address."""
+    with Site(authority) as site:
+        yield site
