@@ -1,0 +1,15 @@
+"""The pages: a blueprint a module."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from app import project
+from app.views import csp_reports, health, pages, redirects, uploads
+
+
+def init_app(app: Flask) -> None:
+    """Register the blueprints, and the names that every page shows."""
+    app.jinja_env.globals.update(project_name=project.NAME, project_description=project.DESCRIPTION)
+    for module in (pages, uploads, redirects, csp_reports, health):
+        app.register_blueprint(module.bp)

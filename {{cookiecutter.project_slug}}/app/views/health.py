@@ -1,0 +1,78 @@
+"""Probes for an orchestrator: is the process alive, and are the parts there that it needs."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from flask import Blueprint, current_app
+
+from app.security.rate_limits import limiter
+
+#% if cookiecutter.accounts
+from sqlalchemy import text  # isort: skip
+from app.models import db  # isort: skip
+#% endif
+
+bp = Blueprint("health", __name__)
+
+CLAMD_TIMEOUT = 2.0
+
+
+@bp.get("/healthz")
+def healthz() -> dict[str, str]:
+    """Say that this process answers; it asks nothing of anybody else."""
+    return {"status": "ok"}
+
+
+@bp.get("/readyz")
+def readyz() -> tuple[dict[str, str], int]:
+    """Give each part as ``ok`` or ``down``, with 503 when one is down. Why it is down is for the log alone."""
+    parts: dict[str, Callable[[], None]] = {"uploads": _write_to_upload_dir, "rate_limits": _ask_limiter_storage}
+    if current_app.config["CLAMD_URL"]:
+        parts["virus_scanner"] = _ping_clamd
+    #% if cookiecutter.accounts
+    parts["database"] = _ask_database
+    #% endif
+    states = {name: _state(name, ask) for name, ask in parts.items()}
+    return states, 503 if "down" in states.values() else 200
+
+
+def _state(name: str, ask: Callable[[], None]) -> str:
+    try:
+        ask()
+    except Exception:  # a probe has to tell of every fault, not to be one
+        current_app.logger.exception("not ready: %s", name)
+        return "down"
+    return "ok"
+
+
+def _write_to_upload_dir() -> None:
+    with tempfile.TemporaryFile(dir=current_app.config["UPLOAD_DIR"]) as probe:
+        probe.write(b"ready")
+
+
+def _ask_limiter_storage() -> None:
+    if not limiter.storage.check():
+        raise ConnectionError("the storage of the rate limits does not answer")
+
+
+def _ping_clamd() -> None:
+    url = urlsplit(current_app.config["CLAMD_URL"])
+    family, address = (socket.AF_UNIX, url.path) if url.scheme == "unix" else (socket.AF_INET, (url.hostname, url.port))
+    with socket.socket(family) as clamd:
+        clamd.settimeout(CLAMD_TIMEOUT)
+        clamd.connect(address)
+        clamd.sendall(b"zPING\0")
+        if clamd.recv(16) != b"PONG\0":
+            raise ConnectionError("clamd does not answer a ping")
+
+
+#% if cookiecutter.accounts
+def _ask_database() -> None:
+    db.session.execute(text("SELECT 1"))
+
+
+#% endif
