@@ -21,10 +21,10 @@ from app.security import (
 )
 from app.settings import INSTANCE, load_settings
 
-#% if cookiecutter.accounts
+# % if cookiecutter.accounts
 from app import models  # isort: skip
 from app.views import accounts  # isort: skip
-#% endif
+# % endif
 
 
 def create_app(config: Mapping[str, object] | None = None) -> Flask:
@@ -54,9 +54,9 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
     templating.init_app(app)
     uploads.init_app(app)
 
-    #% if cookiecutter.accounts
+    # % if cookiecutter.accounts
     models.init_app(app)
     accounts.init_app(app)
-    #% endif
+    # % endif
     views.init_app(app)
     return app

@@ -64,13 +64,23 @@ class Settings(BaseSettings):
 
     # 4 Session cookies
     PERMANENT_SESSION_LIFETIME: int = Field(
-        default=3600, ge=60, le=86400, description="Seconds without a request after which a session ends.", examples=["3600"]
+        default=3600,
+        ge=60,
+        le=86400,
+        description="Seconds without a request after which a session ends.",
+        examples=["3600"],
     )
     SESSION_ABSOLUTE_LIFETIME: int = Field(
-        default=43200, ge=60, le=604800, description="Seconds after which a session ends, used or not.", examples=["43200"]
+        default=43200,
+        ge=60,
+        le=604800,
+        description="Seconds after which a session ends, used or not.",
+        examples=["43200"],
     )
     SESSION_COOKIE_SAMESITE: Literal["Lax", "Strict"] = Field(
-        default="Lax", description="When other sites' links and forms carry the cookie. None is not on offer.", examples=["Lax"]
+        default="Lax",
+        description="When other sites' links and forms carry the cookie. None is not on offer.",
+        examples=["Lax"],
     )
 
     # 3 and 6 CSP and headers
@@ -104,7 +114,9 @@ class Settings(BaseSettings):
         description="The file types taken, out of: txt, pdf, png, jpg, webp, gif.",
         examples=["png,jpg"],
     )
-    UPLOAD_QUOTA_BYTES: int = Field(default=100 * 2**20, ge=1, description="Bytes one owner may keep.", examples=["104857600"])
+    UPLOAD_QUOTA_BYTES: int = Field(
+        default=100 * 2**20, ge=1, description="Bytes one owner may keep.", examples=["104857600"]
+    )
     UPLOAD_QUOTA_FILES: int = Field(default=100, ge=1, description="Files one owner may keep.", examples=["100"])
     MAX_CONTENT_LENGTH: int = Field(
         default=10 * 2**20, ge=1024, le=2**30, description="Bytes one request may send.", examples=["10485760"]
@@ -125,7 +137,7 @@ class Settings(BaseSettings):
     )
     SERVER_NAME: str = Field(
         default="",
-        description="The canonical host of absolute URLs and of the redirect to https. Default: the first trusted host.",
+        description="The host in absolute URLs and in the redirect to https. Default: the first trusted host.",
         examples=["www.example.com"],
     )
     TRUSTED_PROXY_HOPS: int = Field(
@@ -136,12 +148,14 @@ class Settings(BaseSettings):
         examples=["1"],
     )
     ALLOWED_REDIRECT_HOSTS: CommaList = Field(
-        default=(), description="Other sites that /redirect may lead to, through a page that says so.", examples=["docs.example.com"]
+        default=(),
+        description="Other sites that /redirect may lead to, through a page that says so.",
+        examples=["docs.example.com"],
     )
 
     LOG_FORMAT: Literal["text", "json"] = Field(default="text", description="How log lines look.", examples=["json"])
 
-    #% if cookiecutter.accounts
+    # % if cookiecutter.accounts
     # Accounts
     DATABASE_URL: str = Field(
         default=f"sqlite:///{INSTANCE / 'app.db'}",
@@ -149,13 +163,21 @@ class Settings(BaseSettings):
         description="The database of accounts and sessions.",
         examples=["postgresql+psycopg://user:password@host/name"],
     )
-    MAIL_SERVER: str = Field(default="", description="The SMTP host. Without one, mails are written to the log in debug only.", examples=["smtp.example.com"])
+    MAIL_SERVER: str = Field(
+        default="",
+        description="The SMTP host. In debug none is needed: mails go to the log.",
+        examples=["smtp.example.com"],
+    )
     MAIL_PORT: int = Field(default=587, ge=1, le=65535, description="The SMTP port.", examples=["587"])
     MAIL_USE_TLS: bool = Field(default=True, description="Use STARTTLS.", examples=["1"])
     MAIL_USERNAME: str = Field(default="", description="The SMTP user.", examples=["app"])
-    MAIL_PASSWORD: str = Field(default="", repr=False, description="The SMTP password.", examples=["(from your mail provider)"])
-    MAIL_DEFAULT_SENDER: str = Field(default="", description="The From address of the app's mails.", examples=["noreply@example.com"])
-    #% endif
+    MAIL_PASSWORD: str = Field(
+        default="", repr=False, description="The SMTP password.", examples=["(from your mail provider)"]
+    )
+    MAIL_DEFAULT_SENDER: str = Field(
+        default="", description="The From address of the app's mails.", examples=["noreply@example.com"]
+    )
+    # % endif
 
     @field_validator("TRUSTED_HOSTS", "ALLOWED_REDIRECT_HOSTS")
     @classmethod
@@ -173,7 +195,7 @@ class Settings(BaseSettings):
             port_is_fine = parts.port is None or parts.port > 0
         except ValueError:
             port_is_fine = False
-        if value and not (port_is_fine and parts.netloc == value and _is_bare_host(value.removesuffix(f":{parts.port}"))):
+        if value and not (port_is_fine and _is_bare_host(value.removesuffix(f":{parts.port}"))):
             raise ValueError(f"{value!r} is not a host name, with or without a port")
         return value.lower()
 
@@ -190,12 +212,11 @@ def _is_bare_host(host: str) -> bool:
 def load_settings(config: Mapping[str, object] | None = None) -> Settings:
     """Read and check all settings; raise SettingsError that tells every fault at once."""
     try:
-        return Settings(_env_file=ENV_FILE, _env_file_encoding="utf-8", **(config or {}))  # type: ignore[arg-type]
+        return Settings(_env_file=ENV_FILE, _env_file_encoding="utf-8", **(config or {}))  # type: ignore[call-arg,arg-type]
     except ValidationError as error:
         faults = [_in_words(fault) for fault in error.errors(include_url=False)]
-    raise SettingsError(
-        "The app cannot start: mend these settings in the environment or in .env.\n" + "\n".join(f"  {fault}" for fault in faults)
-    )
+    intro = "The app cannot start: mend these settings in the environment or in .env."
+    raise SettingsError("\n  ".join([intro, *faults]))
 
 
 def _in_words(fault: ErrorDetails) -> str:

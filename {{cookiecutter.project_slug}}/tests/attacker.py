@@ -28,7 +28,8 @@ class Site:
                 self.end_headers()
                 self.wfile.write(site.html)
 
-            do_POST = do_GET
+            def do_POST(self) -> None:
+                self.do_GET()
 
             def log_message(self, *args: Any) -> None:
                 """Quiet."""

@@ -47,9 +47,9 @@ def app_config(tmp_path: Path) -> dict[str, object]:
     return {
         "SECRET_KEY": KEY,
         "UPLOAD_DIR": str(tmp_path / "uploads"),
-        #% if cookiecutter.accounts
+        # % if cookiecutter.accounts
         "DATABASE_URL": f"sqlite:///{tmp_path / 'app.db'}",
-        #% endif
+        # % endif
     }
 
 
@@ -83,7 +83,7 @@ def post(client: FlaskClient, path: str, data: dict[str, Any] | None = None, **k
     return client.post(path, data={"csrf_token": csrf_token(client), **(data or {})}, **kwargs)
 
 
-#% if cookiecutter.accounts
+# % if cookiecutter.accounts
 def register(client: FlaskClient, email: str = "alice@example.com", password: str = PASSWORD) -> TestResponse:
     return post(client, "/register", {"email": email, "password": password, "password_confirm": password})
 
@@ -92,14 +92,14 @@ def sign_in(client: FlaskClient, email: str = "alice@example.com", password: str
     return post(client, "/login", {"email": email, "password": password})
 
 
-#% endif
+# % endif
 @pytest.fixture
 def member(client: FlaskClient) -> FlaskClient:
     """A client that may upload: signed in, where the app has accounts."""
-    #% if cookiecutter.accounts
+    # % if cookiecutter.accounts
     register(client)
     sign_in(client)
-    #% endif
+    # % endif
     return client
 
 
@@ -117,10 +117,10 @@ class Server:
         return f"https://localhost:{self.port}"
 
     def request(
-        self, path: str, method: str = "GET", body: bytes | None = None, headers: dict[str, str] | None = None, timeout: float = 10
+        self, path: str, method: str = "GET", body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         """One request on a connection of its own; nothing is followed, kept or rewritten."""
-        connection = http.client.HTTPSConnection("localhost", self.port, context=self.tls, timeout=timeout)
+        connection = http.client.HTTPSConnection("localhost", self.port, context=self.tls, timeout=10)
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
@@ -130,7 +130,8 @@ class Server:
 
     def raw(self) -> ssl.SSLSocket:
         """A connection for bytes that no client library would send."""
-        return self.tls.wrap_socket(socket.create_connection(("localhost", self.port), timeout=10), server_hostname="localhost")
+        plain = socket.create_connection(("localhost", self.port), timeout=10)
+        return self.tls.wrap_socket(plain, server_hostname="localhost")
 
 
 @pytest.fixture(scope="session")
@@ -147,12 +148,12 @@ def serve(authority: trustme.CA, app_config: dict[str, object], tmp_path: Path) 
         port = free_port()
         certificate, log = tmp_path / "server.pem", tmp_path / f"server-{port}.log"
         authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
-        named = {name: ",".join(value) if isinstance(value, tuple) else str(value) for name, value in (app_config | config).items()}
-        command = [sys.executable, "-m", "gunicorn", "wsgi:app", "--bind", f"127.0.0.1:{port}", "--certfile", str(certificate)]
+        environment = os.environ | {"SERVER_NAME": f"localhost:{port}"}
+        environment |= {name: str(value) for name, value in (app_config | config).items()}
+        command = [sys.executable, "-m", "gunicorn", "wsgi:app", "--bind", f"127.0.0.1:{port}"]
+        command += ["--certfile", str(certificate)]
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                command, cwd=ROOT, env=os.environ | {"SERVER_NAME": f"localhost:{port}"} | named, stdout=output, stderr=output
-            )
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
         running.append(process)
         wait_for(port, process, log)
         tls = ssl.create_default_context()

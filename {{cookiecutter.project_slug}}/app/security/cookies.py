@@ -15,7 +15,7 @@ from app.audit.findings import Finding
 from app.settings import SettingsError
 
 TITLE = "Session cookies"
-SUMMARY = "The session cookie goes over https only, no script can read it, other sites cannot send it, and it ends in time."
+SUMMARY = "The session cookie travels over https only, hides from scripts and other sites, and ends in time."
 
 # Browsers take a __Host- cookie only with Secure, Path=/ and no Domain: a sister domain cannot plant one.
 NAME = "__Host-session"
@@ -58,9 +58,10 @@ def start_session() -> None:
 
 def init_app(app: Flask) -> None:
     """Set the cookie's attributes; raise SettingsError for one that browsers would ignore or that weakens it."""
-    for name, fault in (("SESSION_COOKIE_DOMAIN", "a __Host- cookie has no domain"), ("SESSION_COOKIE_PATH", "a __Host- cookie has the path /")):
-        if app.config[name] not in (None, "/" if name.endswith("PATH") else None):
-            raise SettingsError(f"{name}: {fault}. Remove the setting.")
+    if app.config["SESSION_COOKIE_DOMAIN"]:
+        raise SettingsError("SESSION_COOKIE_DOMAIN: a __Host- cookie has no domain. Remove the setting.")
+    if app.config["SESSION_COOKIE_PATH"] not in (None, "/"):
+        raise SettingsError("SESSION_COOKIE_PATH: a __Host- cookie has the path /. Remove the setting.")
     app.config.update(
         SESSION_COOKIE_NAME="session" if app.debug else NAME,
         SESSION_COOKIE_SECURE=not app.debug,
@@ -84,8 +85,13 @@ def check(app: Flask) -> Iterator[Finding]:
     if not config["SESSION_COOKIE_HTTPONLY"]:
         yield Finding("CK02", "missing", "Scripts can read the session cookie.", "Set SESSION_COOKIE_HTTPONLY.")
     if config["SESSION_COOKIE_SAMESITE"] not in ("Lax", "Strict"):
-        yield Finding("CK03", "missing", "Other sites' forms carry the session cookie.", "Set SESSION_COOKIE_SAMESITE to Lax or Strict.")
+        yield Finding(
+            "CK03",
+            "missing",
+            "Other sites' forms carry the session cookie.",
+            "Set SESSION_COOKIE_SAMESITE to Lax.",
+        )
     if not isinstance(app.session_interface, ExpiringSessions):
-        yield Finding("CK04", "missing", "Sessions have no absolute lifetime.", "Use ExpiringSessions of app/security/cookies.py.")
+        yield Finding("CK04", "missing", "Sessions have no absolute lifetime.", "Use ExpiringSessions.")
     if not app.debug and config["SESSION_COOKIE_NAME"] != NAME:
         yield Finding("CK05", "missing", "The session cookie has no __Host- name.", f"Name it {NAME}.")

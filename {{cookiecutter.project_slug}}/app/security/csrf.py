@@ -25,6 +25,7 @@ SUMMARY = "Every request that changes something carries a token that only this a
 UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 STALE_REASONS = frozenset({"The CSRF token has expired.", "The CSRF session token is missing."})
 STALE_MESSAGE = "This page was open for too long, so nothing was sent. Please check it and send it again."
+MISSING_MESSAGE = "This form lacks its protection token. Please reload the page and try again."
 FOREIGN_MESSAGE = "This request came from another site. Please open this site's own page and try again."
 
 csrf = CSRFProtect()
@@ -54,7 +55,12 @@ def check(app: Flask) -> Iterator[Finding]:
         if not app.config.get(name):
             yield Finding("CF01", "missing", f"{name} is off: no request needs a token.", f"Remove {name}.")
     for view in sorted(csrf._exempt_views - set(EXEMPT)):
-        yield Finding("CF02", "missing", f"{view} takes requests without a token.", "Remove the exemption, or say why with csrf.exempt.")
+        yield Finding(
+            "CF02",
+            "missing",
+            f"{view} takes requests without a token.",
+            "Remove the exemption, or say why with csrf.exempt.",
+        )
 
 
 def exempt(reason: str) -> Callable[[View], View]:
@@ -114,4 +120,4 @@ def _show_the_form_again(error: CSRFError) -> ResponseReturnValue:
         if response.status_code == 200:
             response.status_code = 400
         return response
-    refuse(400, STALE_MESSAGE if error.description in STALE_REASONS else "The form's protection token is missing or wrong. Please reload the page and try again.")
+    refuse(400, STALE_MESSAGE if error.description in STALE_REASONS else MISSING_MESSAGE)

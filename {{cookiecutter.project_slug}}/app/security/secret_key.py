@@ -27,7 +27,7 @@ SUMMARY = "A random key of this app's own signs its sessions and tokens, and can
 
 MIN_LENGTH = 24
 MIN_DISTINCT = 10
-PLACEHOLDERS = ("changeme", "change-me", "change_me", "secret", "password", "example", "default", "insecure", "your-", "your_", "dev-", "dev_")
+PLACEHOLDERS = ("changeme", "change-me", "change_me", "secret", "password", "example", "default", "insecure", "your-")
 MEND = "Make a random one with: flask --app app secret-key new"
 
 cli = AppGroup("secret-key", help="Make or rotate the key that signs sessions and tokens.")
@@ -72,7 +72,7 @@ def weakness(key: str) -> str | None:
         return "holds a placeholder's word"
     if len(set(key)) < MIN_DISTINCT or key in (key + key)[1:-1]:
         return "repeats itself"
-    if key.isalpha() and (key.islower() or key.isupper()) or key.isdigit():
+    if (key.isalpha() and (key.islower() or key.isupper())) or key.isdigit():
         return "is made of one kind of character"
     if not (key.isascii() and key.isprintable()) or set(key) & set("\"' ,$\\#"):
         return "holds a space, a quote, a comma or another character that .env and the environment treat specially"
@@ -102,7 +102,7 @@ def generate() -> str:
 def new() -> None:
     """Write a first key into .env; an existing one stays."""
     if _env().get("SECRET_KEY"):
-        raise click.ClickException(f"{settings.ENV_FILE.name} holds a key already. To replace it: flask --app app secret-key rotate")
+        raise click.ClickException(".env holds a key already. To replace it: flask --app app secret-key rotate")
     _write({"SECRET_KEY": generate()})
     click.echo("A new key is in .env. Start the app again to use it.")
 
@@ -112,7 +112,7 @@ def new() -> None:
 def rotate(prune: bool) -> None:
     """Sign with a new key from now on; the former one is still accepted until it is pruned."""
     if "SECRET_KEY" in os.environ:
-        raise click.ClickException("SECRET_KEY comes from the environment, which wins over .env: rotate it where it is set.")
+        raise click.ClickException("SECRET_KEY is set in the environment, which wins over .env: rotate it there.")
     env = _env()
     if prune:
         _write({"SECRET_KEY_FALLBACKS": ""})
