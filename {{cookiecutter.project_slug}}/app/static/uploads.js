@@ -4,12 +4,12 @@ import { csrfHeaders } from "./app.js";
 
 const form = document.getElementById("upload");
 const input = form.querySelector("input[type=file]");
-const button = form.querySelector("button");
 const zone = form.querySelector(".dropzone");
 const results = document.getElementById("upload-results");
 const progress = form.querySelector(".progress");
 const bar = progress.querySelector("progress");
 const maxBytes = Number(form.dataset.maxBytes);
+let busy = false;
 
 function report(name, text, kind) {
   const line = document.createElement("p");
@@ -53,20 +53,21 @@ async function refreshList() {
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
+  if (busy) return;
+  busy = true;
   const files = [...input.files];
   results.replaceChildren();
   bar.max = files.reduce((sum, file) => sum + file.size, 0) || 1;
   bar.value = 0;
   progress.hidden = false;
-  button.disabled = true;
   for (const file of files) {
     const fault = await upload(file);
     report(file.name, fault || "uploaded.", fault ? "failed" : "done");
   }
   await refreshList();
   progress.hidden = true;
-  button.disabled = false;
   input.value = "";
+  busy = false;
 });
 
 document.getElementById("drop-hint").hidden = false;
@@ -77,7 +78,7 @@ for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
   });
 }
 zone.addEventListener("drop", (event) => {
-  if (!event.dataTransfer.files.length || button.disabled) return;
+  if (!event.dataTransfer.files.length || busy) return;
   input.files = event.dataTransfer.files;
   form.requestSubmit();
 });

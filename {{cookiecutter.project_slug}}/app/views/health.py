@@ -11,10 +11,10 @@ from flask import Blueprint, current_app
 
 from app.security.rate_limits import limiter
 
-#% if cookiecutter.accounts
+# % if cookiecutter.accounts
 from sqlalchemy import text  # isort: skip
 from app.models import db  # isort: skip
-#% endif
+# % endif
 
 bp = Blueprint("health", __name__)
 
@@ -33,9 +33,9 @@ def readyz() -> tuple[dict[str, str], int]:
     parts: dict[str, Callable[[], None]] = {"uploads": _write_to_upload_dir, "rate_limits": _ask_limiter_storage}
     if current_app.config["CLAMD_URL"]:
         parts["virus_scanner"] = _ping_clamd
-    #% if cookiecutter.accounts
+    # % if cookiecutter.accounts
     parts["database"] = _ask_database
-    #% endif
+    # % endif
     states = {name: _state(name, ask) for name, ask in parts.items()}
     return states, 503 if "down" in states.values() else 200
 
@@ -70,9 +70,9 @@ def _ping_clamd() -> None:
             raise ConnectionError("clamd does not answer a ping")
 
 
-#% if cookiecutter.accounts
+# % if cookiecutter.accounts
 def _ask_database() -> None:
     db.session.execute(text("SELECT 1"))
 
 
-#% endif
+# % endif
