@@ -1,0 +1,110 @@
+"""Mitigation 3, Content Security Policy: markup that got past the templates must still not run, load or send.
+
+Nothing inline, nothing from elsewhere; a script runs only with the nonce of this very response. To loosen it for one
+view there is ``relax_csp``, and no other way.
+Source: W3C CSP Level 3; OWASP Content Security Policy Cheat Sheet; ASVS 5.0 V3.4.3, V3.4.6, V3.4.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from flask import Flask, Response, g, request
+from flask_talisman import Talisman
+
+from app.audit.findings import Finding
+from app.security.headers import HEADERS
+
+TITLE = "Content Security Policy"
+SUMMARY = "The browser runs this app's own scripts only, and tells the app of every attempt at anything else."
+
+REPORT_PATH = "/csp-reports"
+
+POLICY = {
+    "default-src": "'none'",
+    "script-src": "'strict-dynamic'",  # Talisman adds the nonce
+    "style-src": "'self'",
+    "img-src": "'self'",
+    "connect-src": "'self'",
+    "form-action": "'self'",
+    "base-uri": "'none'",
+    "object-src": "'none'",
+    "frame-ancestors": "'none'",
+    # DOM sinks (innerHTML, eval, script.src …) take no strings, and no policy can be made that would pass them.
+    "require-trusted-types-for": "'script'",
+    "trusted-types": "'none'",
+    "report-uri": REPORT_PATH,
+}
+
+talisman = Talisman()
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def relax_csp(reason: str, **directives: str) -> Callable[[View], View]:
+    """Loosen the policy of one view for ``reason``, which the audit shows.
+
+    ``directives`` replace those of the policy, dashes written as underscores. Example::
+
+        @relax_csp("map tiles", img_src="'self' https://tiles.example")
+    """
+    changes = {name.replace("_", "-"): value for name, value in directives.items()}
+
+    def mark(view: View) -> View:
+        view.csp_relaxed = (reason, changes)  # type: ignore[attr-defined]
+        return talisman(content_security_policy=POLICY | changes)(view)  # type: ignore[no-any-return]
+
+    return mark
+
+
+def init_app(app: Flask) -> None:
+    """Send the policy and the other headers that Talisman knows, save HSTS (headers.py), with each response."""
+    app.after_request(_finish)
+    talisman.init_app(
+        app,
+        content_security_policy=POLICY,
+        content_security_policy_nonce_in=["script-src"],
+        content_security_policy_report_only=app.config["CSP_REPORT_ONLY"],
+        content_security_policy_report_uri=REPORT_PATH,
+        frame_options=HEADERS["X-Frame-Options"],
+        permissions_policy=HEADERS["Permissions-Policy"],
+        referrer_policy=HEADERS["Referrer-Policy"],
+        session_cookie_samesite=app.config["SESSION_COOKIE_SAMESITE"],
+        # Its redirect believes Host and X-Forwarded-Proto of anybody: headers.py does both.
+        force_https=False,
+        strict_transport_security=False,
+    )
+    app.after_request(_keep_the_views_own)
+
+
+def check(app: Flask) -> Iterator[Finding]:
+    """Look at the policy in force, and at the views that loosen it."""
+    if "csp_nonce" not in app.jinja_env.globals:
+        yield Finding("CP01", "missing", "No policy is sent.", "Call csp.init_app in create_app.")
+    if app.config["CSP_REPORT_ONLY"]:
+        yield Finding("CP02", "relaxed", "The policy only reports.", "Remove CSP_REPORT_ONLY when the trial is over.")
+    for endpoint, view in app.view_functions.items():
+        if hasattr(view, "csp_relaxed"):
+            reason, changes = view.csp_relaxed
+            seen = "; ".join(f"{name} {value}" for name, value in changes.items())
+            yield Finding("CP03", "relaxed", f"{endpoint}: {seen} ({reason})", "Remove relax_csp when it can go.")
+
+
+# After-request hooks run last to first: this one before Talisman's, which overwrites a view's own values …
+def _keep_the_views_own(response: Response) -> Response:
+    own = ("Content-Security-Policy", "Referrer-Policy")
+    g.views_own = {name: response.headers[name] for name in own if name in response.headers}
+    return response
+
+
+# … and this one after it.
+def _finish(response: Response) -> Response:
+    if request.is_secure:
+        # Over http, browsers that know report-to ignore report-uri beside it, and then send no report at all.
+        response.headers["Reporting-Endpoints"] = f'csp="{REPORT_PATH}"'
+        for name in ("Content-Security-Policy", "Content-Security-Policy-Report-Only"):
+            if name in response.headers:
+                response.headers[name] += "; report-to csp; upgrade-insecure-requests"
+    response.headers.update(g.pop("views_own", {}))
+    return response

@@ -1,0 +1,211 @@
+"""Mitigation 5, error handling: a visitor learns what to do next, the log learns what happened.
+
+A traceback, path, version or SQL statement shown to an attacker is a map. Every failure, wherever it happens, ends
+in a page of this module; the page shows an id that finds the whole story in the log.
+Source: OWASP Error Handling Cheat Sheet; RFC 9457; ASVS 5.0 V16.5.1-V16.5.4.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from flask import Flask, Response, current_app, g, got_request_exception, json, render_template, request
+from flask import Request as FlaskRequest
+from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError
+from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.utils import cached_property
+from werkzeug.wsgi import ClosingIterator, FileWrapper
+
+from app import logs
+from app.audit.findings import Finding
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from werkzeug.datastructures import ImmutableMultiDict
+
+TITLE = "Error handling"
+SUMMARY = "When something fails, the page says what you can do, and never how the app is built."
+
+PLAIN_TEXT = "text/plain; charset=utf-8"
+
+# Status → title and message. They tell what to do and nothing of the cause.
+WORDS = {
+    400: ("That request made no sense", "Something in the address or the form is wrong. Please go back and try again."),
+    401: ("Please sign in", "This page is for people who are signed in."),
+    403: ("Not allowed", "You may not open this page or do this."),
+    404: ("Nothing here", "There is no page at this address. It may have been removed, or the link is mistyped."),
+    405: ("Wrong way in", "This address can't be used like this. Please start from one of this site's pages."),
+    408: ("That took too long", "The request did not arrive in time. Please check your connection and try again."),
+    409: ("It changed meanwhile", "Another window or person was faster. Please reload the page and try again."),
+    410: ("Gone for good", "This was removed and will not come back."),
+    413: ("Too large", "What you sent is larger than what is taken here. Please send something smaller."),
+    415: ("Wrong kind of content", "This type of file or data is not taken here."),
+    422: ("Please check your entries", "What you sent was understood, but something in it can't be right."),
+    429: ("Slow down, please", "There were too many requests. Please wait a little, then try again."),
+    500: ("Something went wrong", "It is our fault, not yours. It has been logged; please try again later."),
+    502: ("A part we need did not answer", "Another service gave no usable answer. Please try again in a few minutes."),
+    503: ("Not available at the moment", "The service is busy or being worked on. Please try again in a few minutes."),
+}
+
+
+class Refusal(HTTPException):
+    """A refusal whose ``message`` is ours and may be shown; the texts of other exceptions never are."""
+
+    def __init__(self, status: int, message: str, *, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.code = status
+        self.message = message
+        self.retry_after = retry_after
+
+    def get_headers(self, *args: Any, **kwargs: Any) -> list[tuple[str, str]]:
+        """Give the headers of the response, ``Retry-After`` among them."""
+        headers = super().get_headers(*args, **kwargs)
+        return headers if self.retry_after is None else [*headers, ("Retry-After", str(self.retry_after))]
+
+
+def refuse(status: int, message: str, *, retry_after: int | None = None) -> NoReturn:
+    """Answer the request with ``status`` and show ``message``: our own words, never an exception's text.
+
+    ``retry_after`` is in seconds. Raises Refusal, always.
+    """
+    raise Refusal(status, message, retry_after=retry_after)
+
+
+def wants_json() -> bool:
+    """Whether the client prefers JSON to HTML; one that takes anything gets HTML."""
+    best = request.accept_mimetypes.best_match(["text/html", "application/json", "application/problem+json"])
+    return best is not None and best != "text/html"
+
+
+class StrictRequest(FlaskRequest):
+    """A request whose form has no null bytes: databases and file systems choke on them with all kinds of errors."""
+
+    @cached_property
+    def form(self) -> ImmutableMultiDict[str, str]:
+        """The form fields; raises Refusal when there is a null byte in one."""
+        form = super().form
+        _refuse_null_bytes(*form.keys(), *chain(*form.listvalues()))
+        return form
+
+
+def init_app(app: Flask) -> None:
+    """Catch everything: HTTP errors, exceptions in views and hooks, and what fails outside of them."""
+    app.config["PROPAGATE_EXCEPTIONS"] = False  # TESTING and debug would hand exceptions to the server, or its debugger
+    app.request_class = StrictRequest
+    app.before_request(_begin)
+    app.register_error_handler(Exception, respond)
+    app.wsgi_app = _guard(app.wsgi_app)  # type: ignore[method-assign, assignment]
+
+
+def check(app: Flask) -> Iterator[Finding]:
+    """Look for what would let an exception through to a visitor."""
+    if app.error_handler_spec[None][None].get(Exception) is not respond:
+        yield Finding("ER01", "missing", "No handler catches every exception.", "Call errors.init_app in create_app.")
+    if app.config["PROPAGATE_EXCEPTIONS"] is not False:
+        yield Finding("ER02", "missing", "Exceptions reach the server.", "Set PROPAGATE_EXCEPTIONS to False.")
+    if app.debug:
+        yield Finding("ER03", "relaxed", "The development server may offer a console.", "Start without FLASK_DEBUG.")
+
+
+def respond(error: Exception) -> Response:
+    """Make the response to any exception. It is the handler of them all, so it must not fail itself."""
+    if isinstance(error, InternalServerError) and isinstance(error.original_exception, HTTPException):
+        error = error.original_exception  # raised by a hook after the view, or by another error handler
+    headers: list[tuple[str, str]] = []
+    if isinstance(error, HTTPException):
+        status = error.code or 500
+        if error.response is not None or status < 400:
+            return current_app.make_response(error.get_response(request.environ))
+        headers = [(name, value) for name, value in error.get_headers(request.environ) if name != "Content-Type"]
+        level = logging.ERROR if status >= 500 else logging.INFO
+        current_app.logger.log(level, "%s %s: %s %s", request.method, request.path, status, error.description)
+    elif type(error).__module__ == "gunicorn.http.errors":
+        status = 400  # the client broke off or garbled the body
+        current_app.logger.info("%s %s: 400 %s", request.method, request.path, error)
+    else:
+        status = 500
+        current_app.logger.error("Exception on %s %s", request.method, request.path, exc_info=error)
+        got_request_exception.send(current_app._get_current_object(), exception=error)  # type: ignore[attr-defined]
+
+    response = _page(status, error)
+    response.status_code = status
+    response.headers.extend(headers)
+    response.vary.add("Accept")
+    return response
+
+
+def _page(status: int, error: Exception) -> Response:
+    phrase = HTTP_STATUS_CODES.get(status, "Error")
+    title, message = WORDS.get(status) or (phrase, WORDS[400 if status < 500 else 500][1])
+    if isinstance(error, Refusal):
+        message = error.message
+    request_id = logs.request_id.get()
+    if wants_json():
+        # A problem without a type of its own has the title of its status (RFC 9457, 4.2.1).
+        problem = {"title": phrase, "status": status, "detail": message, "request_id": request_id}
+        return Response(json.dumps(problem), content_type="application/problem+json")
+    if not isinstance(request.routing_exception, SecurityError):  # for an untrusted host, no link can be built
+        try:
+            page = {"status": status, "title": title, "message": message, "request_id": request_id}
+            return Response(render_template("error.html", **page, retry_after=getattr(error, "retry_after", None)))
+        except Exception:
+            current_app.logger.exception("The error page itself failed")
+    return Response(_plain_text(title, message), content_type=PLAIN_TEXT)
+
+
+def _plain_text(title: str, message: str) -> str:
+    return f"{title}\n\n{message}\n\nRequest {logs.request_id.get()}\n"
+
+
+def _begin() -> None:
+    """Name the request, and refuse at the door what no view should have to think of."""
+    g.request_id = logs.request_id.get()
+    if isinstance(request.routing_exception, SecurityError):
+        raise request.routing_exception  # an untrusted host: before another hook builds anything upon it
+    _refuse_null_bytes(request.path, *request.args.keys(), *chain(*request.args.listvalues()))
+
+
+def _refuse_null_bytes(*texts: str) -> None:
+    if any("\0" in text for text in texts):
+        refuse(400, "There is a character in this request that is allowed nowhere.")
+
+
+def _guard(wsgi_app: WSGIApplication) -> WSGIApplication:
+    """Give each request its id, and catch what fails where Flask's error handlers don't reach.
+
+    That is: the opening of the session, teardown functions, the error handler itself, the start of a streamed body.
+    The answer is held back until all that is over, since a server takes headers only once.
+    """
+
+    def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        # Never the client's own X-Request-ID: it could make its requests look like another's.
+        logs.request_id.set(secrets.token_hex(16))
+        held: list[Any] = []
+        try:
+            body = wsgi_app(environ, lambda *answer: held.extend(answer))  # type: ignore[arg-type]
+            if not isinstance(body, environ.get("wsgi.file_wrapper", FileWrapper)):
+                body = _begun(body)
+        except Exception:
+            logging.getLogger(__name__).exception("Exception outside of the view on %s", environ.get("PATH_INFO"))
+            held = ["500 INTERNAL SERVER ERROR", [("Content-Type", PLAIN_TEXT)]]
+            body = [_plain_text(*WORDS[500]).encode()]
+        status, headers = held[:2]
+        start_response(status, [*headers, ("X-Request-ID", logs.request_id.get())])
+        return body
+
+    return guarded
+
+
+def _begun(body: Iterable[bytes]) -> Iterable[bytes]:
+    close = getattr(body, "close", lambda: None)
+    chunks = iter(body)
+    try:
+        first = list(islice(chunks, 1))
+    except BaseException:
+        close()
+        raise
+    return ClosingIterator(chain(first, chunks), close)

@@ -1,0 +1,100 @@
+"""Mitigation 6, security headers: a browser's protections are off until a response asks for them.
+
+They are on every response, whoever made it: page, file, redirect, error, even the plain 500 of last resort. Talisman
+sends those it knows (see csp.py); the rest, and whatever is missing, is added here, outside of Flask. A value that
+a view has set itself stays.
+Source: OWASP HTTP Headers Cheat Sheet and Secure Headers Project; RFC 6797; ASVS 5.0 V3.4.1-V3.4.8, V4.1.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Response, current_app, redirect, request
+from werkzeug.sansio.utils import get_current_url
+from werkzeug.urls import iri_to_uri
+
+from app.audit.findings import Finding
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+TITLE = "Security headers"
+SUMMARY = "Every response tells the browser to keep to https, not to guess types, not to be framed and not to share."
+
+HSTS_MAX_AGE = 2 * 365 * 24 * 3600  # seconds; the preload list asks for one year at least
+
+# Everything a page could ask of the device or the browser. A view that needs one sets its own header.
+DENIED_FEATURES = """
+    accelerometer ambient-light-sensor attribution-reporting autoplay bluetooth browsing-topics camera
+    clipboard-read clipboard-write compute-pressure cross-origin-isolated display-capture encrypted-media fullscreen
+    gamepad geolocation gyroscope hid identity-credentials-get idle-detection keyboard-map local-fonts magnetometer
+    microphone midi otp-credentials payment picture-in-picture publickey-credentials-create publickey-credentials-get
+    screen-wake-lock serial storage-access sync-xhr usb web-share window-management xr-spatial-tracking
+""".split()  # noqa: SIM905 - one name a line would bury the rest of this file
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": ", ".join(f"{feature}=()" for feature in DENIED_FEATURES),
+    # Stricter values would take the Referer away that csrf.py looks at when a browser sends no Origin.
+    "Referrer-Policy": "strict-origin-when-cross-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-DNS-Prefetch-Control": "off",
+    "X-Frame-Options": "DENY",
+    "X-Permitted-Cross-Domain-Policies": "none",
+    # The old filter could be turned against the page (OWASP); its successor is the CSP.
+    "X-XSS-Protection": "0",
+}
+CSP_OF_LAST_RESORT = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+def init_app(app: Flask) -> None:
+    """Send http to https, and complete the headers of every response."""
+    app.before_request(_to_https)
+    app.wsgi_app = _complete(app, app.wsgi_app)  # type: ignore[method-assign, assignment]
+    app.extensions["headers"] = HEADERS
+
+
+def check(app: Flask) -> Iterator[Finding]:
+    """Look whether the headers are sent, and https is asked for."""
+    if "headers" not in app.extensions or _to_https not in app.before_request_funcs[None]:
+        yield Finding("HD01", "missing", "Responses go out as they are.", "Call headers.init_app in create_app.")
+    elif app.debug:
+        yield Finding("HD02", "relaxed", "http is answered, and HSTS is not sent.", "Start without FLASK_DEBUG.")
+
+
+def _to_https() -> Response | None:
+    """Redirect to the canonical host, never to the one the request names: that may be an attacker's.
+
+    308 keeps the method. Health probes are answered: load balancers send them over http and follow no redirects.
+    """
+    if current_app.debug or request.is_secure or request.blueprint == "health":
+        return None
+    host = current_app.config["SERVER_NAME"]
+    url = get_current_url("https", host, request.root_path, request.path, request.query_string)
+    return redirect(iri_to_uri(url), 308)  # type: ignore[return-value]
+
+
+def _complete(app: Flask, wsgi_app: WSGIApplication) -> WSGIApplication:
+    """Add the missing headers outside of Flask, since a failing hook or a plain 500 would go without."""
+
+    def completing(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def complete(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            present = {name.lower() for name, _ in headers}
+            wanted = dict(HEADERS)
+            if "content-security-policy-report-only" not in present:
+                wanted["Content-Security-Policy"] = CSP_OF_LAST_RESORT
+            # Over http a browser must ignore it (RFC 6797, 8.1); in debug it would pin localhost for two years.
+            if environ["wsgi.url_scheme"] == "https" and not app.debug:
+                preload = "; preload" if app.config["HSTS_PRELOAD"] else ""
+                wanted["Strict-Transport-Security"] = f"max-age={HSTS_MAX_AGE}; includeSubDomains{preload}"
+            missing = [(name, value) for name, value in wanted.items() if name.lower() not in present]
+            return start_response(status, headers + missing, *exc_info)
+
+        return wsgi_app(environ, complete)
+
+    return completing

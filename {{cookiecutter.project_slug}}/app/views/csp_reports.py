@@ -1,0 +1,128 @@
+"""Where browsers report what the Content Security Policy blocked (3.S5), and ``flask csp-reports`` to read it.
+
+Anybody can post anything here: a report is counted and logged after it was cut down to a few harmless words.
+Source: W3C CSP Level 3, 5.3; W3C Reporting API; ASVS 5.0 V3.4.7.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+from flask import Blueprint, current_app, request
+
+from app.security.csp import REPORT_PATH
+from app.security.csrf import exempt
+from app.security.errors import refuse
+from app.security.rate_limits import limited
+
+bp = Blueprint("csp_reports", __name__, cli_group=None)
+
+MAX_BODY = 16 * 1024  # bytes
+MAX_REPORTS = 20  # of one request
+MAX_FIELD = 200  # characters
+MAX_FILE = 1024 * 1024  # bytes; as much again for the file before
+
+# Browser extensions inject into pages and get blocked; that is no fault of the page.
+NOISE = re.compile(r"(?i)(about|chrome|resource|[a-z-]*extension|webkit-masked-url|safari-[a-z-]*)(:|$)")
+KEYWORD = re.compile(r"[a-z-]{1,40}")
+
+# Field of ours → its names in a report of the Reporting API and in one of report-uri.
+FIELDS = {
+    "directive": ("effectiveDirective", "effective-directive", "violated-directive"),
+    "blocked": ("blockedURL", "blocked-uri"),
+    "document": ("documentURL", "document-uri"),
+    "source": ("sourceFile", "source-file"),
+}
+
+
+@bp.post(REPORT_PATH)
+@exempt("Browsers send reports by themselves, without a token; a report changes nothing but a counter.")
+@limited("csp_report")
+def receive() -> tuple[str, int]:
+    """Take a report, or a list of them, and answer 204; 400, 413, 415 or 429 for what is none."""
+    request.max_content_length = MAX_BODY
+    body = request.get_data()
+    if request.mimetype not in ("application/csp-report", "application/reports+json"):
+        refuse(415, "Only reports of a Content Security Policy are taken here.")
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        refuse(400, "This is not a report.")
+    for report in _violations(found):
+        words = {name: _harmless(name, report) for name in FIELDS}
+        noise = NOISE.match(words["blocked"]) or NOISE.match(words["source"])
+        if words["document"] and words["directive"] and not noise:
+            line = json.dumps(words)
+            current_app.logger.warning("CSP violation %s", line)
+            _keep(line)
+    return "", 204
+
+
+def _violations(found: object) -> Iterator[dict[str, Any]]:
+    reports: list[Any] = found if isinstance(found, list) else [found]
+    if not all(isinstance(report, dict) for report in reports):
+        refuse(400, "This is not a report.")
+    for report in reports[:MAX_REPORTS]:
+        # The Reporting API also brings reports of other kinds; they are none of ours.
+        body = report.get("body") if report.get("type") == "csp-violation" else report.get("csp-report")
+        if isinstance(body, dict):
+            yield body
+
+
+def _harmless(name: str, report: dict[str, Any]) -> str:
+    """Give one field without what may be secret or hostile in it, or ''."""
+    value = next((report[key] for key in FIELDS[name] if isinstance(report.get(key), str)), "")
+    if name == "directive":
+        value = value.split(" ")[0]
+    if KEYWORD.fullmatch(value):
+        return value if name != "document" else ""
+    try:
+        url = urlsplit(value)
+        host = url.hostname or ""
+    except ValueError:
+        return ""
+    if name == "document":
+        # A query may hold tokens. Foreign pages don't carry our policy.
+        return url.path[:MAX_FIELD] if url.netloc == request.host else ""
+    return f"{url.scheme}://{host}{url.path}"[:MAX_FIELD] if host else url.scheme[:MAX_FIELD]
+
+
+def _keep(line: str) -> None:
+    path = _file()
+    try:
+        if path.exists() and path.stat().st_size > MAX_FILE:
+            path.replace(path.with_suffix(".old"))
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(line + "\n")
+    except OSError:
+        current_app.logger.exception("The CSP report could not be kept")
+
+
+def _file() -> Path:
+    return Path(current_app.instance_path) / "csp-reports.jsonl"
+
+
+@bp.cli.command("csp-reports")
+@click.option("--limit", default=20, show_default=True, help="How many kinds of violation to show.")
+def summary(limit: int) -> None:
+    """Count what the policy blocked: directive, what was blocked, on which page. The most frequent come first."""
+    kinds: Counter[tuple[str, str, str]] = Counter()
+    for path in (_file().with_suffix(".old"), _file()):
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                report = json.loads(line)
+                blocked = urlsplit(report["blocked"]).netloc or report["blocked"]
+                kinds[report["directive"], blocked, report["document"]] += 1
+    for (directive, blocked, document), count in kinds.most_common(limit):
+        click.echo(f"{count:>6}  {directive:<20} {blocked or '-':<30} {document}")
+    if not kinds:
+        click.echo("No violation was reported.")
