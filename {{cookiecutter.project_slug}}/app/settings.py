@@ -83,6 +83,13 @@ class Settings(BaseSettings):
         examples=["Lax"],
     )
 
+    SESSION_COOKIE_DOMAIN: None = Field(
+        default=None, description="Stays unset: browsers drop a __Host- cookie that has a domain.", examples=[""]
+    )
+    SESSION_COOKIE_PATH: Literal["/"] = Field(
+        default="/", description="Stays /: browsers drop a __Host- cookie with another path.", examples=["/"]
+    )
+
     # 3 and 6 CSP and headers
     CSP_REPORT_ONLY: bool = Field(
         default=False, description="Report what the policy would block instead of blocking it.", examples=["0"]

@@ -12,7 +12,6 @@ from flask import Flask, Request, Response, request, session
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 
 from app.audit.findings import Finding
-from app.settings import SettingsError
 
 TITLE = "Session cookies"
 SUMMARY = "The session cookie travels over https only, hides from scripts and other sites, and ends in time."
@@ -57,16 +56,11 @@ def start_session() -> None:
 
 
 def init_app(app: Flask) -> None:
-    """Set the cookie's attributes; raise SettingsError for one that browsers would ignore or that weakens it."""
-    if app.config["SESSION_COOKIE_DOMAIN"]:
-        raise SettingsError("SESSION_COOKIE_DOMAIN: a __Host- cookie has no domain. Remove the setting.")
-    if app.config["SESSION_COOKIE_PATH"] not in (None, "/"):
-        raise SettingsError("SESSION_COOKIE_PATH: a __Host- cookie has the path /. Remove the setting.")
+    """Set the cookie's attributes; the settings have refused a domain, a path or SameSite=None already."""
     app.config.update(
         SESSION_COOKIE_NAME="session" if app.debug else NAME,
         SESSION_COOKIE_SECURE=not app.debug,
         SESSION_COOKIE_HTTPONLY=True,
-        SESSION_COOKIE_PATH="/",
         SESSION_REFRESH_EACH_REQUEST=True,
     )
     app.session_interface = ExpiringSessions()

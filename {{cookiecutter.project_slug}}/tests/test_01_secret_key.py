@@ -1,0 +1,239 @@
+"""Attacks on mitigation 1, the secret key."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.sessions import SecureCookieSessionInterface
+from flask.testing import FlaskClient
+from itsdangerous import URLSafeTimedSerializer
+
+from app import create_app, settings
+from app.security.cookies import NAME
+from tests.conftest import KEY, ROOT, browser_like, csrf_token
+
+DELETE = "/uploads/0123456789abcdef0123456789abcdef/delete"  # there is no such file
+OTHER_KEY = "q9WmZ3xLr7VtB5nKc2HsY8fJd4GpTa6R"
+
+
+def forged_session(key: str, **content: object) -> str:
+    """A session cookie as Flask would sign it with ``key``."""
+    forger = Flask("forger")
+    forger.secret_key = key
+    serializer = SecureCookieSessionInterface().get_signing_serializer(forger)
+    assert serializer is not None
+    return str(serializer.dumps(content))
+
+
+def with_cookie(app: Flask, value: str) -> FlaskClient:
+    client = browser_like(app)
+    client.set_cookie(NAME, value, domain="localhost", secure=True)
+    return client
+
+
+def cookie_of(client: FlaskClient) -> str:
+    client.get("/")
+    cookie = client.get_cookie(NAME, domain="localhost")
+    assert cookie is not None
+    return cookie.value
+
+
+def token_still_works(client: FlaskClient, token: str) -> bool:
+    """Whether this browser's session is still the one that ``token`` was made for."""
+    return client.post(DELETE, data={"csrf_token": token}).status_code != 400
+
+
+@pytest.mark.parametrize("key", [OTHER_KEY, "dev", "changeme", "secret", ""])
+def test_1_T1_a_session_forged_with_another_key_is_nobodys(member: FlaskClient, app: Flask, key: str) -> None:
+    with member.session_transaction() as real:
+        content = dict(real)
+    forged = forged_session(key, **content) if key else forged_session("x", **content).rpartition(".")[0] + "."
+    victim = csrf_token(member)
+    assert token_still_works(member, victim)
+    assert not token_still_works(with_cookie(app, forged), victim)
+
+
+def test_1_T1_a_session_signed_with_a_fallback_lives_until_the_key_is_pruned(app_config: dict[str, object]) -> None:
+    old = browser_like(create_app(app_config | {"SECRET_KEY": OTHER_KEY}))
+    token, cookie = csrf_token(old), cookie_of(old)
+
+    rotated = create_app(app_config | {"SECRET_KEY_FALLBACKS": [OTHER_KEY]})
+    assert token_still_works(with_cookie(rotated, cookie), token)
+    pruned = create_app(app_config)
+    assert not token_still_works(with_cookie(pruned, cookie), token)
+
+
+def test_1_S5_new_sessions_and_tokens_are_signed_with_the_new_key(app_config: dict[str, object]) -> None:
+    rotated = browser_like(create_app(app_config | {"SECRET_KEY_FALLBACKS": [OTHER_KEY]}))
+    token, cookie = csrf_token(rotated), cookie_of(rotated)
+    assert token_still_works(with_cookie(create_app(app_config), cookie), token)
+
+
+@pytest.mark.parametrize("key", [OTHER_KEY, "dev"])
+def test_1_T2_a_csrf_token_made_with_another_key_is_refused(member: FlaskClient, key: str) -> None:
+    real = csrf_token(member)
+    with member.session_transaction() as content:
+        secret = content["csrf_token"]
+    forged = URLSafeTimedSerializer(key, salt="wtf-csrf-token").dumps(secret)
+    assert token_still_works(member, real)
+    assert not token_still_works(member, forged)
+
+
+def test_1_T3_every_change_of_one_byte_makes_the_session_anonymous(member: FlaskClient, app: Flask) -> None:
+    token, cookie = csrf_token(member), cookie_of(member)
+    assert token_still_works(with_cookie(app, cookie), token)
+    for place, character in enumerate(cookie):
+        for other in {"A", "z", "-", "."} - {character}:
+            changed = cookie[:place] + other + cookie[place + 1 :]
+            if same_bytes(changed, cookie):
+                continue
+            response = with_cookie(app, changed).get("/uploads")
+            assert response.status_code < 500
+            assert NAME not in response.request.cookies or cookie_is_ignored(app, changed, token), changed
+
+
+def same_bytes(one: str, other: str) -> bool:
+    """The last character of a base64 text holds spare bits: another letter may spell the same signature."""
+    return one[:-1] == other[:-1]
+
+
+def cookie_is_ignored(app: Flask, cookie: str, token: str) -> bool:
+    return not token_still_works(with_cookie(app, cookie), token)
+
+
+# What people really put there, and what random sources really give.
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "short",
+        "x" * 64,
+        "abcabcabcabcabcabcabcabcabcabc",
+        "changeme-changeme-changeme-42",
+        "this-is-my-secret-key-for-flask",
+        "correcthorsebatterystaplecorrect",
+        "12345678901234567890123456789012",
+        "your-256-bit-key-goes-here-ABC1",
+    ],
+)
+def test_1_S4_the_app_does_not_start_with_a_guessable_key(app_config: dict[str, object], key: str) -> None:
+    with pytest.raises(settings.SettingsError, match=r"SECRET_KEY: .*flask --app app secret-key new") as refused:
+        create_app(app_config | {"SECRET_KEY": key})
+    assert not key or key not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",  # hex
+        "f81d4fae-7dec-41d0-a765-00a0c91e6bf6",  # a version 4 UUID
+        "3q2+7wQm5sX1Zr8KpVtYb0LhJcNfGd4A6uEiRoTaSxM=",  # base64
+        "Zx3_vQ-8LmPk2TyRb7WnJd5GhCs9FaKe",  # URL-safe base64
+        "MZXW6YTBOI3DGNBVGY3TQOJQKRSX45DB",  # base32
+        ";kJ8!fz?Qw}2@m)Lx%7&Vd^Tp[0]~Gh<",  # printable
+    ],
+)
+def test_1_S4_a_random_key_in_any_encoding_passes(app_config: dict[str, object], key: str) -> None:
+    assert create_app(app_config | {"SECRET_KEY": key}).secret_key == key
+
+
+def flask(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The real command, on a copy of the app whose .env is its own."""
+    clean = {name: value for name, value in os.environ.items() if name not in settings.Settings.model_fields}
+    command = [sys.executable, "-m", "flask", "--app", "app", *arguments]
+    return subprocess.run(command, cwd=folder, env=clean | environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The app's folder as it lies on a new machine: without .env."""
+    folder = tmp_path / "checkout"
+    shutil.copytree(ROOT / "app", folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def keys(folder: Path) -> tuple[str, str]:
+    lines = dict(line.split("=", 1) for line in (folder / ".env").read_text().splitlines())
+    return lines["SECRET_KEY"], lines.get("SECRET_KEY_FALLBACKS", "")
+
+
+def test_1_S1_the_command_makes_a_key_where_there_is_none_and_never_replaces_one(checkout: Path) -> None:
+    assert "secret-key new" in flask(checkout, "routes").stderr
+    made = flask(checkout, "secret-key", "new")
+    assert made.returncode == 0, made.stderr
+    key, _ = keys(checkout)
+    assert len(key) == 64  # 48 bytes of 8 bits, 6 bits a character
+    assert key not in made.stdout + made.stderr
+    assert (checkout / ".env").stat().st_mode & 0o777 == 0o600
+
+    again = flask(checkout, "secret-key", "new")
+    assert again.returncode != 0
+    assert "secret-key rotate" in again.stderr
+    assert keys(checkout)[0] == key
+
+
+def test_1_S5_rotation_keeps_the_former_keys_newest_first_and_the_other_settings(checkout: Path) -> None:
+    (checkout / ".env").write_text(f"# ours\nSECRET_KEY={KEY}\nLOG_FORMAT=json\n")
+    assert flask(checkout, "secret-key", "rotate").returncode == 0
+    second, fallbacks = keys_and_comment(checkout)
+    assert fallbacks == KEY
+    assert flask(checkout, "secret-key", "rotate").returncode == 0
+    third, fallbacks = keys_and_comment(checkout)
+    assert fallbacks == f"{second},{KEY}"
+    assert flask(checkout, "secret-key", "rotate", "--prune").returncode == 0
+    assert keys_and_comment(checkout) == (third, "")
+
+
+def keys_and_comment(folder: Path) -> tuple[str, str]:
+    """The keys; the comment and the other setting must have stayed."""
+    lines = (folder / ".env").read_text().splitlines()
+    assert "# ours" in lines
+    assert "LOG_FORMAT=json" in lines
+    values = dict(line.split("=", 1) for line in lines if line[0] != "#")
+    return values["SECRET_KEY"], values.get("SECRET_KEY_FALLBACKS", "")
+
+
+def test_1_S5_a_key_from_the_environment_is_not_rotated_in_vain(checkout: Path) -> None:
+    (checkout / ".env").write_text(f"SECRET_KEY={KEY}\n")
+    refused = flask(checkout, "secret-key", "rotate", SECRET_KEY=OTHER_KEY)
+    assert refused.returncode != 0
+    assert "environment" in refused.stderr
+    assert (checkout / ".env").read_text() == f"SECRET_KEY={KEY}\n"
+
+
+def test_1_S3_the_environment_wins_over_the_file(
+    monkeypatch: pytest.MonkeyPatch, app_config: dict[str, object]
+) -> None:
+    del app_config["SECRET_KEY"]
+    settings.ENV_FILE.write_text(f"SECRET_KEY={KEY}\n")
+    assert create_app(app_config).secret_key == KEY
+    monkeypatch.setenv("SECRET_KEY", OTHER_KEY)
+    assert create_app(app_config).secret_key == OTHER_KEY
+
+
+def test_several_wrong_settings_are_told_together_and_no_secret_is_shown(app_config: dict[str, object]) -> None:
+    settings.ENV_FILE.write_text("PERMANENT_SESION_LIFETIME=60\n")
+    wrong = {
+        "SESSION_COOKIE_SAMESITE": "None",
+        "TRUSTED_HOSTS": "https://a.example",
+        "RATELIMIT_STORAGE_URI": "x://u:hunter2@h",
+    }
+    with pytest.raises(settings.SettingsError) as refused:
+        create_app(app_config | wrong)
+    for name in ("PERMANENT_SESION_LIFETIME", *wrong):
+        assert f"{name}:" in refused.value.message
+    assert "hunter2" not in refused.value.message
+
+
+def test_the_production_server_refuses_debug(checkout: Path) -> None:
+    command = [sys.executable, "-c", "import wsgi"]
+    environment = os.environ | {"PYTHONPATH": f"{checkout}:{ROOT}", "SECRET_KEY": KEY, "FLASK_DEBUG": "1"}
+    refused = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("FLASK_DEBUG:")

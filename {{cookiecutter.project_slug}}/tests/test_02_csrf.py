@@ -1,0 +1,124 @@
+"""Attacks on mitigation 2, CSRF."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+import time_machine
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.security.csrf import EXEMPT, UNSAFE_METHODS
+from tests.conftest import ORIGIN, browser_like, csrf_token
+
+ID = "0123456789abcdef0123456789abcdef"
+DELETE = f"/uploads/{ID}/delete"  # there is no such file: 404 is the answer of a request that got through
+
+
+def state_changing_routes(app: Flask) -> list[tuple[str, str]]:
+    """Every method and path of the app that may change something, the documented exemptions aside."""
+    routes = []
+    for rule in app.url_map.iter_rules():
+        view = app.view_functions[rule.endpoint]
+        if f"{view.__module__}.{view.__name__}" not in EXEMPT:
+            path = re.sub("<[^>]+>", ID, rule.rule)
+            routes += [(method, path) for method in sorted((rule.methods or set()) & UNSAFE_METHODS)]
+    return routes
+
+
+def test_2_T2_every_state_changing_route_refuses_a_request_without_a_token(app: Flask, member: FlaskClient) -> None:
+    routes = state_changing_routes(app)
+    assert ("POST", DELETE) in routes
+    answers = {(method, path): member.open(path, method=method).status_code for method, path in routes}
+    assert set(answers.values()) == {400}, answers
+
+
+def test_2_T2_the_only_exemption_is_the_csp_report_endpoint() -> None:
+    assert list(EXEMPT) == ["app.views.csp_reports.receive"]
+
+
+@pytest.mark.parametrize("path", ["/logout", DELETE])
+def test_2_T2_get_never_acts(member: FlaskClient, path: str) -> None:
+    assert member.get(path).status_code == 405
+
+
+def test_2_T2_another_sessions_token_is_refused(app: Flask, member: FlaskClient) -> None:
+    foreign = csrf_token(browser_like(app))
+    assert member.post(DELETE, data={"csrf_token": csrf_token(member)}).status_code == 404
+    assert member.post(DELETE, data={"csrf_token": foreign}).status_code == 400
+
+
+def test_2_S6_the_header_carries_the_token_too(member: FlaskClient) -> None:
+    assert member.post(DELETE, headers={"X-CSRFToken": csrf_token(member)}).status_code == 404
+    assert member.post(DELETE, headers={"X-CSRFToken": "x"}).status_code == 400
+
+
+# What browsers send along, from which page, and whether the app may act: Fetch Metadata and RFC 6454.
+@pytest.mark.parametrize(
+    ("headers", "answer"),
+    [
+        ({"Referer": f"{ORIGIN}/uploads"}, 404),
+        ({"Origin": ORIGIN}, 404),
+        ({"Origin": ORIGIN, "Sec-Fetch-Site": "same-origin"}, 404),
+        ({}, 400),
+        ({"Origin": "https://attacker.test"}, 400),
+        ({"Origin": "null"}, 400),
+        ({"Origin": "http://localhost"}, 400),
+        ({"Origin": "https://localhost.attacker.test"}, 400),
+        ({"Origin": "https://attacker.test", "Referer": f"{ORIGIN}/"}, 400),
+        ({"Referer": "https://attacker.test/https://localhost/"}, 400),
+        ({"Referer": "https://localhost@attacker.test/"}, 400),
+        ({"Referer": "https://[", "Sec-Fetch-Site": "same-origin"}, 400),
+        ({"Origin": ORIGIN, "Sec-Fetch-Site": "cross-site"}, 400),
+    ],
+)
+def test_2_T1_a_right_token_from_another_origin_is_refused(
+    member: FlaskClient, headers: dict[str, str], answer: int
+) -> None:
+    token = csrf_token(member)
+    member.environ_base.pop("HTTP_REFERER")
+    assert member.post(DELETE, data={"csrf_token": token}, headers=headers).status_code == answer
+
+
+# % if cookiecutter.accounts
+def test_an_expired_token_gives_the_form_back_filled_in(client: FlaskClient) -> None:
+    with time_machine.travel(time.time(), tick=False) as clock:
+        token = csrf_token(client, "/login")
+        for _ in range(3):  # the session stays in use, the page does not
+            clock.shift(1500)
+            client.get("/")
+        answer = client.post("/login", data={"csrf_token": token, "email": "alice@example.com", "password": "x"})
+    assert answer.status_code == 400
+    assert 'value="alice@example.com"' in answer.text
+    assert "open for too long" in answer.text
+
+
+def test_an_ended_session_gives_the_form_back_filled_in(client: FlaskClient) -> None:
+    with time_machine.travel(time.time(), tick=False) as clock:
+        token = csrf_token(client, "/login")
+        clock.shift(7200)
+        answer = client.post("/login", data={"csrf_token": token, "email": "alice@example.com", "password": "x"})
+    assert answer.status_code == 400
+    assert 'value="alice@example.com"' in answer.text
+    assert "open for too long" in answer.text
+
+
+# % endif
+def test_an_expired_token_never_acts(member: FlaskClient) -> None:
+    with time_machine.travel(time.time(), tick=False) as clock:
+        token = csrf_token(member)
+        for _ in range(3):
+            clock.shift(1500)
+            member.get("/")
+        assert member.post(DELETE, data={"csrf_token": token}).status_code == 400
+        assert member.post(DELETE, data={"csrf_token": csrf_token(member)}).status_code == 404
+
+
+def test_2_S2_a_token_from_before_a_rotation_still_works(app_config: dict[str, object], member: FlaskClient) -> None:
+    token = csrf_token(member)
+    rotated = {"SECRET_KEY": "q9WmZ3xLr7VtB5nKc2HsY8fJd4GpTa6R", "SECRET_KEY_FALLBACKS": app_config["SECRET_KEY"]}
+    member.application = create_app(app_config | rotated)
+    assert member.post(DELETE, data={"csrf_token": token}).status_code == 404

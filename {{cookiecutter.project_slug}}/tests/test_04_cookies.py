@@ -1,0 +1,123 @@
+"""Attacks on mitigation 4, the session cookie. Those that need an account: test_sessions.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+import time_machine
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from app import create_app, settings
+from tests.conftest import ORIGIN, Server, browser_like, csrf_token
+
+
+def set_cookies(response: TestResponse) -> list[str]:
+    return response.headers.getlist("Set-Cookie")
+
+
+def test_4_S1_to_S5_every_cookie_is_set_with_every_attribute(member: FlaskClient, app: Flask) -> None:
+    paths = [str(rule.rule) for rule in app.url_map.iter_rules() if "<" not in str(rule.rule)]
+    cookies = [cookie for path in paths for cookie in set_cookies(member.get(path))]
+    assert cookies
+    for cookie in cookies:
+        name, *attributes = cookie.split("; ")
+        assert name.startswith("__Host-session=")
+        assert {"Secure", "HttpOnly", "SameSite=Lax", "Path=/"} <= set(attributes)
+        assert not any(attribute.startswith("Domain") for attribute in attributes)
+
+
+def test_4_T1_no_cookie_is_ever_set_over_http(app: Flask) -> None:
+    client = browser_like(app, "http://localhost")
+    for path in ("/", "/uploads", "/nowhere", "/healthz"):
+        assert set_cookies(client.get(path)) == []
+        assert set_cookies(client.post(path)) == []
+
+
+def test_4_T1_a_static_file_carries_no_cookie_that_a_cache_could_keep(member: FlaskClient) -> None:
+    member.get("/")
+    assert set_cookies(member.get("/static/app.css")) == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "alive"),
+    [
+        ([3599], True),
+        ([3602], False),  # idle for over an hour
+        ([3500] * 12, True),  # 42,000 s, always in use
+        ([3500] * 13, False),  # 45,500 s: over 12 hours, although always in use
+    ],
+)
+def test_4_T1_a_copied_cookie_is_dead_after_either_lifetime(app: Flask, steps: list[int], alive: bool) -> None:
+    with time_machine.travel(time.time(), tick=False) as clock:
+        client = browser_like(app)
+        client.get("/")
+        with client.session_transaction() as content:
+            before = content["csrf_token"]
+        for step in steps:
+            clock.shift(step)
+            client.get("/")
+        with client.session_transaction() as content:
+            after = content["csrf_token"]
+    assert (before == after) is alive
+
+
+def test_4_T1_the_copy_dies_although_its_owner_goes_on(app: Flask) -> None:
+    with time_machine.travel(time.time(), tick=False) as clock:
+        owner, thief = browser_like(app), browser_like(app)
+        token = csrf_token(owner)
+        stolen = owner.get_cookie("__Host-session", domain="localhost")
+        assert stolen is not None
+        thief.set_cookie("__Host-session", stolen.value, domain="localhost", secure=True)
+        clock.shift(3000)
+        owner.get("/")
+        clock.shift(3000)
+        with thief.session_transaction() as content:
+            assert dict(content) == {}
+        with owner.session_transaction() as content:
+            assert content["csrf_token"]
+    assert token
+
+
+@pytest.mark.parametrize("same_site", ["Lax", "Strict"])
+def test_4_T4_other_sites_cannot_make_the_browser_send_the_cookie(
+    app_config: dict[str, object], same_site: str
+) -> None:
+    app = create_app(app_config | {"SESSION_COOKIE_SAMESITE": same_site})
+    (cookie,) = set_cookies(browser_like(app).get("/"))
+    assert f"SameSite={same_site}" in cookie.split("; ")
+
+
+@pytest.mark.parametrize(
+    "weaker",
+    [
+        {"SESSION_COOKIE_SAMESITE": "None"},
+        {"SESSION_COOKIE_DOMAIN": "example.com"},
+        {"SESSION_COOKIE_PATH": "/app"},
+        {"SESSION_COOKIE_SECURE": False},
+        {"SESSION_COOKIE_HTTPONLY": False},
+        {"PERMANENT_SESSION_LIFETIME": 0},
+        {"SESSION_ABSOLUTE_LIFETIME": 10**9},
+    ],
+)
+def test_4_S5_a_weaker_cookie_is_refused_at_start(app_config: dict[str, object], weaker: dict[str, object]) -> None:
+    with pytest.raises(settings.SettingsError, match=next(iter(weaker))):
+        create_app(app_config | weaker)
+
+
+def test_4_S1_only_debug_relaxes_secure_and_the_home_page_says_so(app_config: dict[str, object]) -> None:
+    client = browser_like(create_app(app_config | {"FLASK_DEBUG": True}), "http://localhost")
+    answer = client.get("/")
+    (cookie,) = set_cookies(answer)
+    assert "Secure" not in cookie.split("; ")
+    assert "The session cookie also travels over http." in answer.text
+
+
+def test_4_S1_the_cookie_works_under_gunicorn_over_tls(serve: Callable[..., Server]) -> None:
+    status, headers, _ = serve().request("/")
+    assert status == 200
+    assert headers["Set-Cookie"].startswith("__Host-session=")
+    assert ORIGIN not in headers["Set-Cookie"]
