@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import tempfile
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from flask import Blueprint, current_app
 
+from app.files import clamd
 from app.security.rate_limits import limiter
 
 # % if cookiecutter.accounts
@@ -18,7 +17,7 @@ from app.models import db  # isort: skip
 
 bp = Blueprint("health", __name__)
 
-CLAMD_TIMEOUT = 2.0
+CLAMD_SECONDS = 2
 
 
 @bp.get("/healthz")
@@ -60,14 +59,7 @@ def _ask_limiter_storage() -> None:
 
 
 def _ping_clamd() -> None:
-    url = urlsplit(current_app.config["CLAMD_URL"])
-    family, address = (socket.AF_UNIX, url.path) if url.scheme == "unix" else (socket.AF_INET, (url.hostname, url.port))
-    with socket.socket(family) as clamd:
-        clamd.settimeout(CLAMD_TIMEOUT)
-        clamd.connect(address)
-        clamd.sendall(b"zPING\0")
-        if clamd.recv(16) != b"PONG\0":
-            raise ConnectionError("clamd does not answer a ping")
+    clamd.ping(current_app.config["CLAMD_URL"], seconds=CLAMD_SECONDS)
 
 
 # % if cookiecutter.accounts

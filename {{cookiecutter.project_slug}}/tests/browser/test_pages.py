@@ -1,0 +1,34 @@
+"""The pages in Chromium: nothing is blocked by the app's own policy, and everything fits a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from playwright.sync_api import Page
+
+from tests.conftest import Server
+
+PATHS = ["/", "/uploads", "/redirect?next=https://docs.example.com/"]
+
+
+def test_no_page_trips_over_the_policy_or_runs_off_a_phone(serve: Callable[..., Server], page: Page) -> None:
+    server = serve(ALLOWED_REDIRECT_HOSTS=("docs.example.com",))
+    faults: list[str] = []
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.set_viewport_size({"width": 390, "height": 800})
+    for path in PATHS:
+        page.goto(server.url + path)
+        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            faults.append(f"{path} is wider than the screen")
+    assert faults == []
+
+
+def test_a_refused_visitor_sees_the_wait_run_down(serve: Callable[..., Server], page: Page) -> None:
+    server = serve(RATELIMIT_DEFAULT="1 per 3 second")
+    page.goto(server.url)
+    page.reload()
+    again = page.get_by_role("button", name="Try again")
+    assert again.is_disabled()
+    page.get_by_text("You can try again now.").wait_for()
+    assert again.is_enabled()
