@@ -1,0 +1,93 @@
+"""The uploads of whoever is here: send, list, download, delete."""
+
+from __future__ import annotations
+
+from flask import Blueprint, flash, jsonify, redirect, render_template, request, session, url_for
+from flask.typing import ResponseReturnValue
+from flask_wtf import FlaskForm
+from flask_wtf.file import FileRequired, MultipleFileField
+
+from app.security import uploads
+from app.security.csrf import form_view
+from app.security.errors import Refusal, refuse, wants_json
+from app.security.rate_limits import limited
+
+# % if cookiecutter.accounts
+from flask_security import auth_required  # isort: skip
+# % endif
+
+bp = Blueprint("uploads", __name__)
+
+
+class UploadForm(FlaskForm):  # type: ignore[misc]
+    """One file or several."""
+
+    file = MultipleFileField("Files", validators=[FileRequired("Please choose a file.")])
+
+
+# % if cookiecutter.accounts
+@bp.before_request
+@auth_required("session")
+def members_only() -> None:
+    """Ask for a sign-in first."""
+
+
+# % endif
+@bp.route("/uploads", methods=["GET", "POST"])
+@form_view
+@limited("upload")
+def index() -> ResponseReturnValue:
+    """List the files, and take new ones: all that a form sends, or none of them."""
+    form, status = UploadForm(), 200
+    if form.validate_on_submit():
+        try:
+            return _accepted(uploads.save_all(form.file.data, _owner()))
+        except Refusal as refusal:
+            if wants_json() or refusal.retry_after:
+                raise
+            form.file.errors, status = [refusal.message], refusal.code or 422
+    elif form.is_submitted():
+        if wants_json():
+            refuse(400, next(iter(form.errors.values()))[0])
+        status = 400
+    files = uploads.listing(_owner())
+    if wants_json():
+        return jsonify(files=[_public(file) for file in files])
+    return render_template("uploads.html", form=form, files=files, quota=uploads.quota(_owner())), status
+
+
+@bp.get("/uploads/<file_id>")
+def download(file_id: str) -> ResponseReturnValue:
+    """Give a file back; ``?inline=1`` shows an image in the page."""
+    return uploads.send(uploads.find(_owner(), file_id), inline=request.args.get("inline") == "1")
+
+
+@bp.post("/uploads/<file_id>/delete")
+def delete(file_id: str) -> ResponseReturnValue:
+    """Delete a file for good."""
+    uploads.delete(_owner(), file_id)
+    if wants_json():
+        return "", 204
+    flash("The file is deleted.")
+    return redirect(url_for("uploads.index"), 303)
+
+
+def _owner() -> str:
+    """Give the owner of this session's files; a sign-in has set it, a visitor without an account gets one here."""
+    if "owner" not in session:
+        session["owner"] = uploads.new_session_owner()
+    owner: str = session["owner"]
+    return owner
+
+
+def _accepted(files: list[uploads.StoredFile]) -> ResponseReturnValue:
+    if wants_json():
+        if len(files) > 1:
+            return jsonify(files=[_public(file) for file in files]), 201
+        return jsonify(_public(files[0])), 201, {"Location": url_for("uploads.download", file_id=files[0].id)}
+    flash(f"{files[0].name} is uploaded." if len(files) == 1 else f"{len(files)} files are uploaded.")
+    return redirect(url_for("uploads.index"), 303)
+
+
+def _public(file: uploads.StoredFile) -> dict[str, object]:
+    return {"id": file.id, "name": file.name, "size": file.size, "type": file.type}
