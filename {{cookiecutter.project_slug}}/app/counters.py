@@ -1,0 +1,208 @@
+"""Where the rate limits count: in Redis if there is one, else in this process, within bounded memory.
+
+Flask-Limiter and the backoff of ``app/security/rate_limits.py`` share this one storage. While Redis is lost, counting
+goes on in memory from the last counts seen: no request fails for it, and no client gets a fresh budget.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from math import ceil
+
+from limits.storage import RedisStorage, Storage
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from app import project
+
+REDIS_TIMEOUT = 0.2  # seconds; a hung Redis must not hang every request
+REDIS_RETRY = 5  # seconds between two looks whether it is back
+
+MAX_KEYS = 100_000  # about 35 MB
+OVERFLOW_SLOTS = 65_536
+SWEEP_INTERVAL = 1  # seconds; a sweep of all keys takes some 10 ms
+
+logger = logging.getLogger(__name__)
+
+
+class BoundedCounters:
+    """Counters that expire, in at most ``max_keys + OVERFLOW_SLOTS`` entries, whatever number of keys is asked for.
+
+    When it is full, new keys share slots, and so each other's budgets. To drop old keys instead would let an attacker
+    with many addresses wash an account's failures away.
+    """
+
+    def __init__(self, max_keys: int = MAX_KEYS) -> None:
+        self._max_keys = max_keys
+        self._counters: dict[str, tuple[int, float]] = {}  # key → count, time of its end
+        self._lock = threading.Lock()
+        self._next_sweep = 0.0
+
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        """Add to a counter and give its value. ``expiry`` (seconds) runs from the first time on."""
+        with self._lock:
+            slot = self._slot(key)
+            count, end = self._live(slot) or (0, time.time() + expiry)
+            self._counters[slot] = (max(count + amount, 0), end)
+            return self._counters[slot][0]
+
+    def mirror(self, key: str, count: int, expiry: float) -> None:
+        """Note what another storage has counted."""
+        with self._lock:
+            slot = self._slot(key)
+            _, end = self._live(slot) or (0, time.time() + expiry)
+            self._counters[slot] = (count, end)
+
+    def get(self, key: str) -> int:
+        """Give the value of a counter; 0 when there is none."""
+        with self._lock:
+            return (self._live(self._slot(key)) or (0, 0.0))[0]
+
+    def get_expiry(self, key: str) -> float:
+        """Give the time at which a counter ends; now when there is none."""
+        with self._lock:
+            return (self._live(self._slot(key)) or (0, time.time()))[1]
+
+    def clear(self, key: str) -> None:
+        """Forget a counter. What shares its slot with others stays."""
+        with self._lock:
+            self._counters.pop(key, None)
+
+    def reset(self) -> int:
+        """Forget all; give how many they were."""
+        with self._lock:
+            number = len(self._counters)
+            self._counters.clear()
+            return number
+
+    def keys(self) -> set[str]:
+        """Give the keys that are kept, some of them perhaps ended."""
+        with self._lock:
+            return set(self._counters)
+
+    def _live(self, slot: str) -> tuple[int, float] | None:
+        found = self._counters.get(slot)
+        return found if found and found[1] > time.time() else None
+
+    def _slot(self, key: str) -> str:
+        if key in self._counters or len(self._counters) < self._max_keys:
+            return key
+        now = time.time()
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_INTERVAL
+            self._counters = {key: counter for key, counter in self._counters.items() if counter[1] > now}
+            if len(self._counters) < self._max_keys:
+                return key
+        # hash() of a string is keyed anew in each process: nobody can aim at the slot of another.
+        return f"overflow/{hash(key) % OVERFLOW_SLOTS}"
+
+
+class _Redis(RedisStorage):
+    def get_expiry(self, key: str) -> float:
+        """Give the end in milliseconds' precision: the seconds of ``TTL`` are rounded, so a client came too early."""
+        left = int(self.storage.pttl(self.prefixed_key(key)))
+        return time.time() + max(left, 0) / 1000
+
+
+class GuardedStorage(Storage):
+    """The storage of ``limits`` that never fails: Redis as long as it answers, else memory.
+
+    ``counters_uri`` is the setting ``RATELIMIT_STORAGE_URI``. Raises ValueError when it can't be read.
+    """
+
+    STORAGE_SCHEME = ["guarded"]  # noqa: RUF012 - limits declares it so
+
+    def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, *, counters_uri: str, **_: str) -> None:
+        super().__init__(uri, wrap_exceptions)
+        self.memory = BoundedCounters()
+        self.shared: RedisStorage | None = None
+        self.lost = False
+        self._carry_over: set[str] = set()
+        self._next_look = 0.0
+        self._lock = threading.Lock()
+        if counters_uri != "memory://":
+            self.shared = _Redis(
+                counters_uri,
+                # Another app on the same Redis, or another way of counting later, must not meet these keys.
+                key_prefix=f"{project.SLUG}:fixed-window",
+                socket_timeout=REDIS_TIMEOUT,
+                socket_connect_timeout=REDIS_TIMEOUT,
+                retry=Retry(NoBackoff(), 1),  # type: ignore[arg-type] # redis-py would try for 10 seconds
+            )
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        """There is none: the loss of Redis is no error here."""
+        return RedisError
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Add to a counter and give its value. ``expiry`` (seconds) runs from the first time on."""
+        count = self._ask_redis("incr", key, expiry, amount)
+        if count is None:
+            return self.memory.incr(key, expiry, amount)
+        self.memory.mirror(key, int(count), expiry)
+        return int(count)
+
+    def get(self, key: str) -> int:
+        """Give the value of a counter; 0 when there is none."""
+        count = self._ask_redis("get", key)
+        return self.memory.get(key) if count is None else int(count)
+
+    def get_expiry(self, key: str) -> float:
+        """Give the time at which a counter ends; now when there is none."""
+        end = self._ask_redis("get_expiry", key)
+        return self.memory.get_expiry(key) if end is None else end
+
+    def clear(self, key: str) -> None:
+        """Forget a counter."""
+        self.memory.clear(key)
+        self._ask_redis("clear", key)
+
+    def reset(self) -> int | None:
+        """Forget all counters; give how many they were in this process."""
+        if self.shared and not self.lost:
+            self.shared.reset()
+        return self.memory.reset()
+
+    def check(self) -> bool:
+        """Tell whether counters live where the setting says; while they don't, each worker counts alone."""
+        return self.shared is None or self.shared.check()
+
+    def _ask_redis(self, method: str, key: str, *args: int) -> float | None:
+        """Give Redis' answer; None when there is no Redis or it is lost."""
+        if self.shared is None or not self._may_ask():
+            return None
+        try:
+            if self.lost:
+                self.shared.get_connection().ping()
+                with self._lock:
+                    self.lost, self._carry_over = False, self.memory.keys()
+                logger.warning("The rate limits' Redis is back")
+            self._carry_back(self.shared, key)
+            answer: float | None = getattr(self.shared, method)(key, *args)
+            return answer
+        except RedisError as error:
+            with self._lock:
+                if not self.lost:
+                    logger.error("The rate limits' Redis is lost, each worker counts on its own: %s", error)
+                self.lost, self._next_look = True, time.time() + REDIS_RETRY
+            return None
+
+    def _may_ask(self) -> bool:
+        with self._lock:
+            if self.lost and time.time() < self._next_look:
+                return False
+            # Of all requests, one looks whether a lost Redis is back; the others don't wait for it.
+            self._next_look = time.time() + REDIS_RETRY
+            return True
+
+    def _carry_back(self, shared: RedisStorage, key: str) -> None:
+        """Add to Redis what was counted without it: it may have come back empty."""
+        if key in self._carry_over:
+            self._carry_over.discard(key)
+            missing = self.memory.get(key) - shared.get(key)
+            if missing > 0:
+                shared.incr(key, max(1, ceil(self.memory.get_expiry(key) - time.time())), missing)

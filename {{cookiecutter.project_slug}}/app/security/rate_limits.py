@@ -1,0 +1,282 @@
+"""Mitigation 8, rate limits: nobody gets more of the app, or more guesses at a password, than people need.
+
+**Limits.** Every request counts against the limit of its route: ``RATELIMIT_DEFAULT``, or a stricter one out of
+``LIMITS`` for views marked with ``@limited(kind)``. It counts before anything else looks at it, so requests that fail
+CSRF, 404s and static files count too. Who asks is the signed-in user, else the client address.
+
+**Backoff.** Guesses at a password wait for 0, 0, 0, then 1, 2, 4 … up to 900 seconds, per account and per address,
+whether the account exists or not. Guess 3 + k comes 2^k - 1 seconds after the first, guess 13 after 1023 seconds, each
+later one after another 900: **107 guesses a day** get through at one account, from all addresses together, and as many
+from one address at all accounts together.
+
+- A refused guess changes nothing: it lengthens no wait. After the wait the right password works, and ends the backoff.
+- Success clears the account; the address gets back only what it failed at this very account. Who tries a list of
+  stolen passwords can't wash that clean by signing in to an account of his own now and then.
+- An address from which somebody signed in to an account within 30 days has a backoff of its own for that account
+  (another 107 guesses a day), and ignores the two others: strangers who keep an account waiting don't hold up its
+  owner. From a new address, a password reset by mail opens the way, since it counts as a success. What a neighbour
+  behind the same address can learn from it is that somebody there has signed in to the account; nobody else can.
+
+**Memory.** See ``app/counters.py`` for where all this is counted, and what happens when that place is lost or full.
+
+Source: OWASP Authentication Cheat Sheet (login throttling), OWASP Blocking Brute Force Attacks; RFC 6585 (429);
+draft-ietf-httpapi-ratelimit-headers-06; ASVS 5.0 V2.4.1, V6.1.1, V6.3.1.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import time
+import unicodedata
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from math import ceil
+from typing import Any, Literal, NoReturn, TypeVar
+
+from flask import Flask, Response, current_app, request
+from flask_limiter import Limiter, RequestLimit
+
+from app import counters
+from app.audit.findings import Finding
+from app.security.errors import refuse
+
+TITLE = "Rate limiting"
+SUMMARY = "Floods and password guessing are slowed down until they are not worth it, without locking anybody out."
+
+Kind = Literal["sign_in", "register", "reset", "upload", "csp_report"]
+
+# What a view that is marked with @limited(kind) takes of POST, PUT, PATCH and DELETE from one client.
+LIMITS: dict[Kind, str] = {
+    "sign_in": "20 per minute; 100 per hour",
+    "register": "5 per minute; 20 per hour",
+    "reset": "5 per minute; 20 per hour",
+    "upload": "30 per minute; 300 per hour",
+    "csp_report": "60 per minute",
+}
+# Files need no more than a read, a page needs several of them, and many people may share an address.
+STATIC_LIMIT = "1200 per minute"
+
+# View name → its kind. The audit lists them.
+LIMITED: dict[str, Kind] = {}
+
+# Endpoint → why nothing limits it.
+EXEMPT = {"health.healthz": "A 429 would make a load balancer end a process that is well; the answer costs nothing."}
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+FREE_TRIES = 3
+MAX_WAIT = 900  # seconds
+DAY = 86_400  # seconds
+KNOWN_FOR = 30 * DAY
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def limited(kind: Kind) -> Callable[[View], View]:
+    """Give a view the stricter limit ``LIMITS[kind]``; views of the same kind share it."""
+
+    def mark(view: View) -> View:
+        LIMITED[f"{view.__module__}.{view.__name__}"] = kind
+        return view
+
+    return mark
+
+
+def client_address() -> str:
+    """Give the client's address, an IPv6 one without its last 64 bits: those a client changes at will (RFC 8981).
+
+    It comes from ``remote_addr`` alone, which believes a proxy only as far as ``TRUSTED_PROXY_HOPS`` says.
+    """
+    try:
+        address = ip_address(request.remote_addr or "")
+    except ValueError:
+        return "unknown"  # never empty: Flask-Limiter would not count it at all
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is None:
+            return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+        address = IPv4Address(address.ipv4_mapped)
+    return str(address)
+
+
+def client_key() -> str:
+    """Give who a request counts for: the signed-in user, else the client's address.
+
+    Where there is no reason to be signed in, it is always the address: a handful of accounts of one's own must not
+    multiply the guesses at the accounts of others.
+    """
+    current_user = current_app.extensions.get("current_user_key", lambda: None)
+    user = None if _kind() not in (None, "upload") or _is_file() else current_user()
+    return f"user {user}" if user else client_address()
+
+
+def _kind() -> Kind | None:
+    view = current_app.view_functions.get(request.endpoint or "")
+    if view is None or request.method in SAFE_METHODS:
+        return None
+    return LIMITED.get(f"{view.__module__}.{view.__name__}")
+
+
+def _limit() -> str:
+    kind = _kind()
+    if kind:
+        return LIMITS[kind]
+    return STATIC_LIMIT if _is_file() else str(current_app.config["RATELIMIT_DEFAULT"])
+
+
+def _scope() -> str:
+    # Flask-Limiter never limits what has no endpoint, or one named "static".
+    return _kind() or ("files" if _is_file() else request.endpoint or "no route")
+
+
+def _is_file() -> bool:
+    return (request.endpoint or "").split(".")[-1] == "static"
+
+
+def _refuse(limit: RequestLimit) -> NoReturn:
+    refuse(429, "There were too many requests. Please wait a little.", retry_after=_seconds_until(limit.window[0]))
+
+
+limiter = Limiter(
+    client_key,
+    default_limits=[_limit],
+    default_limits_exempt_when=lambda: request.endpoint in EXEMPT,
+    request_identifier=_scope,
+    on_breach=_refuse,
+    storage_uri="guarded://",
+    # Its own headers put Retry-After on every response, and a date where the draft has seconds.
+    headers_enabled=False,
+)
+
+
+def init_app(app: Flask) -> None:
+    """Count every request, in the storage that the settings name."""
+    app.config["RATELIMIT_STORAGE_OPTIONS"] = {"counters_uri": app.config["RATELIMIT_STORAGE_URI"]}
+    app.config["RATELIMIT_STRATEGY"] = "fixed-window"  # one number a client; the others keep a time for every request
+    limiter.init_app(app)
+    app.after_request(_tell_limit)
+
+
+def check(app: Flask) -> Iterator[Finding]:
+    """Look whether requests are counted, and where."""
+    if not app.config.get("RATELIMIT_ENABLED") or limiter not in app.extensions.get("limiter", ()):
+        yield Finding("RL01", "missing", "Requests are not counted.", "Call rate_limits.init_app in create_app.")
+        return
+    storage = limiter.storage
+    if not isinstance(storage, counters.GuardedStorage):
+        yield Finding("RL02", "missing", "The storage may fail, and grow without bound.", "Use storage_uri guarded://.")
+    elif storage.shared is None and int(os.environ.get("WEB_CONCURRENCY", "1")) > 1:
+        evidence = "Several workers (WEB_CONCURRENCY) count on their own: a client gets that many times the limits."
+        yield Finding("RL03", "missing", evidence, "Set RATELIMIT_STORAGE_URI to a Redis, or run one worker.")
+    elif storage.lost:
+        evidence = "The shared storage of the counters does not answer; each worker counts on its own."
+        yield Finding("RL04", "relaxed", evidence, "Start the Redis that RATELIMIT_STORAGE_URI names.")
+
+
+def _tell_limit(response: Response) -> Response:
+    limit = limiter.current_limit
+    if limit:
+        response.headers["RateLimit-Limit"] = str(limit.limit.amount)
+        response.headers["RateLimit-Remaining"] = str(limit.remaining)
+        response.headers["RateLimit-Reset"] = str(_seconds_until(limit.window[0]))
+    return response
+
+
+def _seconds_until(end: float) -> int:
+    return max(1, ceil(end - time.time()))
+
+
+class _Backoff:
+    """The guesses of one account, address or pair of both.
+
+    The free ones are counted apart, since many may come at the same moment. Of those that have to wait only one gets
+    through at a time: whoever makes the key ``wait`` anew. It lasts until the next may come.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.free, self.wait, self.step = f"{name}/free", f"{name}/wait", f"{name}/step"
+
+    def waits(self) -> int:
+        """Give the seconds until a guess may come; 0 for now."""
+        storage = limiter.storage
+        return _seconds_until(storage.get_expiry(self.wait)) if storage.get(self.wait) else 0
+
+    def claim(self) -> int:
+        """Take one guess and give 0, else give the seconds until one may come."""
+        storage = limiter.storage
+        # The last of the free ones has not waited, but starts the first wait.
+        if storage.get(self.free) < FREE_TRIES - 1 and storage.incr(self.free, DAY) < FREE_TRIES:
+            return 0
+        if storage.incr(self.wait, min(2 ** storage.get(self.step), MAX_WAIT)) > 1:
+            return self.waits() or 1
+        storage.incr(self.step, DAY)
+        return 0
+
+    def left(self) -> int:
+        """Give the number of guesses that need no wait."""
+        storage = limiter.storage
+        return max(0, FREE_TRIES - min(storage.get(self.free), FREE_TRIES - 1) - storage.get(self.step))
+
+    def give_back(self, guesses: int) -> None:
+        """Undo some guesses, those that had to wait first."""
+        storage = limiter.storage
+        for key in (self.step, self.free):
+            back = min(guesses, storage.get(key))
+            if back:
+                storage.incr(key, DAY, -back)
+            guesses -= back
+        if not storage.get(self.step):
+            storage.clear(self.wait)
+
+    def clear(self) -> None:
+        """Undo all guesses."""
+        for key in (self.free, self.wait, self.step):
+            limiter.storage.clear(key)
+
+
+def claim_attempt(account: str) -> None:
+    """Take one guess at the account, before its password is verified; raise the 429 when it has to wait.
+
+    ``account`` is the identifier as it was submitted, of an account that exists or not.
+    """
+    backoffs = _backoffs(account)
+    wait = max(backoff.waits() for backoff in backoffs)
+    for backoff in reversed(backoffs):  # the address first: what it refuses must not cost the account a guess
+        wait = wait or backoff.claim()
+    if wait:
+        refuse(429, "There were several wrong passwords. Please wait before the next try.", retry_after=wait)
+    limiter.storage.incr(f"{_pair(account)}/guesses", DAY)
+
+
+def attempt_succeeded(account: str) -> None:
+    """End the backoff, after the right password or a password reset by mail; the address is known from now on."""
+    storage, pair = limiter.storage, _pair(account)
+    own, *address = _backoffs(account)
+    own.clear()
+    for backoff in address:
+        backoff.give_back(storage.get(f"{pair}/guesses"))
+    storage.clear(f"{pair}/guesses")
+    storage.clear(f"{pair}/known")  # its 30 days run from the last time
+    storage.incr(f"{pair}/known", KNOWN_FOR)
+
+
+def remaining_tries(account: str) -> int:
+    """Give how many guesses are left before the first wait, for an account that exists or not."""
+    return min(backoff.left() for backoff in _backoffs(account))
+
+
+def _backoffs(account: str) -> list[_Backoff]:
+    pair = _pair(account)
+    if limiter.storage.get(f"{pair}/known"):
+        return [_Backoff(pair)]
+    return [_Backoff(f"account/{_digest(account)}"), _Backoff(f"address/{client_address()}")]
+
+
+def _pair(account: str) -> str:
+    return f"pair/{client_address()}/{_digest(account)}"
+
+
+def _digest(account: str) -> str:
+    """Give a name for the account that tells no e-mail address to whoever reads the storage."""
+    normal = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", account).strip().casefold())
+    return hmac.digest(current_app.config["SECRET_KEY"].encode(), normal.encode(errors="replace"), "sha256").hex()
