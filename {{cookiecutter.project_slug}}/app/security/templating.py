@@ -1,0 +1,85 @@
+"""Mitigation 7, safe template rendering: what a visitor typed is shown as text, and never run as code.
+
+Every template escapes what it prints, whatever its name ends in. What autoescaping can't do is done here as well:
+addresses in ``href`` and ``src`` (``safe_url``), and the placeholders in texts of users (``fill_placeholders``).
+Source: OWASP Cross Site Scripting Prevention Cheat Sheet; ASVS 5.0 V1.2.1, V1.2.2, V1.3.7.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Mapping
+from string import Template
+
+from flask import Flask, current_app, render_template
+from jinja2 import DictLoader, StrictUndefined
+
+from app.audit.findings import Finding
+
+TITLE = "Safe template rendering"
+SUMMARY = "Whatever anybody types is shown as plain text: it can't become part of a page or of its code."
+
+# "path:line's own code" → why it may print without escaping. The audit names every other place.
+ALLOWED_RAW: dict[str, str] = {}
+
+SAFE_SCHEMES = frozenset({"http", "https", "mailto"})
+REFUSED_URL = "about:invalid"
+
+PROBE = "<&\"'>"
+PROBED_NAMES = ("probe.html", "probe.txt", "probe.xml", "probe")
+
+
+def init_app(app: Flask) -> None:
+    """Escape in every template, and fail on a misspelt name instead of printing nothing."""
+    environment = app.jinja_env
+    # Flask escapes .html and the like alone; a text template sent as HTML by mistake would be a hole.
+    environment.autoescape = True
+    environment.undefined = StrictUndefined
+    environment.filters["safe_url"] = safe_url
+    environment.globals["has_endpoint"] = has_endpoint
+
+
+def check(app: Flask) -> Iterator[Finding]:
+    """Render a probe as the app renders, and look what becomes of it."""
+    probes = app.jinja_env.overlay(loader=DictLoader(dict.fromkeys(PROBED_NAMES, "{{ probe }}")))
+    raw = [name for name in PROBED_NAMES if set(PROBE) & set(probes.get_template(name).render(probe=PROBE)) - {"&"}]
+    if raw:
+        yield Finding("TM01", "missing", f"Printed without escaping: {', '.join(raw)}.", "Set autoescape to True.")
+    if not issubclass(app.jinja_env.undefined, StrictUndefined):
+        yield Finding("TM02", "missing", "A misspelt name prints nothing.", "Set undefined to StrictUndefined.")
+
+
+def safe_url(value: object) -> str:
+    """Give an address back if a browser can't run it, else ``about:invalid``: for ``href`` and ``src`` from data.
+
+    Escaping does not stop ``javascript:``. Relative addresses pass, and the schemes of ``SAFE_SCHEMES``.
+    """
+    url = str(value)
+    # Browsers ignore control characters and spaces in front of and within a scheme.
+    scheme, colon, _ = re.split(r"[/?#\\]", re.sub(r"[\x00-\x20\x7f-\x9f]", "", url))[0].partition(":")
+    return url if not colon or scheme.lower() in SAFE_SCHEMES else REFUSED_URL
+
+
+def has_endpoint(name: str) -> bool:
+    """Whether the app has this endpoint: templates ask before they link to an optional part."""
+    return name in current_app.view_functions
+
+
+def render_text(template: str, **context: object) -> str:
+    """Render a template for a plain-text mail. Never send the result as HTML.
+
+    It is escaped like all others, and then the entities, which mean nothing in plain text, are decoded as a whole:
+    so there is no kind of template that prints without escaping.
+    """
+    return html.unescape(render_template(template, **context))
+
+
+def fill_placeholders(text: str, values: Mapping[str, str]) -> str:
+    """Fill ``$name`` and ``${name}`` in a text that a user wrote; unknown names stay as they are.
+
+    For letters, signatures and the like. Such a text must never become a Jinja template, which could read the
+    settings and run code. A placeholder here is a name and nothing else, no attribute, index, call or format.
+    The result is text: it is escaped where a template prints it.
+    """
+    return Template(text).safe_substitute(values)

@@ -1,0 +1,232 @@
+"""Mitigation 10, redirects and URLs: a link to this site must not end elsewhere, nor this server fetch what is private.
+
+``safe_redirect_target`` alone decides where a redirect may lead, ``check_outgoing_url`` what the server may fetch.
+What another part of the app sends as ``Location`` is checked once more on its way out.
+Source: OWASP Unvalidated Redirects and SSRF Prevention Cheat Sheets; WHATWG URL; ASVS 5.0 V1.3.6, V3.7.2, V3.7.3.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+import re
+import socket
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from flask import Flask, Response, current_app, has_request_context, redirect, request, url_for
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import BaseConverter
+from werkzeug.urls import iri_to_uri
+
+from app.audit.findings import Finding
+from app.security.errors import refuse
+
+TITLE = "Redirects and URLs"
+SUMMARY = "A link to this site stays on it; before one leads elsewhere, a page shows where."
+
+MAX_URL = 4096  # characters of path and query
+DEFAULT_PORTS = {"https": 443, "http": 80}
+
+# Browsers drop tabs and line ends from anywhere in a URL: "/\t/evil.example" is another site.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# The same, encoded (once or more): a proxy that decodes would make "//evil.example" of "/%2fevil.example".
+_ENCODED_START = re.compile(r"/%(25)*(2f|5c|[01][0-9a-f]|20|7f)", re.IGNORECASE)
+# All unicast addresses ever given out. Outside lie the mapped, translated and local forms of IPv4 addresses.
+_GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")
+_6TO4 = ipaddress.IPv6Network("2002::/16")
+
+View = TypeVar("View", bound=Callable[..., Any])
+Resolver = Callable[[str, int], Collection[str]]
+
+
+class HexId(BaseConverter):
+    """The converter ``hex_id`` of routes: 128 random bits, as ``secrets.token_hex(16)`` writes them."""
+
+    regex = "[0-9a-f]{32}"
+
+
+def init_app(app: Flask) -> None:
+    """Believe no ``Host`` but the trusted ones, and no proxy but one's own; bound URLs; check redirects."""
+    config = app.config
+    hosts = config["TRUSTED_HOSTS"]
+    # While developing, the port is known only from the request, whose host is a trusted one too.
+    config["SERVER_NAME"] = config["SERVER_NAME"] or (None if app.debug else hosts[0])
+    config["TRUSTED_HOSTS"] = list(filter(None, {*hosts, config["SERVER_NAME"]}))  # their ports don't count
+    config["PREFERRED_URL_SCHEME"] = "http" if app.debug else "https"
+    app.url_map.converters["hex_id"] = HexId
+    app.before_request(_refuse_ambiguous_urls)
+    app.after_request(_check_redirect)
+    if hops := config["TRUSTED_PROXY_HOPS"]:
+        # The host is never taken from a proxy: SERVER_NAME is ours.
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
+
+
+def check(app: Flask) -> Iterator[Finding]:
+    """Look at the hosts in force and at the hooks."""
+    config = app.config
+    if not config["TRUSTED_HOSTS"] or any(host.startswith(".") for host in config["TRUSTED_HOSTS"]):
+        yield Finding("UR01", "missing", "Any Host header may be answered.", "List whole names in TRUSTED_HOSTS.")
+    if not config["SERVER_NAME"]:
+        yield Finding(
+            "UR02",
+            "relaxed" if app.debug else "missing",
+            "Absolute URLs repeat the request's Host.",
+            "Set SERVER_NAME.",
+        )
+    if _check_redirect not in app.after_request_funcs.get(None, []):
+        yield Finding("UR03", "missing", "Redirects go out unchecked.", "Call urls.init_app in create_app.")
+
+
+def several(*names: str) -> Callable[[View], View]:
+    """Let a view take the query arguments ``names`` more than once (``?tag=a&tag=b``). All others are refused twice."""
+
+    def mark(view: View) -> View:
+        view.several_args = frozenset(names)  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+def safe_redirect_target(target: str | None) -> str | None:
+    """Decide where a redirect may lead: the one place that does.
+
+    Gives a path of this site, normalised, for one that starts with a slash or for an absolute URL of this site; or
+    the absolute URL when it is https on a host of ``ALLOWED_REDIRECT_HOSTS`` and the default port; else None. The
+    result is ASCII. Never raises, whatever ``target`` holds.
+    """
+    try:
+        return _decide((target or "").strip(" "))
+    except ValueError:  # not a URL, or not encodable
+        return None
+
+
+def redirect_to(target: str | None, fallback_endpoint: str) -> Response:
+    """Redirect (303) to ``target`` where that is safe, through the leaving page when it is another site.
+
+    Anything else leads to ``fallback_endpoint``. Use it for every target that comes with a request.
+    """
+    safe = safe_redirect_target(target)
+    return redirect(_by_the_leaving_page(safe) if safe else url_for(fallback_endpoint), 303)  # type: ignore[return-value]
+
+
+class OutgoingURLError(ValueError):
+    """The server must not fetch this URL. The message is for the log."""
+
+
+@dataclass(frozen=True)
+class OutgoingURL:
+    """What to fetch: ``target`` (path and query) of ``host``, at ``address`` and ``port`` and nowhere else."""
+
+    url: str
+    host: str
+    port: int
+    address: str
+    target: str
+
+
+def _resolve(host: str, port: int) -> Collection[str]:
+    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+def check_outgoing_url(
+    url: str,
+    *,
+    schemes: Collection[str] = ("https",),
+    ports: Collection[int] = (443, 80),
+    resolve: Resolver = _resolve,
+) -> OutgoingURL:
+    """Check a URL that somebody else chose before this server fetches it (SSRF).
+
+    The name is resolved once, and refused when any of its addresses is not a public one. Connect to ``address``: who
+    resolves the name again may be given another answer (DNS rebinding). Follow no redirect by itself: check its
+    target with this function first. With urllib3::
+
+        out = check_outgoing_url(url)
+        pool = urllib3.HTTPSConnectionPool(
+            out.address, out.port, server_hostname=out.host, assert_hostname=out.host, timeout=5, retries=False
+        )
+        response = pool.request("GET", out.target, headers={"Host": out.host}, redirect=False)
+
+    Raises OutgoingURLError. Source: OWASP SSRF Prevention Cheat Sheet; ASVS 5.0 V1.3.6.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
+        if not re.fullmatch(r"[!-\[\]-~]+", url):
+            raise OutgoingURLError("a character that clients read in different ways")
+        if parts.scheme not in schemes or port not in ports:
+            raise OutgoingURLError(f"scheme {parts.scheme!r} or port {port}")
+        if "@" in parts.netloc or not host:
+            raise OutgoingURLError("no host, or a user before it")
+        # 127.1, 2130706433, 0x7f000001: only some resolvers read these as addresses. Browsers do by this very rule.
+        if re.search(r"(^|\.)(\d+|0x[0-9a-f]*)\.?$", host):
+            ipaddress.IPv4Address(host)
+        addresses = [ipaddress.ip_address(address) for address in resolve(host, port)]
+    except (ValueError, OSError) as error:
+        raise OutgoingURLError(f"refused: {error}") from error
+    if not addresses or not all(map(_is_public, addresses)):
+        raise OutgoingURLError("refused: an address that is not public")
+    target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+    return OutgoingURL(url, host, port, str(addresses[0]), target)
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address) and (address not in _GLOBAL_IPV6 or address in _6TO4):
+        return False
+    return address.is_global and not address.is_multicast
+
+
+def _decide(target: str) -> str | None:
+    if len(target) > MAX_URL or _CONTROLS.search(target) or target.startswith("//"):
+        return None
+    parts = urlsplit(target)
+    origin = f"{parts.scheme}://{parts.netloc.lower()}"
+    if not (parts.scheme or parts.netloc) or origin == _own_origin():
+        path = parts.path or ("/" if parts.netloc else "")
+        # Browsers read a backslash in a path as a slash.
+        if not path.startswith("/") or "\\" in path or _ENCODED_START.match(path):
+            return None
+        # A path that goes up could end in two slashes at its start: "/..//evil.example".
+        ending = "/" if path.endswith(("/", "/.", "/..")) else ""
+        path = "/" + (posixpath.normpath(path).strip("/") + ending).lstrip("/")
+        return None if _ENCODED_START.match(path) else iri_to_uri(urlunsplit(("", "", path, *parts[3:])))
+    host = parts.netloc.lower().removesuffix(":443")
+    if parts.scheme == "https" and host.isascii() and host in current_app.config["ALLOWED_REDIRECT_HOSTS"]:
+        return iri_to_uri(urlunsplit(("https", host, parts.path or "/", *parts[3:])))
+    return None
+
+
+def _own_origin() -> str | None:
+    if name := current_app.config["SERVER_NAME"]:
+        return f"{current_app.config['PREFERRED_URL_SCHEME']}://{name}"
+    return request.host_url.rstrip("/") if has_request_context() else None
+
+
+def _by_the_leaving_page(safe: str) -> str:
+    return safe if safe.startswith("/") else url_for("redirects.leave", next=safe)
+
+
+def _check_redirect(response: Response) -> Response:
+    """Stop a redirect of other code (an extension, the router) that would leave this site unasked."""
+    location = response.location
+    if not location or not 300 <= response.status_code < 400 or location.startswith(f"{_own_origin()}/"):
+        return response
+    safe = safe_redirect_target(location)
+    if safe is None:
+        current_app.logger.error("A redirect to %r was stopped", location)
+        refuse(400, "This link leads to a place that this site does not know.")
+    response.location = _by_the_leaving_page(safe)
+    return response
+
+
+def _refuse_ambiguous_urls() -> None:
+    """Refuse URLs of any length, and arguments given twice: which one counts differs from program to program."""
+    if len(request.path) + len(request.query_string) > MAX_URL:
+        refuse(414, "This address is too long.")
+    view = current_app.view_functions.get(request.endpoint or "")
+    for name, values in request.args.lists():
+        if len(values) > 1 and name not in getattr(view, "several_args", ()):
+            refuse(400, "Something in the address is there twice. Please go back and try again.")
