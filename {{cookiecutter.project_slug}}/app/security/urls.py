@@ -184,7 +184,7 @@ def _decide(target: str) -> str | None:
         return None
     parts = urlsplit(target)
     origin = f"{parts.scheme}://{parts.netloc.lower()}"
-    if not (parts.scheme or parts.netloc) or origin == _own_origin():
+    if not (parts.scheme or parts.netloc) or origin in _own_origins():
         path = parts.path or ("/" if parts.netloc else "")
         # Browsers read a backslash in a path as a slash.
         if not path.startswith("/") or "\\" in path or _ENCODED_START.match(path):
@@ -199,10 +199,11 @@ def _decide(target: str) -> str | None:
     return None
 
 
-def _own_origin() -> str | None:
-    if name := current_app.config["SERVER_NAME"]:
-        return f"{current_app.config['PREFERRED_URL_SCHEME']}://{name}"
-    return request.host_url.rstrip("/") if has_request_context() else None
+def _own_origins() -> set[str]:
+    """Give the canonical origin, and that of the request: its host is a trusted one."""
+    config = current_app.config
+    origins = {f"{config['PREFERRED_URL_SCHEME']}://{config['SERVER_NAME']}"} if config["SERVER_NAME"] else set()
+    return origins | {request.host_url.rstrip("/")} if has_request_context() else origins
 
 
 def _by_the_leaving_page(safe: str) -> str:
@@ -212,7 +213,9 @@ def _by_the_leaving_page(safe: str) -> str:
 def _check_redirect(response: Response) -> Response:
     """Stop a redirect of other code (an extension, the router) that would leave this site unasked."""
     location = response.location
-    if not location or not 300 <= response.status_code < 400 or location.startswith(f"{_own_origin()}/"):
+    if not location or not 300 <= response.status_code < 400:
+        return response
+    if location.startswith(tuple(f"{origin}/" for origin in _own_origins())):
         return response
     safe = safe_redirect_target(location)
     if safe is None:

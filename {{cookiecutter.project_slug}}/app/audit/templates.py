@@ -1,0 +1,179 @@
+"""What templates and code must not hold, found by reading them: 2.S4, 7.S2-7.S4, 10.S3 and 10.S4.
+
+Autoescaping protects what a template prints into text and into quoted attributes. These checks find the places where
+it is switched off or is not enough, forms without a token, and addresses that nobody checks.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+from flask import Flask
+from jinja2 import Environment, nodes
+
+from app.audit.findings import Finding
+from app.security.templating import ALLOWED
+
+URL_ATTRIBUTES = frozenset(
+    ("action", "background", "cite", "data", "formaction", "href", "manifest", "ping", "poster", "src", "srcset")
+)
+TOKENS = frozenset(("csrf_token", "hidden_tag"))
+RAW_NAMES = frozenset(("Markup", "HTMLString", "__html__"))
+COMPILING_NAMES = frozenset(("from_string", "render_template_string", "stream_template_string"))
+RENDERING_NAMES = frozenset(("render_template", "stream_template", "get_template", "render_text"))
+
+USE_ESCAPING = "Print the value with {{ }} alone, or say in templating.ALLOWED why not."
+
+# Stands in the HTML for a printed expression: the name of its outermost filter or function.
+_MARK = re.compile("\ue000([^\ue001]*)\ue001")
+_QUOTED = re.compile(r""""[^"]*"|'[^']*'""")
+
+
+def check_templates(app: Flask) -> Iterator[Finding]:
+    """Read all templates of the app's own folder."""
+    if loader := app.jinja_loader:
+        for name in loader.list_templates():
+            yield from check_template(app.jinja_env, name, loader.get_source(app.jinja_env, name)[0])
+
+
+def check_template(environment: Environment, name: str, source: str) -> Iterator[Finding]:
+    """Read one template."""
+    tree = environment.parse(source, name)
+    raw = [(found.lineno, "|safe") for found in tree.find_all(nodes.Filter) if found.name == "safe"]
+    raw += [(found.lineno, "autoescape") for found in tree.find_all(nodes.EvalContextModifier)]
+    raw += [(line, "raw") for line, kind, _ in environment.lex(source, name) if kind == "raw_begin"]
+    for line, what in raw:
+        if f"{name}: {what}" not in ALLOWED:
+            yield Finding("TM03", "missing", f"{name}:{line}: {what} goes around the escaping.", USE_ESCAPING)
+    for found in tree.find_all((nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)):
+        if not isinstance(found.template, nodes.Const):  # type: ignore[attr-defined]
+            yield Finding("TM04", "missing", f"{name}:{found.lineno}: Data chooses a template.", "Write its name.")
+    reader = _HTMLReader(name)
+    reader.feed(_with_marks(environment, name, source))
+    reader.close()
+    yield from reader.findings
+
+
+def check_code(folder: Path) -> Iterator[Finding]:
+    """Read all Python files in ``folder``."""
+    for path in sorted(folder.rglob("*.py")):
+        name = path.relative_to(folder).as_posix()
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if (found := _fault(node)) and f"{name}: {found[1]}" not in ALLOWED:
+                finding_id, what, mend = found
+                yield Finding(finding_id, "missing", f"{name}:{getattr(node, 'lineno', 0)}: {what}", mend)
+
+
+def _fault(node: ast.AST) -> tuple[str, str, str] | None:
+    """Give a finding's id, what was seen, and the mend."""
+    name = getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "name", None)
+    if name in RAW_NAMES:
+        return "TM03", name, "Give the text to a template, which escapes it."
+    if name in COMPILING_NAMES or (isinstance(node, ast.ImportFrom) and _imports_jinja_template(node)):
+        return "TM04", str(name or "Template"), "Use a template file, or templating.fill_placeholders."
+    if isinstance(node, ast.Attribute) and ast.unparse(node) == "jinja2.Template":
+        return "TM04", "Template", "Use a template file, or templating.fill_placeholders."
+    if isinstance(node, ast.Call) and node.args:
+        called = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
+        target = node.args[0]
+        if called in RENDERING_NAMES and not isinstance(target, ast.Constant):
+            return "TM04", called, "Write the template's name."
+        if called == "redirect" and not ast.unparse(target).startswith("url_for("):
+            return "UR05", called, "Use url_for for a page of this app, urls.redirect_to for what a request asks for."
+    return None
+
+
+def _imports_jinja_template(node: ast.ImportFrom) -> bool:
+    return node.module == "jinja2" and any(alias.name == "Template" for alias in node.names)
+
+
+def _with_marks(environment: Environment, name: str, source: str) -> str:
+    """Give the HTML of a template, with marks for expressions and without its statements."""
+    text, expression = "", None
+    for _, kind, value in environment.lex(source, name):
+        if kind == "variable_begin":
+            expression = ""
+        elif kind == "variable_end":
+            printed = environment.parse("{{" + (expression or "") + "}}").find(nodes.Output)
+            text += f"\ue000{_outermost(printed.nodes[0]) if printed else ''}\ue001"
+            expression = None
+        elif expression is not None:
+            expression += value
+        else:
+            text += value if kind == "data" else "\n" * value.count("\n")
+    return text
+
+
+def _outermost(node: nodes.Node) -> str:
+    if isinstance(node, nodes.Call):
+        return _outermost(node.node)
+    if isinstance(node, nodes.Getattr):
+        return node.attr
+    return node.name if isinstance(node, nodes.Filter | nodes.Name) else ""
+
+
+class _HTMLReader(HTMLParser):
+    """Reads the HTML of a template with marks in it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.findings: list[Finding] = []
+        self.form: Finding | None = None  # what there is to say of the open form, until its token is seen
+        self.code = ""
+
+    def _finding(self, finding_id: str, what: str, mend: str) -> Finding:
+        return Finding(finding_id, "missing", f"{self.name}:{self.getpos()[0]}: {what}", mend)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_endtag("form" if tag == "form" else "")
+        self.code = tag if tag in ("script", "style") else ""
+        if tag == "form" and ("method", "post") in [(name, (value or "").lower()) for name, value in attrs]:
+            self.form = self._finding("CF03", "A form sends no CSRF token.", "Add {{ form.hidden_tag() }}.")
+        for name, value in attrs:
+            if value is not None and name in URL_ATTRIBUTES:
+                self._look_at_url(name, value)
+            if _MARK.search(value or "") and (name.startswith("on") or name in ("style", "srcdoc")):
+                self.findings.append(self._finding("TM05", f"Data becomes code in {name}.", "Use a data attribute."))
+            self._look_for_token(value or "")
+        text = self.get_starttag_text() or ""
+        # tojson leaves double quotes alone.
+        in_double_quotes = _MARK.findall(" ".join(re.findall('"[^"]*"', text)))
+        if _MARK.search(_QUOTED.sub("", text)) or "tojson" in in_double_quotes:
+            self.findings.append(self._finding("TM05", "Data can end its attribute.", "Quote it ('…' for tojson)."))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.code = ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self.code = ""
+        if tag == "form" and self.form:
+            self.findings.append(self.form)
+            self.form = None
+
+    def handle_data(self, data: str) -> None:
+        if self.code and _MARK.search(data):
+            self.findings.append(self._finding("TM05", f"Data becomes code in {self.code}.", "Use a data attribute."))
+        self._look_for_token(data)
+
+    def close(self) -> None:
+        super().close()
+        self.handle_endtag("form")
+
+    def _look_for_token(self, text: str) -> None:
+        if TOKENS & set(_MARK.findall(text)):
+            self.form = None
+
+    def _look_at_url(self, name: str, value: str) -> None:
+        made = _MARK.match(value)
+        if made and made[1] in ("url_for", "safe_url") and value[made.end() :][:1] in ("", "?", "#"):
+            return
+        if _MARK.search(value):
+            self.findings.append(self._finding("TM06", f"Data chooses {name}, javascript: included.", "Use |safe_url."))
+        elif not re.match("https://|mailto:|#", value):
+            self.findings.append(self._finding("UR04", f'{name}="{value}" is written by hand.', "Use url_for."))
