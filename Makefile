@@ -1,0 +1,38 @@
+# Everything a contributor runs here. Each target makes what it needs first, inside this folder.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+PORT ?= 8000
+
+.PHONY: demo test lint format lock clean
+
+demo: demo/pyproject.toml  ## Generate an app with the defaults (kept if it is there) and serve it, in debug
+	$(MAKE) --no-print-directory -C demo run PORT=$(PORT)
+
+test: $(VENV)/installed  ## Generate apps with all options, attack them, run their own suites
+	$(BIN)/pytest -n auto
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(VENV)/installed  ## Take the newest versions that pyproject.toml allows
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--no-annotate --quiet --upgrade --group dev -o requirements-dev.txt
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .ruff_cache
+
+demo/pyproject.toml: | $(VENV)/installed
+	$(BIN)/python -m tests.clean_copy $(VENV)/template
+	HOME=$(CURDIR)/$(VENV) $(BIN)/cookiecutter $(VENV)/template --no-input project_slug=demo
+
+$(VENV)/installed: requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	touch $@

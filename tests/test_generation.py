@@ -1,0 +1,272 @@
+"""What comes out for each choice of options, twice, over an older app, and through cruft."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import APP, Cookiecutter, files
+
+# What each option adds. Written by hand: it is what the README promises, whatever the hooks do.
+ADDED = {
+    "accounts": [
+        r"app/migrations/.*",
+        r"app/models\.py",
+        r"app/templates/account(_delete)?\.html",
+        r"app/templates/security/.*",
+        r"app/views/accounts\.py",
+        r"tests/test_(accounts|sessions)\.py",
+    ],
+    "docker": [r"\.dockerignore", r"Dockerfile", r"compose\.yaml"],
+    "ci": [r"\.github/.*"],
+    "lessons": [r"docs/lessons/.*"],
+}
+COMBINATIONS = list(itertools.product(("yes", "no"), ("yes", "no"), ("github", "none"), ("yes", "no")))
+NO = ("no", "none")
+SECRET = re.compile(r"SECRET_KEY=([\w-]{64})\n", re.ASCII)
+
+
+def answers(combination: tuple[str, ...]) -> list[str]:
+    return [f"{option}={answer}" for option, answer in zip(ADDED, combination, strict=True)]
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids="-".join)
+def test_each_combination_holds_its_files_and_no_rest_of_the_template(
+    cookiecutter: Cookiecutter, template: Path, combination: tuple[str, ...]
+) -> None:
+    app = cookiecutter.app(*answers(combination))
+    source, got = files(template / APP), files(app)
+
+    left_out = [
+        pattern for option, answer in zip(ADDED, combination, strict=True) if answer in NO for pattern in ADDED[option]
+    ]
+    expected = {name for name in source if not any(re.fullmatch(pattern, name) for pattern in left_out)}
+    expected = expected - {"requirements-no-accounts.txt"} | {".env"}
+    assert got.keys() == expected
+
+    for name, content in got.items():
+        marked = re.search(rb"(?m)^\s*# %|\{\{ ?cookiecutter", source.get(name, b""))
+        if name not in (".env", "requirements.txt") and not marked:
+            assert content == source[name], f"{name} has something in it that cookiecutter took for its own"
+        if name.endswith(".py"):
+            ast.parse(content, name)
+        assert not re.search(rb"(?m)^\s*# %|\{[{%]-? ?cookiecutter|\n\n\Z|\r", content), name
+    tomllib.loads(got["pyproject.toml"].decode())
+
+    accounts = combination[0] not in NO
+    assert got["requirements.txt"] == source["requirements.txt" if accounts else "requirements-no-accounts.txt"]
+    assert (b"sqlalchemy" in b"".join(got.values()).lower()) is accounts
+
+    for command in (["check"], ["format", "--check"]):
+        ruff = subprocess.run([sys.executable, "-m", "ruff", *command, "--no-cache"], cwd=app, capture_output=True)
+        assert ruff.returncode == 0, ruff.stdout.decode()
+
+
+def test_every_path_that_an_option_leaves_out_is_in_the_template(template: Path) -> None:
+    hook = ast.parse((template / "hooks/pre_gen_project.py").read_text(encoding="utf-8"))
+    (table,) = [
+        ast.literal_eval(node.value)
+        for node in hook.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LEFT_OUT"
+    ]
+    assert table.keys() == ADDED.keys()
+    assert [path for paths in table.values() for path in paths if not (template / APP / path).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("MIT", "MIT License"),
+        ("BSD-3-Clause", "BSD 3-Clause License"),
+        ("Apache-2.0", "                                 Apache License"),
+        ("Proprietary", "Copyright (c) Ann O'Brien. All rights reserved."),
+    ],
+)
+def test_each_license_is_one_text(cookiecutter: Cookiecutter, name: str, line: str) -> None:
+    text = (cookiecutter.app(f"license={name}", "author_name=Ann O'Brien") / "LICENSE").read_text()
+    assert text.splitlines()[0] == line
+    assert ("Ann O'Brien" in text) is (name != "Apache-2.0")
+    assert len(re.findall(r"MIT License|BSD 3-Clause|Apache License\n|All rights reserved\.", text)) == 1
+
+
+def test_two_apps_differ_in_nothing_but_their_key(cookiecutter: Cookiecutter, template: Path, tmp_path: Path) -> None:
+    elsewhere = Cookiecutter(template, tmp_path / "elsewhere", tmp_path / "other-home")
+    one, other = files(cookiecutter.app()), files(elsewhere.app())
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name] != other[name]] == [".env"]
+
+
+def test_1_S1_the_key_is_random(cookiecutter: Cookiecutter) -> None:
+    keys = [SECRET.fullmatch((cookiecutter.app(f"project_slug=app-{n}") / ".env").read_text())[1] for n in range(3)]
+    assert len(set(keys)) == 3
+    # 64 characters of 64 kinds hold 384 bits; that many random ones repeat little.
+    counts = Counter("".join(keys)).values()
+    assert -sum(n / 192 * math.log2(n / 192) for n in counts) > 5
+
+
+def test_1_S2_the_key_is_in_env_alone(cookiecutter: Cookiecutter, tmp_path: Path) -> None:
+    process = cookiecutter.run("-v", "--debug-file", str(tmp_path / "debug.log"))
+    (app,) = cookiecutter.out.iterdir()
+    assert (app / ".env").stat().st_mode & 0o777 == (0o600 if os.name == "posix" else 0o666)
+    key = SECRET.fullmatch((app / ".env").read_text())[1].encode()
+    holders = [name for name, content in files(tmp_path).items() if key in content]
+    assert holders == [f"out/{app.name}/.env"]
+    assert key.decode() not in process.stdout + process.stderr
+    assert subprocess.run(["git", "init", "-q", app], check=True).returncode == 0
+    assert subprocess.run(["git", "check-ignore", "-q", ".env"], cwd=app).returncode == 0
+
+
+@pytest.mark.parametrize("how", [["-f"], ["-f", "-s"], ["-f", "--replay"]], ids=" ".join)
+def test_1_S2_an_env_that_is_there_stays(cookiecutter: Cookiecutter, how: list[str]) -> None:
+    env = cookiecutter.app() / ".env"
+    env.write_text("SECRET_KEY=ours\n")
+    before = env.stat()
+    process = cookiecutter.run(*how, no_input="--replay" not in how)
+    assert process.returncode == 0, process.stderr
+    assert env.read_text() == "SECRET_KEY=ours\n"
+    assert (env.stat().st_ino, env.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="making a link needs a right on Windows")
+def test_1_S2_the_key_is_not_written_through_a_link(cookiecutter: Cookiecutter, tmp_path: Path) -> None:
+    env = cookiecutter.app() / ".env"
+    env.unlink()
+    env.symlink_to(tmp_path / "elsewhere.txt")
+    assert cookiecutter.run("-f").returncode == 0
+    assert not (tmp_path / "elsewhere.txt").exists()
+
+
+def test_generating_again_brings_the_template_s_files_back_and_keeps_the_team_s(cookiecutter: Cookiecutter) -> None:
+    app = cookiecutter.app()
+    before = files(app)
+    (app / "wsgi.py").write_text("broken")
+    (app / "app/views/shop.py").write_text("ours")
+    (app / "instance/uploads").mkdir(parents=True)
+    (app / "instance/uploads/a").write_text("theirs")
+    assert cookiecutter.run("-f").returncode == 0
+    assert files(app) == before | {"app/views/shop.py": b"ours", "instance/uploads/a": b"theirs"}
+
+
+def test_replaying_over_an_app_changes_nothing(cookiecutter: Cookiecutter) -> None:
+    app = cookiecutter.app("accounts=no", "project_name=Shop", "ci=none")
+    before = files(app)
+    assert cookiecutter.run("-f", "--replay", no_input=False).returncode == 0
+    assert files(app) == before
+
+
+def test_the_team_s_files_of_a_left_out_name_stay(cookiecutter: Cookiecutter) -> None:
+    answers = ["accounts=no", "docker=no", "ci=none", "lessons=no"]
+    app = cookiecutter.app(*answers)
+    ours = {"app/models.py": b"ours", ".github/workflows/deploy.yml": b"ours", "Dockerfile": b"ours"}
+    for name, content in ours.items():
+        (app / name).parent.mkdir(parents=True, exist_ok=True)
+        (app / name).write_bytes(content)
+    before = files(app)
+    process = cookiecutter.run("-f", *answers)
+    assert files(app) == before
+    for name in ours:
+        assert f"  {name}\n" in process.stderr
+
+
+def test_an_option_switched_off_takes_its_files_away_but_not_edited_ones(cookiecutter: Cookiecutter) -> None:
+    app = cookiecutter.app()
+    (app / "compose.yaml").write_text("edited")
+    assert cookiecutter.run("-f", "docker=no", "accounts=no").returncode == 0
+    assert (app / "compose.yaml").read_text() == "edited"
+    assert not [name for name in ("Dockerfile", ".dockerignore", "app/models.py") if (app / name).exists()]
+    assert not (app / ".generating").exists()
+
+
+def test_a_run_that_broke_off_loses_no_file_of_the_team(cookiecutter: Cookiecutter) -> None:
+    app = cookiecutter.app("docker=no")
+    # As a crash leaves it: the team's file set aside, the template's in its place.
+    (app / ".generating/kept").mkdir(parents=True)
+    (app / ".generating/kept/Dockerfile").write_text("ours")
+    (app / "Dockerfile").write_text("the template's")
+    assert cookiecutter.run("-f", "docker=no").returncode == 0
+    assert (app / "Dockerfile").read_text() == "ours"
+
+
+def test_a_bad_answer_harms_no_older_app(cookiecutter: Cookiecutter) -> None:
+    app = cookiecutter.app()
+    before = files(app)
+    assert cookiecutter.run("-f", "author_name=").returncode == 1
+    assert files(app) == before
+
+
+def test_without_f_an_older_app_is_not_touched(cookiecutter: Cookiecutter) -> None:
+    app = cookiecutter.app()
+    before = files(app)
+    process = cookiecutter.run()
+    assert process.returncode == 1
+    assert "already exists" in process.stdout
+    assert files(app) == before
+
+
+def test_a_failed_run_that_is_kept_holds_no_file(cookiecutter: Cookiecutter) -> None:
+    assert cookiecutter.run("--keep-project-on-failure", "author_name=").returncode == 1
+    assert files(cookiecutter.out) == {}
+
+
+def test_keep_project_on_failure_changes_no_success(cookiecutter: Cookiecutter) -> None:
+    assert (cookiecutter.app("--keep-project-on-failure") / ".env").exists()
+
+
+def test_answers_typed_at_the_prompts(cookiecutter: Cookiecutter) -> None:
+    typed = ["Shop of Ann", "", "Sells things.", "Ann", "ann@example.com", "3", "n", "y", "2", "n"]
+    process = cookiecutter.run(no_input=False, typed="\n".join([*typed, ""]))
+    assert process.returncode == 0, process.stderr
+    app = cookiecutter.out / "shop-of-ann"
+    assert "Apache License" in (app / "LICENSE").read_text()
+    there = {name: (app / name).exists() for name in ("app/models.py", "Dockerfile", ".github", "docs/lessons")}
+    assert there == {"app/models.py": False, "Dockerfile": True, ".github": False, "docs/lessons": False}
+
+
+def test_the_next_steps_are_told_apart_from_what_cruft_prints(cookiecutter: Cookiecutter) -> None:
+    process = cookiecutter.run()
+    assert process.stdout == ""
+    assert "  cd secure-flask-app\n  make run" in process.stderr
+
+
+def test_cruft_finds_a_fresh_app_without_drift(template: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+
+    def do(*command: str, cwd: Path) -> str:
+        process = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, encoding="utf-8")
+        assert process.returncode == 0, process.stdout + process.stderr
+        return process.stdout
+
+    def commit(folder: Path) -> None:
+        do("git", "init", "-q", cwd=folder)
+        do("git", "add", "-A", cwd=folder)
+        do("git", "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-qm", "all", cwd=folder)
+
+    shutil.copytree(template, tmp_path / "template")
+    commit(tmp_path / "template")
+    cruft = (sys.executable, "-m", "cruft")
+    do(
+        *cruft,
+        "create",
+        str(tmp_path / "template"),
+        "--no-input",
+        "--extra-context",
+        '{"accounts": "no"}',
+        cwd=tmp_path,
+    )
+    app = tmp_path / "secure-flask-app"
+    key = SECRET.fullmatch((app / ".env").read_text())[1]
+    assert key not in (app / ".cruft.json").read_text()
+    commit(app)
+    assert do(*cruft, "diff", cwd=app) == ""
+    do(*cruft, "check", cwd=app)
