@@ -36,10 +36,12 @@ def test_no_page_trips_over_the_policy_or_runs_off_a_phone(serve: Callable[..., 
 
 
 def test_a_refused_visitor_sees_the_wait_run_down(serve: Callable[..., Server], page: Page) -> None:
-    server = serve(RATELIMIT_DEFAULT="1 per 3 second")
+    server = serve(RATELIMIT_DEFAULT="1 per hour")
+    page.clock.install()
     page.goto(server.url)
     page.reload()
     again = page.get_by_role("button", name="Try again")
     assert again.is_disabled()
+    page.clock.fast_forward("01:00:01")
     page.get_by_text("You can try again now.").wait_for()
     assert again.is_enabled()
