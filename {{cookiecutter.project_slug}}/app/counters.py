@@ -35,7 +35,7 @@ class BoundedCounters:
     with many addresses wash an account's failures away.
     """
 
-    def __init__(self, max_keys: int = MAX_KEYS) -> None:
+    def __init__(self, max_keys: int) -> None:
         self._max_keys = max_keys
         self._counters: dict[str, tuple[int, float]] = {}  # key → count, time of its end
         self._lock = threading.Lock()
@@ -50,11 +50,11 @@ class BoundedCounters:
             return self._counters[slot][0]
 
     def mirror(self, key: str, count: int, expiry: float) -> None:
-        """Note what another storage has counted."""
+        """Note what another storage has counted, if there is room for it."""
         with self._lock:
-            slot = self._slot(key)
-            _, end = self._live(slot) or (0, time.time() + expiry)
-            self._counters[slot] = (count, end)
+            if self._slot(key) == key:
+                _, end = self._live(key) or (0, time.time() + expiry)
+                self._counters[key] = (count, end)
 
     def get(self, key: str) -> int:
         """Give the value of a counter; 0 when there is none."""
@@ -117,7 +117,7 @@ class GuardedStorage(Storage):
 
     def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, *, counters_uri: str, **_: str) -> None:
         super().__init__(uri, wrap_exceptions)
-        self.memory = BoundedCounters()
+        self.memory = BoundedCounters(MAX_KEYS)
         self.shared: RedisStorage | None = None
         self.lost = False
         self._carry_over: set[str] = set()
@@ -193,10 +193,11 @@ class GuardedStorage(Storage):
 
     def _may_ask(self) -> bool:
         with self._lock:
-            if self.lost and time.time() < self._next_look:
-                return False
-            # Of all requests, one looks whether a lost Redis is back; the others don't wait for it.
-            self._next_look = time.time() + REDIS_RETRY
+            if self.lost:
+                if time.time() < self._next_look:
+                    return False
+                # One request looks whether Redis is back; the others don't wait for it.
+                self._next_look = time.time() + REDIS_RETRY
             return True
 
     def _carry_back(self, shared: RedisStorage, key: str) -> None:

@@ -165,7 +165,7 @@ def check(app: Flask) -> Iterator[Finding]:
     storage = limiter.storage
     if not isinstance(storage, counters.GuardedStorage):
         yield Finding("RL02", "missing", "The storage may fail, and grow without bound.", "Use storage_uri guarded://.")
-    elif storage.shared is None and int(os.environ.get("WEB_CONCURRENCY", "1")) > 1:
+    elif storage.shared is None and os.environ.get("WEB_CONCURRENCY", "1") not in ("", "1"):
         evidence = "Several workers (WEB_CONCURRENCY) count on their own: a client gets that many times the limits."
         yield Finding("RL03", "missing", evidence, "Set RATELIMIT_STORAGE_URI to a Redis, or run one worker.")
     elif storage.lost:

@@ -1,0 +1,604 @@
+"""Attacks on mitigation 8, rate limits. Most guess through a view of their own, which costs no password hash."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import time_machine
+from flask import Flask, request
+from flask.testing import FlaskClient
+from limits import parse_many
+
+from app import counters, create_app
+from app.security import rate_limits
+from app.security.csrf import csrf
+from app.security.rate_limits import DAY, LIMITS, attempt_succeeded, claim_attempt, limited, limiter, remaining_tries
+from tests.conftest import Server, browser_like, free_port
+
+# % if cookiecutter.accounts
+from tests.conftest import register, sign_in  # isort: skip
+# % endif
+
+UNLIMITED = "1000000 per minute"
+VICTIM = "victim@example.com"
+RIGHT, WRONG = "right", "wrong"
+HOME, ELSEWHERE = "198.51.100.7", "203.0.113.9"  # RFC 5737
+
+# After guess 3 the waits double from 1 s to 900 s: guess 13 comes at 1 + 2 + … + 512 = 1023 s, then one every 900 s:
+# (86400 - 1023) / 900 = 94.9, so 94 more before the first day is over.
+GUESSES_A_DAY = 13 + 94
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Coordinates]:
+    with time_machine.travel(time.time(), tick=False) as traveller:
+        yield traveller
+
+
+@pytest.fixture
+def unlimited(app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """Let as many requests through as come, so that only the backoff is in the way."""
+    monkeypatch.setitem(LIMITS, "sign_in", UNLIMITED)
+    monkeypatch.setitem(LIMITS, "register", UNLIMITED)
+    return app_config | {"RATELIMIT_DEFAULT": UNLIMITED}
+
+
+@pytest.fixture
+def door(unlimited: dict[str, object]) -> Flask:
+    return with_door(create_app(unlimited))
+
+
+def with_door(app: Flask) -> Flask:
+    """Add a sign-in that knows one password, as cheap as they come."""
+
+    @app.post("/door")
+    @csrf.exempt  # type: ignore[untyped-decorator]
+    def door() -> tuple[str, int]:
+        account = request.form["account"]
+        claim_attempt(account)
+        if request.form["password"] != RIGHT:
+            return str(remaining_tries(account)), 401
+        attempt_succeeded(account)
+        return "in", 200
+
+    return app
+
+
+def guess(app: Flask, account: str = VICTIM, address: str = ELSEWHERE, password: str = WRONG) -> tuple[int, int]:
+    """Try a password; give the status (200 right, 401 wrong, 429 refused) and the seconds to wait."""
+    client = browser_like(app)
+    client.environ_base["REMOTE_ADDR"] = address
+    answer = client.post(
+        "/door", data={"account": account, "password": password}, headers={"Accept": "application/json"}
+    )
+    return answer.status_code, int(answer.headers.get("Retry-After", 0))
+
+
+def addresses() -> Iterator[str]:
+    return (f"10.0.{high}.{low}" for high in range(256) for low in range(256))
+
+
+# 8.T1 Brute force
+
+
+@pytest.mark.parametrize("spread", [False, True], ids=["one address", "many addresses"])
+def test_8_T1_a_day_of_guesses_at_one_account(door: Flask, clock: time_machine.Coordinates, spread: bool) -> None:
+    begin, source, passed = time.time(), addresses(), []
+    while time.time() < begin + DAY:
+        status, wait = guess(door, address=next(source) if spread else ELSEWHERE)
+        if status == 401:
+            passed.append(round(time.time() - begin))
+        else:
+            assert status == 429
+            clock.shift(wait)
+    assert passed[:8] == [0, 0, 0, 1, 3, 7, 15, 31]
+    assert len(passed) == GUESSES_A_DAY
+
+
+@pytest.mark.parametrize("spread", [False, True], ids=["one address", "many addresses"])
+def test_8_T1_a_thousand_parallel_guesses_at_one_account(
+    door: Flask, clock: time_machine.Coordinates, racing: None, spread: bool
+) -> None:
+    sources = [next(source) for source in [addresses()] * 1000] if spread else [ELSEWHERE] * 1000
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda address: guess(door, address=address)[0], sources))
+    assert answers.count(401) == 3
+    assert answers.count(429) == 997
+
+
+@pytest.fixture
+def racing() -> Iterator[None]:
+    """Let threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def wall(app: Flask, clock: time_machine.Coordinates, account: str = VICTIM, address: str = ELSEWHERE) -> int:
+    """Guess until the wait is a long one, and give its seconds."""
+    wait = 0
+    while wait < 60:
+        clock.shift(wait)
+        _, wait = guess(app, account, address)
+    return wait
+
+
+def test_8_S4_the_right_password_works_after_the_wait_and_ends_it(door: Flask, clock: time_machine.Coordinates) -> None:
+    wait = wall(door, clock)
+    for _ in range(50):
+        assert guess(door, password=RIGHT) == (429, wait)  # refused guesses lengthen nothing
+    clock.shift(wait - 1)
+    assert guess(door, password=RIGHT) == (429, 1)
+    clock.shift(1)
+    assert guess(door, password=RIGHT)[0] == 200
+    assert [guess(door)[0] for _ in range(4)] == [401, 401, 401, 429]
+
+
+def test_8_S4_strangers_do_not_hold_up_an_owner_where_they_have_been_before(
+    door: Flask, clock: time_machine.Coordinates
+) -> None:
+    assert guess(door, address=HOME, password=RIGHT)[0] == 200
+    wall(door, clock)
+    assert guess(door, address="192.0.2.1", password=RIGHT)[0] == 429
+    assert guess(door, address=HOME, password=RIGHT)[0] == 200
+    clock.shift(29 * DAY)
+    assert guess(door, address=HOME, password=RIGHT)[0] == 200
+    clock.shift(29 * DAY)
+    wall(door, clock)
+    assert guess(door, address=HOME, password=RIGHT)[0] == 200
+    clock.shift(31 * DAY)
+    wall(door, clock)
+    assert guess(door, address=HOME, password=RIGHT)[0] == 429
+
+
+def test_8_T1_an_address_of_the_owner_is_no_open_door(door: Flask, clock: time_machine.Coordinates) -> None:
+    assert guess(door, address=HOME, password=RIGHT)[0] == 200
+    assert [guess(door, address=HOME)[0] for _ in range(4)] == [401, 401, 401, 429]
+
+
+# How a person may write one account: NFKC, blanks, case. The wall must be the same for all.
+@pytest.mark.parametrize(
+    "spelling", ["VICTIM@example.com", " victim@example.com\t", "\uff56ictim@example.com", "victim@EXAMPLE.com"]
+)
+def test_8_T1_another_spelling_is_the_same_account(door: Flask, clock: time_machine.Coordinates, spelling: str) -> None:
+    source = addresses()
+    assert [guess(door, VICTIM, next(source))[0] for _ in range(3)] == [401] * 3
+    assert guess(door, spelling, next(source))[0] == 429
+
+
+def test_8_S4_the_storage_holds_no_account_name(door: Flask) -> None:
+    guess(door)
+    keys = storage().memory.keys()
+    assert len(keys) > 3
+    assert not [key for key in keys if "victim" in key]
+
+
+def storage() -> counters.GuardedStorage:
+    found = limiter.storage
+    assert isinstance(found, counters.GuardedStorage)
+    return found
+
+
+def test_8_S4_the_remaining_tries_are_told(door: Flask) -> None:
+    client = browser_like(door)
+    tries = [client.post("/door", data={"account": VICTIM, "password": "x"}).text for _ in range(3)]
+    assert tries == ["2", "1", "0"]
+
+
+# 8.T3 Credential stuffing
+
+
+def test_8_T3_a_thousand_accounts_with_one_guess_each(door: Flask, clock: time_machine.Coordinates) -> None:
+    answers = [guess(door, f"user{number}@example.com")[0] for number in range(1000)]
+    assert answers == [401] * 3 + [429] * 997
+
+
+def test_8_T3_an_account_of_ones_own_washes_nothing_clean(door: Flask, clock: time_machine.Coordinates) -> None:
+    passed = 0
+    for number in range(100):
+        passed += guess(door, f"user{number}@example.com")[0] == 401
+        guess(door, f"own{number % 5}@example.com", password=RIGHT)
+    assert passed == 3
+
+
+def test_8_T3_a_slip_of_ones_own_is_forgiven(door: Flask, clock: time_machine.Coordinates) -> None:
+    for person in range(10):  # behind one address
+        name = f"user{person}@example.com"
+        assert [guess(door, name)[0], guess(door, name)[0], guess(door, name, password=RIGHT)[0]] == [401, 401, 200]
+
+
+# % if cookiecutter.accounts
+@pytest.fixture
+def alice(unlimited: dict[str, object]) -> Flask:
+    app = create_app(unlimited)
+    register(browser_like(app), "alice@example.com")
+    return app
+
+
+def try_login(app: Flask, email: str, address: str, password: str = WRONG) -> int:
+    client = browser_like(app)
+    client.environ_base["REMOTE_ADDR"] = address
+    return sign_in(client, email, password).status_code
+
+
+@pytest.mark.parametrize("email", ["alice@example.com", "nobody@example.com"])
+@pytest.mark.parametrize("spread", [False, True], ids=["one address", "many addresses"])
+def test_8_T1_a_thousand_guesses_at_the_login_form(
+    alice: Flask, clock: time_machine.Coordinates, email: str, spread: bool
+) -> None:
+    source = addresses()
+    answers = [try_login(alice, email, next(source) if spread else ELSEWHERE) for _ in range(1000)]
+    assert answers == [200] * 3 + [429] * 997
+
+
+def test_8_T3_a_thousand_accounts_at_the_login_form(alice: Flask, clock: time_machine.Coordinates) -> None:
+    answers = [try_login(alice, f"user{number}@example.com", ELSEWHERE) for number in range(1000)]
+    assert answers == [200] * 3 + [429] * 997
+
+
+def test_8_S4_the_login_form_opens_after_the_wait(alice: Flask, clock: time_machine.Coordinates) -> None:
+    for _ in range(3):
+        try_login(alice, "alice@example.com", ELSEWHERE)
+    client = browser_like(alice)
+    answer = sign_in(client)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+    clock.shift(1)
+    assert sign_in(client).status_code == 302
+
+
+# % endif
+
+
+# 8.T2 Denial of service, and the limits of every route
+
+
+def at(app: Flask, address: str) -> FlaskClient:
+    client = browser_like(app)
+    client.environ_base["REMOTE_ADDR"] = address
+    return client
+
+
+def paths(app: Flask) -> dict[str, str]:
+    """A path for each endpoint, that of no endpoint included."""
+    found = {"no route": "/no/such/page"}
+    for rule in app.url_map.iter_rules():
+        path = rule.rule.replace("<path:filename>", "app.css")
+        found[rule.endpoint] = path.replace("<file_id>", "0" * 32).replace("<session_id>", "x").replace("<token>", "x")
+    assert not [path for path in found.values() if "<" in path]
+    return found
+
+
+def test_8_S3_every_route_has_a_limit_but_the_documented_exemptions(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limits, "STATIC_LIMIT", "1 per minute")
+    app = create_app(app_config | {"RATELIMIT_DEFAULT": "1 per minute"})
+    unlimited = set()
+    for number, (endpoint, path) in enumerate(paths(app).items()):
+        client = at(app, f"192.0.2.{number}")
+        for expected in (False, True):
+            with client.get(path) as answer:
+                if (answer.status_code == 429) is not expected:
+                    unlimited.add(endpoint)
+    assert unlimited == set(rate_limits.EXEMPT) == {"health.healthz"}
+
+
+STRICTER = [
+    ("upload", "/uploads"),
+    ("csp_report", "/csp-reports"),
+    # % if cookiecutter.accounts
+    ("sign_in", "/login"),
+    ("register", "/register"),
+    ("reset", "/reset"),
+    # % endif
+]
+
+
+@pytest.mark.parametrize(("kind", "path"), STRICTER)
+def test_8_S3_forms_have_stricter_limits_and_count_without_a_token_too(
+    client: FlaskClient, kind: rate_limits.Kind, path: str
+) -> None:
+    amount = parse_many(LIMITS[kind])[0].amount
+    assert amount < parse_many(client.application.config["RATELIMIT_DEFAULT"])[0].amount
+    answers = [client.post(path).status_code for _ in range(amount + 1)]
+    assert 429 not in answers[:-1]
+    assert answers[-1] == 429
+    assert client.get(path).status_code != 429  # the page with the form still shows
+
+
+def test_8_T2_a_flood_from_one_client_leaves_another_served(serve: Callable[..., Server]) -> None:
+    server = serve()
+
+    def statuses(path: str, source: str, number: int) -> list[int]:
+        found = []
+        for _ in range(number):
+            connection = http.client.HTTPSConnection(
+                "localhost", server.port, context=server.tls, timeout=10, source_address=(source, 0)
+            )
+            connection.request("GET", path)
+            found.append(connection.getresponse().status)
+            connection.close()
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        flood = [pool.submit(statuses, "/", "127.0.0.2", 60) for _ in range(4)]
+        others = statuses("/", "127.0.0.3", 20)
+        answers = [status for one in flood for status in one.result()]
+    assert others == [200] * 20
+    assert answers.count(200) == 120
+    assert answers.count(429) == 120
+
+
+# 8.S2 Whose request it is. RFC 5737 and 3849 addresses; the mapped one is RFC 4291, 2.5.5.2.
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("203.0.113.1", "203.0.113.1", True),
+        ("203.0.113.1", "203.0.113.2", False),
+        ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("::ffff:203.0.113.1", "203.0.113.1", True),
+        ("::ffff:203.0.113.1", "::ffff:203.0.113.2", False),
+        ("", "nonsense", True),
+    ],
+)
+def test_8_S2_an_address_has_one_budget(app_config: dict[str, object], first: str, second: str, same: bool) -> None:
+    app = create_app(app_config | {"RATELIMIT_DEFAULT": "1 per minute"})
+    assert at(app, first).get("/").status_code == 200
+    assert (at(app, second).get("/").status_code == 429) is same
+
+
+@pytest.mark.parametrize(("hops", "believed"), [(0, False), (1, True)])
+def test_8_S2_a_forwarded_address_counts_behind_a_trusted_proxy_only(
+    app_config: dict[str, object], hops: int, believed: bool
+) -> None:
+    app = create_app(app_config | {"RATELIMIT_DEFAULT": "1 per minute", "TRUSTED_PROXY_HOPS": hops})
+    answers = []
+    for address in (HOME, ELSEWHERE):
+        headers = {"X-Forwarded-For": address, "X-Forwarded-Proto": "https"}
+        answers.append(browser_like(app).get("/", headers=headers).status_code)
+    assert answers == [200, 200 if believed else 429]
+
+
+@pytest.mark.parametrize(
+    ("method", "addresses", "users", "same"),
+    [
+        ("GET", (HOME, ELSEWHERE), ("1", "1"), True),
+        ("GET", (HOME, HOME), ("1", "2"), False),
+        ("GET", (HOME, HOME), (None, "1"), False),
+        # Signing in as somebody must not give new guesses at others.
+        ("POST", (HOME, HOME), ("1", "2"), True),
+    ],
+)
+def test_8_S2_a_signed_in_user_has_one_budget(
+    app_config: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    addresses: tuple[str, str],
+    users: tuple[str | None, str | None],
+    same: bool,
+) -> None:
+    monkeypatch.setitem(LIMITS, "sign_in", "1 per minute")
+    app = create_app(app_config | {"RATELIMIT_DEFAULT": "1 per minute"})
+
+    @app.route("/view", methods=["GET", "POST"])
+    @csrf.exempt  # type: ignore[untyped-decorator]
+    @limited("sign_in")
+    def view() -> str:
+        return "here"
+
+    answers = []
+    for address, user in zip(addresses, users, strict=True):
+        monkeypatch.setitem(app.extensions, "current_user_key", lambda user=user: user)
+        answers.append(at(app, address).open("/view", method=method).status_code)
+    assert answers == [200, 429 if same else 200]
+
+
+# 8.S5 What the client is told
+
+
+def test_8_S5_headers_count_down(app_config: dict[str, object], clock: time_machine.Coordinates) -> None:
+    client = browser_like(create_app(app_config | {"RATELIMIT_DEFAULT": "2 per minute"}))
+    told = []
+    for _ in range(3):
+        answer = client.get("/")
+        names = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After")
+        told.append((answer.status_code, *(answer.headers.get(name) for name in names)))
+        clock.shift(10)
+    assert told == [(200, "2", "1", "60", None), (200, "2", "0", "50", None), (429, "2", "0", "40", "40")]
+    assert client.get("/no/such/page").headers.get("Retry-After") is None
+    clock.shift(30)
+    assert client.get("/").status_code == 200
+
+
+def test_8_S5_a_429_is_a_page_or_a_problem(app_config: dict[str, object], clock: time_machine.Coordinates) -> None:
+    client = browser_like(create_app(app_config | {"RATELIMIT_DEFAULT": "1 per minute"}))
+    client.get("/")
+    page = client.get("/", headers={"Accept": "text/html"})
+    assert page.status_code == 429
+    assert 'data-retry-after="60"' in page.text
+    problem = client.get("/", headers={"Accept": "application/json"})
+    assert problem.content_type == "application/problem+json"
+    assert problem.json is not None
+    assert problem.json["status"] == 429
+
+
+# 8.T4 Resource exhaustion
+
+
+def test_8_T4_a_million_keys_in_bounded_memory() -> None:
+    kept = counters.BoundedCounters(counters.MAX_KEYS)
+    for number in range(1_000_000):
+        kept.incr(f"LIMITER/2001:db8:{number >> 16:x}:{number & 0xFFFF:x}::/64/pages.home/120/1/minute", 60)
+    size = sys.getsizeof(kept._counters)
+    for key, counter in kept._counters.items():
+        size += sum(sys.getsizeof(part) for part in (key, counter, *counter))
+    assert size < 64 * 2**20
+
+
+def test_8_T4_a_flood_of_keys_washes_no_failures_away(
+    unlimited: dict[str, object], monkeypatch: pytest.MonkeyPatch, clock: time_machine.Coordinates
+) -> None:
+    monkeypatch.setattr(counters, "MAX_KEYS", 50)
+    app = with_door(create_app(unlimited))
+    wait = wall(app, clock)
+    for number, address in zip(range(300), addresses(), strict=False):
+        assert guess(app, f"user{number}@example.com", address)[0] in (401, 429)
+    assert guess(app, password=RIGHT) == (429, wait)
+    clock.shift(wait)
+    assert guess(app, password=RIGHT)[0] == 200
+
+
+def test_8_T4_a_full_memory_keeps_the_gate_shut(clock: time_machine.Coordinates) -> None:
+    kept = counters.BoundedCounters(max_keys=100)
+    for _ in range(5):
+        kept.incr("victim", 60)
+    for number in range(100_000):
+        kept.incr(f"flood {number}", 3600)
+    assert kept.incr("victim", 60) == 6
+    # A new key counts as well, together with others, and is let in again when there is room.
+    assert kept.incr("late", 60) < kept.incr("late", 60) < kept.incr("late", 60)
+    clock.shift(3601)
+    assert kept.incr("late", 60) == 1
+
+
+# What a form may not be: bytes, and parts of a multipart body (Flask's MAX_FORM_PARTS, 1000).
+@pytest.mark.parametrize("body", ["large", "many parts"])
+def test_8_T4_a_body_that_is_too_much_is_cut(member: FlaskClient, body: str) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\ny\r\n'
+    data = part * 10_000 + b"--b--\r\n" if body == "many parts" else b"x" * (10 * 2**20 + 1)
+    answer = member.post("/uploads", data=data, content_type="multipart/form-data; boundary=b")
+    assert answer.status_code == 413
+
+
+# The storage
+
+
+class Redis:
+    """A Redis of our own on loopback; nothing of it is kept on disk."""
+
+    def __init__(self, directory: Path) -> None:
+        binary = shutil.which("redis-server") or shutil.which("valkey-server")
+        if binary is None:
+            missing = "No redis-server: the shared storage is not attacked. Mend it with: apt install redis-server"
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+        self.port = free_port()
+        self.command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
+        self.uri = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
+        client = counters.GuardedStorage(counters_uri=self.uri)
+        while not client.check():
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    server = Redis(tmp_path)
+    yield server
+    server.kill()
+
+
+def test_8_T1_parallel_guesses_are_counted_in_redis_too(unlimited: dict[str, object], redis: Redis) -> None:
+    app = with_door(create_app(unlimited | {"RATELIMIT_STORAGE_URI": redis.uri}))
+    source = addresses()
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda address: guess(app, address=address)[0], [next(source) for _ in range(200)]))
+    assert answers.count(401) == 3
+
+
+def test_8_S4_waits_end_on_time_in_redis(unlimited: dict[str, object], redis: Redis) -> None:
+    app = with_door(create_app(unlimited | {"RATELIMIT_STORAGE_URI": redis.uri}))
+    for _ in range(3):
+        guess(app)
+    for wait in (1, 2):
+        status, told = guess(app)
+        assert (status, told) == (429, wait)
+        time.sleep(told)
+        assert guess(app)[0] == 401
+    assert guess(app, password=RIGHT)[0] == 429
+
+
+def test_two_workers_share_their_counters(app_config: dict[str, object], redis: Redis) -> None:
+    one, two = (counters.GuardedStorage(counters_uri=redis.uri) for _ in range(2))
+    assert [one.incr("key", 60), two.incr("key", 60), one.incr("key", 60)] == [1, 2, 3]
+    two.clear("key")
+    assert one.get("key") == 0
+
+
+def test_8_T1_the_loss_of_redis_neither_fails_nor_opens_the_gate(
+    app_config: dict[str, object], redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(counters, "REDIS_RETRY", 0)
+    app = with_door(create_app(app_config | {"RATELIMIT_DEFAULT": "4 per minute", "RATELIMIT_STORAGE_URI": redis.uri}))
+    client = browser_like(app)
+    assert [client.get("/").status_code for _ in range(2)] == [200, 200]
+    assert [guess(app)[0] for _ in range(2)] == [401, 401]
+    redis.kill()
+    assert [client.get("/").status_code for _ in range(3)] == [200, 200, 429]
+    assert [guess(app)[0] for _ in range(2)] == [401, 429]
+    redis.start()  # it has forgotten everything
+    assert client.get("/").status_code == 429
+    assert guess(app, password=RIGHT)[0] == 429
+    assert storage().shared.get("LIMITER/127.0.0.1/pages.home/4/1/minute") > 4  # type: ignore[union-attr]
+    messages = [record.message for record in caplog.records if record.name == "app.counters"]
+    assert ["lost" in message for message in messages] == [True, False]
+
+
+def test_a_hung_redis_hangs_one_request_for_a_moment(app_config: dict[str, object], redis: Redis) -> None:
+    client = browser_like(create_app(app_config | {"RATELIMIT_STORAGE_URI": redis.uri}))
+    assert client.get("/").status_code == 200
+    redis.process.send_signal(signal.SIGSTOP)
+    begin = time.monotonic()
+    assert [client.get("/").status_code for _ in range(5)] == [200] * 5
+    assert time.monotonic() - begin < 2
+
+
+def test_the_app_starts_without_its_redis(app_config: dict[str, object]) -> None:
+    app = create_app(app_config | {"RATELIMIT_STORAGE_URI": f"redis://127.0.0.1:{free_port()}/0"})
+    assert browser_like(app).get("/").status_code == 200
+
+
+# What the audit sees
+
+
+def findings(app: Flask) -> list[tuple[str, str]]:
+    with app.app_context():
+        return [(finding.id, finding.severity) for finding in rate_limits.check(app)]
+
+
+def test_the_audit_finds_nothing_in_a_strict_app(app: Flask) -> None:
+    assert findings(app) == []
+
+
+def test_the_audit_finds_workers_that_count_alone(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    assert findings(app) == [("RL03", "missing")]
+
+
+def test_the_audit_finds_a_lost_redis(app_config: dict[str, object]) -> None:
+    app = create_app(app_config | {"RATELIMIT_STORAGE_URI": f"redis://127.0.0.1:{free_port()}/0"})
+    browser_like(app).get("/")
+    assert findings(app) == [("RL04", "relaxed")]
+
+
+def test_the_audit_finds_a_limiter_that_is_off(app: Flask) -> None:
+    app.config["RATELIMIT_ENABLED"] = False
+    assert findings(app) == [("RL01", "missing")]
