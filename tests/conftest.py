@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,6 +14,32 @@ import pytest
 from tests.clean_copy import clean_copy
 
 APP = "{{cookiecutter.project_slug}}"
+
+# Debian's package for each program that the tests need and pip doesn't bring.
+PROGRAMS = {
+    "chromium": "chromium",
+    "convert": "imagemagick",
+    "cwebp": "webp",
+    "git": "git",
+    "gs": "ghostscript",
+    "make": "make",
+    "pdftotext": "poppler-utils",
+    "redis-server": "redis-server",
+}
+
+
+def pytest_sessionstart() -> None:
+    if "CI_GENERATION_ONLY" not in os.environ:
+        missing = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
+        if missing:
+            pytest.exit(f"Missing programs. On Debian: apt-get install {' '.join(missing)}", returncode=3)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests measured."""
+    for report in terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", []):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
 
 
 @dataclass
@@ -56,6 +83,42 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cookiecutter(template: Path, tmp_path: Path) -> Cookiecutter:
     return Cookiecutter(template, tmp_path / "out", tmp_path / "home")
+
+
+@dataclass
+class App:
+    """A generated app with its own virtual environment, made by its own Makefile."""
+
+    folder: Path
+
+    def make(self, *targets: str, cwd: Path | None = None) -> str:
+        """Run targets, which have to succeed, and give what they print; ``cwd`` is another folder with the Makefile."""
+        # Nothing of the pytest and the make that run this may reach those that it starts.
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "MAKE", "MFLAGS"))
+        }
+        command = ["make", *targets, f"PYTHON={sys.executable}", f"VENV={self.folder}/.venv"]
+        process = subprocess.run(
+            command,
+            cwd=cwd or self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            timeout=900,
+        )
+        assert process.returncode == 0, process.stdout[-20_000:]
+        return process.stdout
+
+
+@pytest.fixture(scope="session")
+def default_app(template: Path, tmp_path_factory: pytest.TempPathFactory) -> App:
+    """The app as ``--no-input`` gives it. Its tests share the xdist group ``default``, so it is made once."""
+    folder = tmp_path_factory.mktemp("default")
+    app = App(Cookiecutter(template, folder / "out", folder / "home").app())
+    app.make(f"{app.folder}/.venv/installed")
+    return app
 
 
 def files(folder: Path) -> dict[str, bytes]:

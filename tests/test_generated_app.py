@@ -1,0 +1,51 @@
+"""A generated app passes its own linters, types and tests in an environment made from its pinned requirements."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import APP, App, Cookiecutter
+from tests.test_mitigations import THREATS
+
+
+def check_all_passed(printed: str) -> str:
+    """The last line of pytest's that counts tests: every one passed, none was skipped."""
+    counts = re.findall(r"=+ (.*\b\d+ passed.*) in .*=+", printed)[-1]
+    assert re.fullmatch(r"\d+ passed", counts), counts
+    return counts
+
+
+@pytest.mark.xdist_group("default")
+def test_linters_with_the_defaults(default_app: App) -> None:
+    default_app.make("lint")
+
+
+@pytest.mark.xdist_group("default")
+def test_tests_with_the_defaults(default_app: App, record_property: pytest.RecordProperty) -> None:
+    record_property("the app's own tests, defaults", check_all_passed(default_app.make("test")))
+
+
+@pytest.mark.xdist_group("default")
+def test_linters_and_tests_in_place(default_app: App, template: Path, record_property: pytest.RecordProperty) -> None:
+    printed = default_app.make("lint", "test", cwd=template / APP)
+    record_property("the app's own tests, in place", check_all_passed(printed))
+
+
+@pytest.mark.xdist_group("no-accounts")
+def test_linters_and_tests_without_options(cookiecutter: Cookiecutter, record_property: pytest.RecordProperty) -> None:
+    app = App(cookiecutter.app("accounts=no", "docker=no", "ci=none", "lessons=no"))
+    record_property("the app's own tests, without options", check_all_passed(app.make("lint", "test")))
+
+
+@pytest.mark.xdist_group("default")
+def test_each_of_the_34_threats_has_an_attack_that_pytest_collects(default_app: App) -> None:
+    collect = [".venv/bin/python", "-m", "pytest", "--collect-only", "--quiet"]
+    listed = subprocess.run(collect, cwd=default_app.folder, capture_output=True, encoding="utf-8", check=True).stdout
+    attacked = {(int(number), int(threat)) for number, threat in re.findall(r"::test_(\d+)_T(\d+)_", listed)}
+    expected = {(number, threat) for number, count in THREATS.items() for threat in range(1, count + 1)}
+    assert len(expected) == 34
+    assert attacked == expected
