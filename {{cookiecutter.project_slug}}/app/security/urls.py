@@ -22,11 +22,12 @@ from werkzeug.routing import BaseConverter
 from werkzeug.urls import iri_to_uri
 
 from app.audit.findings import Finding
-from app.security.errors import refuse
+from app.security.errors import Refusal, refuse, respond
 
 TITLE = "Redirects and URLs"
 SUMMARY = "A link to this site stays on it; before one leads elsewhere, a page shows where."
 
+UNKNOWN_PLACE = "This link leads to a place that this site does not know."
 MAX_URL = 4096  # characters of path and query
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
@@ -34,9 +35,11 @@ DEFAULT_PORTS = {"https": 443, "http": 80}
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # The same, encoded (once or more): a proxy that decodes would make "//evil.example" of "/%2fevil.example".
 _ENCODED_START = re.compile(r"/%(25)*(2f|5c|[01][0-9a-f]|20|7f)", re.IGNORECASE)
-# All unicast addresses ever given out. Outside lie the mapped, translated and local forms of IPv4 addresses.
-_GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")
-_6TO4 = ipaddress.IPv6Network("2002::/16")
+# All unicast addresses ever given out. Outside lie IPv4 addresses in IPv6 form, save those of 6to4.
+_GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
+_6TO4 = ipaddress.ip_network("2002::/16")
+# Python before 3.11.9 calls most of it public; a cloud has its metadata there.
+_IETF_PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")
 
 View = TypeVar("View", bound=Callable[..., Any])
 Resolver = Callable[[str, int], Collection[str]]
@@ -113,7 +116,7 @@ def redirect_to(target: str | None, fallback_endpoint: str) -> Response:
 
 
 class OutgoingURLError(ValueError):
-    """The server must not fetch this URL. The message is for the log."""
+    """The server must not fetch this URL. The message is for the log: to a visitor it would tell of the network."""
 
 
 @dataclass(frozen=True)
@@ -154,29 +157,27 @@ def check_outgoing_url(
     """
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
-        if not re.fullmatch(r"[!-\[\]-~]+", url):
+        host = parts.hostname or ""
+        port = DEFAULT_PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
+        if parts.scheme not in schemes or port not in ports or "@" in parts.netloc:
+            raise OutgoingURLError("its scheme, port or user")
+        if not (re.fullmatch(r"[!-\[\]-~]+", url) and re.fullmatch(r"[a-z0-9.:_-]+", host)):
             raise OutgoingURLError("a character that clients read in different ways")
-        if parts.scheme not in schemes or port not in ports:
-            raise OutgoingURLError(f"scheme {parts.scheme!r} or port {port}")
-        if "@" in parts.netloc or not host:
-            raise OutgoingURLError("no host, or a user before it")
-        # 127.1, 2130706433, 0x7f000001: only some resolvers read these as addresses. Browsers do by this very rule.
-        if re.search(r"(^|\.)(\d+|0x[0-9a-f]*)\.?$", host):
-            ipaddress.IPv4Address(host)
-        addresses = [ipaddress.ip_address(address) for address in resolve(host, port)]
+        # 127.1, 2130706433, 0x7f000001: what ends in a number is an address (WHATWG), and only some resolvers know.
+        is_address = ":" in host or re.search(r"(^|\.)(\d+|0x[0-9a-f]*)\.?$", host)
+        addresses = [ipaddress.ip_address(found) for found in ([host] if is_address else resolve(host, port))]
     except (ValueError, OSError) as error:
-        raise OutgoingURLError(f"refused: {error}") from error
+        raise OutgoingURLError(f"{url!r} is not fetched: {error}") from error
     if not addresses or not all(map(_is_public, addresses)):
-        raise OutgoingURLError("refused: an address that is not public")
+        raise OutgoingURLError(f"{url!r} is not fetched: its address is not public")
     target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
     return OutgoingURL(url, host, port, str(addresses[0]), target)
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    if isinstance(address, ipaddress.IPv6Address) and (address not in _GLOBAL_IPV6 or address in _6TO4):
+    if address.version == 6 and (address not in _GLOBAL_IPV6 or address in _6TO4):
         return False
-    return address.is_global and not address.is_multicast
+    return address.is_global and not address.is_multicast and address not in _IETF_PROTOCOLS
 
 
 def _decide(target: str) -> str | None:
@@ -220,7 +221,7 @@ def _check_redirect(response: Response) -> Response:
     safe = safe_redirect_target(location)
     if safe is None:
         current_app.logger.error("A redirect to %r was stopped", location)
-        refuse(400, "This link leads to a place that this site does not know.")
+        return respond(Refusal(400, UNKNOWN_PLACE))
     response.location = _by_the_leaving_page(safe)
     return response
 

@@ -8,7 +8,7 @@ from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
 
 from app.security.errors import refuse
-from app.security.urls import redirect_to, safe_redirect_target
+from app.security.urls import UNKNOWN_PLACE, redirect_to, safe_redirect_target
 
 bp = Blueprint("redirects", __name__)
 
@@ -18,7 +18,7 @@ def leave() -> ResponseReturnValue:
     """Lead on to ``next``: at once within this site, after a click to an allowed one, else not at all (400)."""
     target = safe_redirect_target(request.args.get("next"))
     if target is None:
-        refuse(400, "This link leads to a place that this site does not know.")
+        refuse(400, UNKNOWN_PLACE)
     if target.startswith("/"):
         return redirect_to(target, "pages.home")
     # The host in ASCII: look-alike letters of other scripts show as xn--….
