@@ -160,6 +160,10 @@ def _redraw(image: Image.Image, image_format: str) -> IO[bytes]:
     options = ENCODING[image_format] | NO_METADATA
     if image_format in ("GIF", "WEBP") and getattr(image, "is_animated", False):
         options |= {"save_all": True, "duration": _durations(image)}
+        if "loop" in image.info:
+            options["loop"] = image.info["loop"]
+        if image.has_transparency_data:
+            options["disposal"] = 2  # clear each frame before the next, else the old one shines through
     else:
         image = _upright_in_srgb(image, image_format)
     result = io.BytesIO()

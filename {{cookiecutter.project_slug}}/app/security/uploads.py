@@ -48,6 +48,9 @@ MAX_FORM_PARTS = 100
 # What uploads must leave free on the disk, for the database and the logs beside them.
 FREE_DISK_FLOOR = 256 * 2**20
 SCAN_SECONDS = 30.0
+# How much of a refused body is still read, for the client to hear why.
+LINGER_BYTES = 64 * 2**20
+LINGER_SECONDS = 10
 LEFTOVER_SECONDS = 3600
 
 # Both become part of a path, so nothing else gets there: 128 random bits each.
@@ -103,6 +106,7 @@ def init_app(app: Flask) -> None:
     app.config.update(MAX_FORM_MEMORY_SIZE=MAX_FORM_MEMORY_SIZE, MAX_FORM_PARTS=MAX_FORM_PARTS)
     # Before every before_request hook, since the check of the CSRF token already reads the body.
     app.url_value_preprocessor(_bound_bodies_held_in_memory)
+    app.after_request(_read_the_rest)
     app.register_error_handler(RequestEntityTooLarge, _name_the_limit)
     app.cli.add_command(_commands)
 
@@ -258,6 +262,19 @@ def _bound_bodies_held_in_memory(endpoint: str | None, values: dict[str, object]
 def _name_the_limit(error: RequestEntityTooLarge) -> Response:
     limit = do_filesizeformat(request.max_content_length or 0, binary=True)
     return respond(Refusal(413, f"This is more than fits in one request: {limit}, in at most {MAX_FORM_PARTS} parts."))
+
+
+def _read_the_rest(response: Response) -> Response:
+    """Read what is left of a body that was refused half-way, within bounds, and drop it.
+
+    A client that is still sending sees its connection reset otherwise, and never the answer (RFC 9112, 9.6).
+    """
+    if request.environ.get("wsgi.input_terminated"):
+        body, left, end = request.environ["wsgi.input"], LINGER_BYTES, time.monotonic() + LINGER_SECONDS
+        with contextlib.suppress(Exception):  # whatever breaks here, the answer stands
+            while left > 0 and time.monotonic() < end and (read := body.read(content.CHUNK)):
+                left -= len(read)
+    return response
 
 
 def _misplaced(folder: Path, app: Flask) -> str:

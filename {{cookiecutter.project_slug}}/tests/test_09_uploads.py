@@ -1,0 +1,620 @@
+"""Mitigation 9, uploads: attacks by name, by content, by reference and by size."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import re
+import socket
+import struct
+import subprocess
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.test import TestResponse
+
+from app import create_app
+from app.files import content
+from app.security import uploads
+from tests.conftest import Server, browser_like, csrf_token, post
+from tests.fake_clamd import FakeClamd
+from tests.samples import (
+    EICAR,
+    GOOD,
+    HTML,
+    JSON,
+    PHP,
+    TYPES,
+    animation,
+    download,
+    drawing,
+    encode,
+    pdf,
+    png_with_text,
+    upload,
+    zip_of,
+)
+
+# % if cookiecutter.accounts
+from tests.conftest import register, sign_in  # isort: skip
+# % endif
+
+SECRET = b"not for visitors"
+
+
+def stored(app: Flask) -> list[Path]:
+    return [path for path in app.config["UPLOAD_DIR"].rglob("*") if path.is_file()]
+
+
+# 9.T1 Path traversal
+
+# The client's name → what is shown. Nothing of it is ever a path.
+NAMES = {
+    "../../../../etc/passwd.txt": "passwd.txt",
+    "..\\..\\windows\\win.txt": "win.txt",
+    "/etc/cron.d/job.txt": "job.txt",
+    "C:\\boot.txt": "boot.txt",
+    "....//....//a.txt": "a.txt",
+    "..%2f..%2fa.txt": "%2f..%2fa.txt",
+    "a.txt/": None,
+    "..": None,
+    ".txt": None,
+    ".htaccess.txt": "htaccess.txt",
+    "a\0.txt": "a.txt",
+    "a.php\0.txt": "a.php.txt",
+    "a\r\nSet-Cookie: x=1.txt": "aSet-Cookie_ x=1.txt",
+    "\x1b[31mred.txt": "[31mred.txt",
+    "txt.\u202etxt.exe": None,
+    "photo\u202etxt.txt": "phototxt.txt",
+    "zero\u200bwidth\ufeff.txt": "zerowidth.txt",
+    "CON.txt": "_CON.txt",
+    "nul .txt": "_nul.txt",
+    "lpt1.tar.txt": "_lpt1.tar.txt",
+    "console.txt": "console.txt",
+    "a.txt. . .": "a.txt",
+    "a.txt::$DATA": None,
+    'a:b|c?d*e<f>g"h.txt': "a_b_c_d_e_f_g_h.txt",
+    "cafe\u0301.txt": "caf\u00e9.txt",
+    "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.txt": "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.txt",
+    "{{7*7}}.txt": "{{7_7}}.txt",
+    "-rf.txt": "-rf.txt",
+    "~root.txt": "~root.txt",
+    "x" * 300 + ".txt": "x" * 196 + ".txt",
+    "\u00fc" * 300 + ".txt": "\u00fc" * 98 + ".txt",
+}
+
+
+def upload_named(client: FlaskClient, name: str) -> TestResponse:
+    """Send a text under any ``name`` whatever; a client library would mend some of them."""
+    head = f"Content-Disposition: form-data; name=file; filename*=UTF-8''{quote(name, safe='')}"
+    body = f"--x\r\n{head}\r\nContent-Type: text/plain\r\n\r\na\r\n--x--\r\n".encode()
+    headers = {**JSON, "X-CSRFToken": csrf_token(client)}
+    return client.post("/uploads", data=body, content_type="multipart/form-data; boundary=x", headers=headers)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_9_T1_a_name_is_never_a_path(app: Flask, member: FlaskClient, tmp_path: Path, name: str) -> None:
+    answer = upload_named(member, name)
+    if NAMES[name] is None:
+        assert answer.status_code == 415
+        return
+    assert answer.get_json()["name"] == NAMES[name]
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith("app.db")]
+    assert sorted(written) == sorted(stored(app))
+    for path in written:
+        assert re.fullmatch(
+            r"(session-)?[0-9a-f]{32}/[0-9a-f]{32}(\.json)?", path.relative_to(app.config["UPLOAD_DIR"]).as_posix()
+        )
+
+
+def test_9_T1_a_name_cannot_split_the_header(member: FlaskClient) -> None:
+    where = upload_named(member, 'a"; filename="evil.html\r\nX-Evil: 1\r\n\r\n<b>.txt').headers["Location"]
+    headers = download(member, where).headers
+    assert "X-Evil" not in headers
+    assert headers["Content-Disposition"] == 'attachment; filename="a_; filename=_evil.htmlX-Evil_ 1_b_.txt"'
+
+
+IDS = [
+    "..",
+    "../secret.txt",
+    "..%2fsecret.txt",
+    "%2e%2e%2fsecret.txt",
+    "..%5csecret.txt",
+    "..%252fsecret.txt",
+    "....//secret.txt",
+    "%00",
+    "a%00",
+    "%c0%ae%c0%ae%c0%afsecret.txt",
+    "A" * 32,
+    "0" * 31,
+    "0" * 32,
+    "0" * 33,
+    "0" * 32 + "%0a",
+    "x" * 5000,
+]
+
+
+@pytest.mark.parametrize("file_id", IDS)
+def test_9_T1_an_id_leads_nowhere_else(app: Flask, member: FlaskClient, file_id: str) -> None:
+    upload(member, "a.txt", b"a")  # so that the owner's directory is there to climb from
+    (app.config["UPLOAD_DIR"] / "secret.txt").write_bytes(SECRET)
+    (app.config["UPLOAD_DIR"].parent / "secret.txt").write_bytes(SECRET)
+    got = download(member, f"/uploads/{file_id}")
+    assert got.status_code in (400, 404, 414)
+    assert SECRET not in got.data
+    assert post(member, f"/uploads/{file_id}/delete").status_code in (400, 404, 414)
+    assert len(stored(app)) == 3
+
+
+def test_9_T1_metadata_and_parts_are_no_files(app: Flask, member: FlaskClient) -> None:
+    where = upload(member, "a.txt", b"a").headers["Location"]
+    for ending in (".json", ".part", ".json.part", "/", "%2f"):
+        assert download(member, where + ending).status_code == 404
+
+
+def test_9_T1_nobody_gets_at_another_ones_files(app: Flask, member: FlaskClient) -> None:
+    where = upload(member, "a.txt", SECRET).headers["Location"]
+    stranger = become_another_member(app)
+    # The same answer as for what never was: nobody learns which ids exist.
+    for answer in (download(stranger, where), post(stranger, f"{where}/delete")):
+        assert answer.status_code == 404
+        assert SECRET not in answer.data
+    assert download(member, where).data == SECRET
+
+
+def become_another_member(app: Flask) -> FlaskClient:
+    other = browser_like(app)
+    # % if cookiecutter.accounts
+    register(other, "mallory@example.com")
+    sign_in(other, "mallory@example.com")
+    # % endif
+    return other
+
+
+def test_9_T1_ids_can_not_be_guessed(app: Flask, member: FlaskClient) -> None:
+    ids = {upload(member, "a.txt", b"a").get_json()["id"] for _ in range(20)}
+    assert len(ids) == 20
+    assert all(re.fullmatch("[0-9a-f]{32}", file_id) for file_id in ids)  # 128 bits
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such modes")
+def test_9_T1_only_the_server_can_read_and_nobody_can_run(app: Flask, member: FlaskClient) -> None:
+    old = os.umask(0)
+    try:
+        upload(member, "a.txt", b"a")
+    finally:
+        os.umask(old)
+    for path in (app.config["UPLOAD_DIR"], *app.config["UPLOAD_DIR"].rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
+
+
+# 9.T2 Malicious files
+
+GIF_JS = b"GIF89a/*" + b"\0" * 20 + b"*/=1;alert(1)//;"
+MACRO = zip_of("word/vbaProject.bin", b"Sub AutoOpen()")
+ZIP_BOMB = zip_of("bomb", b"\0" * 10**7)
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"><script>alert(1)</script></svg>'
+WHOLE_PNG = GOOD["drawing.png"]
+
+# What it is → name, content, declared type, status.
+REFUSED = {
+    "web shell": ("shell.php", PHP, "text/plain", 415),
+    "web shell as an image": ("shell.png", PHP, "image/png", 415),
+    "web shell behind a double extension": ("shell.jpg.php", GOOD["photo.jpg"], "image/jpeg", 415),
+    "web shell behind a magic number": ("shell.gif", b"GIF89a" + PHP, "image/gif", 422),
+    "page": ("page.html", HTML, "text/html", 415),
+    "page as an image": ("page.png", HTML, "image/png", 415),
+    "page as a PDF": ("page.pdf", HTML, "application/pdf", 415),
+    "text declared as a page": ("page.txt", HTML, "text/html", 415),
+    "drawing with script": ("a.svg", SVG, "image/svg+xml", 415),
+    "drawing with script as an image": ("a.png", SVG, "image/png", 415),
+    "program": ("a.exe", b"MZ\x90\0", "application/octet-stream", 415),
+    "program as a text": ("a.txt", b"MZ\x90\0", "text/plain", 415),
+    "program as a PDF": ("a.pdf", b"MZ\x90\0", "application/pdf", 415),
+    "macro": ("a.docm", MACRO, "application/vnd.ms-word.document.macroEnabled.12", 415),
+    "macro as a PDF": ("a.pdf", MACRO, "application/pdf", 415),
+    "zip bomb as an image": ("a.png", ZIP_BOMB, "image/png", 415),
+    "zip bomb as a text": ("a.txt", ZIP_BOMB, "text/plain", 415),
+    "PDF and archive": ("a.pdf", pdf() + ZIP_BOMB, "application/pdf", 422),
+    "PDF in the comment of an archive": ("a.pdf", pdf() + zip_of(comment=b"\n%%EOF\n"), "application/pdf", 422),
+    "PDF and page": ("a.pdf", pdf() + HTML, "application/pdf", 422),
+    "PDF behind a program": ("a.pdf", b"MZ" + pdf(), "application/pdf", 415),
+    "PDF cut short": ("a.pdf", pdf()[:-20], "application/pdf", 422),
+    "text that is a GIF": ("a.txt", b"GIF89a=1;alert(1)", "text/plain", 415),
+    "text that is a PDF": ("a.txt", b"%PDF-1.7 alert(1)", "text/plain", 415),
+    "text in UTF-7's clothes": ("a.txt", b"+ADw-script+AD4-\0", "text/plain", 415),
+    "text that drives a terminal": ("a.txt", b"\x1b]0;pwned\x07", "text/plain", 415),
+    "text that drives a terminal in 8 bits": ("a.txt", "\x9b31m".encode(), "text/plain", 415),
+    "text in Latin-1": ("a.txt", "Grüße".encode("latin-1"), "text/plain", 415),
+    "text that ends in half a character": ("a.txt", "Grüße €".encode()[:-1], "text/plain", 415),
+    "JPEG as a PNG": ("a.png", GOOD["photo.jpg"], "image/png", 415),
+    "JPEG declared as a PNG": ("a.jpg", GOOD["photo.jpg"], "image/png", 415),
+    "PNG that declares nothing": ("a.png", WHOLE_PNG, "", 415),
+    "PNG that declares nothing in particular": ("a.png", WHOLE_PNG, "application/octet-stream", 415),
+    "PNG cut short": ("a.png", WHOLE_PNG[:-60], "image/png", 422),
+    "PNG with a broken checksum": ("a.png", WHOLE_PNG[:20] + b"\xff" + WHOLE_PNG[21:], "image/png", 422),
+    "PNG without a picture": ("a.png", WHOLE_PNG[:8], "image/png", 422),
+    "JPEG without a picture": ("a.jpg", b"\xff\xd8\xff\xe0" + PHP, "image/jpeg", 422),
+    "WebP without a picture": ("a.webp", b"RIFF\x10\0\0\0WEBPVP8 " + PHP, "image/webp", 422),
+    "bitmap as a PNG": ("a.png", b"BM" + b"\0" * 60, "image/png", 415),
+    "nothing": ("a.txt", b"", "text/plain", 422),
+    "no extension": ("README", b"a", "text/plain", 415),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_9_T2_a_file_that_lies_is_refused(app: Flask, member: FlaskClient, case: str) -> None:
+    name, data, declared, status = REFUSED[case]
+    answer = upload(member, name, data, declared)
+    assert answer.status_code == status, answer.text
+    assert stored(app) == []
+
+
+@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("place", ["start", "end"])
+def test_9_T2_EICAR_is_refused_in_every_type(app: Flask, member: FlaskClient, name: str, place: str) -> None:
+    data = EICAR + GOOD[name] if place == "start" and name.endswith(".txt") else GOOD[name] + b"\n" * 65000 + EICAR
+    answer = upload(member, name, data)
+    assert answer.status_code == 422
+    assert stored(app) == []
+
+
+@pytest.mark.parametrize("at", range(65536 - len(EICAR) - 1, 65537, 7))
+def test_9_T2_EICAR_hides_in_no_seam(member: FlaskClient, at: int) -> None:
+    assert upload(member, "a.txt", b"a" * at + EICAR).status_code == 422
+
+
+# Images that are more than an image: what is stored must be the picture alone.
+HIDING = {
+    "comment.png": png_with_text(PHP),
+    "appended.png": WHOLE_PNG + PHP,
+    "archive.png": WHOLE_PNG + zip_of("x", PHP) + PHP,
+    "comment.jpg": encode(drawing(), "jpg", comment=PHP),
+    "appended.jpg": GOOD["photo.jpg"] + PHP,
+    "shell.php.jpg": GOOD["photo.jpg"] + PHP,
+    "comment.gif": encode(drawing(), "gif", comment=PHP),
+    "moving.gif": animation("gif") + PHP,
+    "appended.webp": GOOD["picture.webp"] + PHP,
+    "xmp.webp": encode(drawing(), "webp", xmp=PHP),
+    "profile.png": encode(drawing(), "png", icc_profile=PHP),
+    "exif.jpg": encode(drawing(), "jpg", exif=b"Exif\0\0" + PHP),
+}
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_9_T2_nothing_hides_in_an_image(app: Flask, member: FlaskClient, name: str) -> None:
+    assert PHP in HIDING[name] or name == "profile.png"  # where it is compressed
+    answer = upload(member, name, HIDING[name])
+    if answer.status_code == 422:  # not taken is fine as well
+        assert stored(app) == []
+        return
+    data = download(member, answer.headers["Location"]).data
+    assert PHP not in data
+    with Image.open(io.BytesIO(data)) as image:
+        assert not {"comment", "exif", "xmp", "icc_profile", "Comment"} & set(image.info)
+
+
+@pytest.mark.parametrize("name", ["page.txt", "drawing.png", "report.pdf"])
+def test_9_T2_what_is_taken_is_sent_as_data(member: FlaskClient, name: str) -> None:
+    where = upload(member, name, {"page.txt": HTML}.get(name) or GOOD[name]).headers["Location"]
+    for query in ({}, {"inline": "1"}):
+        answer = download(member, where, query_string=query)
+        headers = answer.headers
+        assert answer.mimetype == TYPES[name.rpartition(".")[2]]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert headers["Cache-Control"] == "private, no-store"
+        shown = query and name == "drawing.png"
+        assert headers["Content-Disposition"].partition(";")[0] == ("inline" if shown else "attachment")
+
+
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [
+        ("stream: OK\0", 201),
+        ("stream: Eicar-Signature FOUND\0", 422),
+        ("stream: Eicar-Signature FOUND\0stream: OK\0", 503),
+        ("INSTREAM size limit exceeded. ERROR\0", 503),
+        ("stream: OK", 503),
+        ("", 503),
+        ("HTTP/1.1 200 OK\r\n\r\n\0", 503),
+        ("x" * 100_000, 503),
+        ("close", 503),
+        ("hang", 503),
+        ("drip", 503),
+    ],
+)
+def test_9_T2_the_virus_scanner_has_the_last_word(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch, reply: str, status: int
+) -> None:
+    monkeypatch.setattr(uploads, "SCAN_SECONDS", 0.5)
+    with FakeClamd(reply) as scanner:
+        app = create_app(app_config | {"CLAMD_URL": scanner.url})
+        began = time.monotonic()
+        answer = upload(become_another_member(app), "a.png", WHOLE_PNG)
+        assert time.monotonic() - began < 5
+        assert answer.status_code == status, answer.text
+        assert len(stored(app)) == (2 if status == 201 else 0)
+        assert ("Retry-After" in answer.headers) == (status == 503)
+        assert scanner.received == ([] if reply == "close" else [WHOLE_PNG])
+
+
+@pytest.mark.parametrize("url", ["tcp://127.0.0.1:1", "unix:///nowhere/clamd.sock"])
+def test_9_T2_without_the_virus_scanner_nothing_is_taken(app_config: dict[str, object], url: str) -> None:
+    app = create_app(app_config | {"CLAMD_URL": url})
+    assert upload(become_another_member(app), "a.txt", b"a").status_code == 503
+    assert stored(app) == []
+
+
+# 9.T3 SSRF by content
+
+
+class Listener:
+    """A server on loopback that notes whether anybody comes."""
+
+    def __init__(self) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.socket.settimeout(0.5)
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/x"
+
+    def was_asked(self) -> bool:
+        try:
+            self.socket.accept()[0].close()
+        except TimeoutError:
+            return False
+        return True
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    listening = Listener()
+    yield listening
+    listening.socket.close()
+
+
+# Name → content with an address in it, and whether it is taken.
+REFERENCES: dict[str, tuple[Callable[[bytes], bytes], int]] = {
+    "a.svg": (lambda url: b'<svg xmlns="http://www.w3.org/2000/svg"><image href="%s"/></svg>' % url, 415),
+    "a.xml": (lambda url: b'<!DOCTYPE a [<!ENTITY x SYSTEM "%s">]><a>&x;</a>' % url, 415),
+    "a.m3u8": (lambda url: b"#EXTM3U\n#EXTINF:1,\n%s\n" % url, 415),
+    "svg.png": (lambda url: b'<svg><image href="%s"/></svg>' % url, 415),
+    "mvg.jpg": (lambda url: b"push graphic-context\nfill 'url(%s)'\npop graphic-context" % url, 415),
+    "xml.txt": (lambda url: b'<!DOCTYPE a [<!ENTITY x SYSTEM "%s">]><a>&x;</a>' % url, 201),
+    "link.pdf": (lambda url: pdf(b"/A << /S /URI /URI (%s) >> /F << /FS /URL /F (%s) >>" % (url, url)), 201),
+    "xmp.png": (lambda url: png_with_text(b'<x:xmpmeta><rdf:li rdf:resource="%s"/></x:xmpmeta>' % url), 201),
+    "xmp.jpg": (lambda url: encode(drawing(), "jpg", xmp=b'<x:xmpmeta xmlns:x="%s"/>' % url), 201),
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_9_T3_the_server_follows_no_reference(member: FlaskClient, listener: Listener, name: str) -> None:
+    make, status = REFERENCES[name]
+    declared = {"svg": "image/svg+xml", "xml": "text/xml"}.get(name.rpartition(".")[2])
+    answer = upload(member, name, make(listener.url.encode()), declared)
+    assert answer.status_code == status
+    if status == 201:
+        download(member, answer.headers["Location"])
+    assert not listener.was_asked()
+
+
+# 9.T4 Denial of service by size
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG of one colour: a few kilobytes on the wire, gigabytes when decoded."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack("!I", len(data)) + kind + data + struct.pack("!I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(9)
+    row = b"\0" * (width // 8 + 2)
+    pixels = b"".join(packer.compress(row) for _ in range(min(height, 20_000))) + packer.flush()
+    header = struct.pack("!IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def gif_of(width: int, height: int, frames: int) -> bytes:
+    """A GIF that repeats a frame of one pixel on a large canvas, or on a small one very often."""
+    frame = b"!\xf9\4\0\1\0\0\0\x2c\0\0\0\0\1\0\1\0\0\2\2D\1\0"
+    return b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff" + frame * frames + b";"
+
+
+def webp_of(width: int, height: int) -> bytes:
+    data = bytearray(animation("webp"))
+    data[24:27], data[27:30] = (width - 1).to_bytes(3, "little"), (height - 1).to_bytes(3, "little")
+    return bytes(data)
+
+
+BOMBS = {
+    "wide.png": png_of(200_000, 100_000),
+    "largest.png": png_of(5001, 5000),
+    "largest.gif": gif_of(65535, 65535, 1),
+    "many.gif": gif_of(5000, 5000, 3),
+    "endless.gif": gif_of(10, 10, 200_000),
+    "largest.webp": webp_of(16383, 16383),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_9_T4_a_pixel_bomb_does_not_go_off(app: Flask, member: FlaskClient, name: str) -> None:
+    began = time.monotonic()
+    assert upload(member, name, BOMBS[name]).status_code == 422
+    assert time.monotonic() - began < 5
+    assert stored(app) == []
+
+
+def test_9_T4_an_image_of_the_largest_size_is_taken(member: FlaskClient) -> None:
+    assert upload(member, "a.png", png_of(5000, 5000)).status_code == 201
+
+
+def test_9_T4_one_image_is_decoded_at_a_time(app: Flask, member: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content, "DECODER_WAIT", 0.1)
+    with content._decoder:
+        answer = upload(member, "a.png", WHOLE_PNG)
+    assert (answer.status_code, stored(app)) == (503, [])
+    assert upload(member, "a.png", WHOLE_PNG).status_code == 201
+
+
+def test_9_T4_quotas_hold(app_config: dict[str, object]) -> None:
+    app = create_app(app_config | {"UPLOAD_QUOTA_FILES": 2, "UPLOAD_QUOTA_BYTES": 1000})
+    client = become_another_member(app)
+    assert upload(client, "a.txt", b"a" * 1001).status_code == 413
+    assert upload(client, "a.txt", b"a" * 600).status_code == 201
+    answer = upload(client, "a.txt", b"a" * 401)
+    assert answer.status_code == 413
+    assert (
+        answer.get_json()["detail"] == "With this file you would keep more than 1000 Bytes. Please delete some first."
+    )
+    assert upload(client, "a.txt", b"a" * 400).status_code == 201
+    assert (
+        upload(client, "a.txt", b"a").get_json()["detail"].startswith("You have the most files that you may keep: 2.")
+    )
+    assert len(stored(app)) == 4
+
+
+def test_9_T4_the_disk_is_never_filled(app: Flask, member: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 256 * 2**20}))
+    answer = upload(member, "a.txt", b"a")
+    assert (answer.status_code, stored(app)) == (503, [])
+
+
+@pytest.mark.parametrize("fails", ["os.fsync", "pathlib.Path.replace"])
+def test_9_T4_a_full_disk_leaves_no_half(
+    app: Flask, member: FlaskClient, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fails, fail)
+    assert upload(member, "a.txt", b"a").status_code == 503
+    assert stored(app) == []
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_9_T4_a_crash_leaves_nothing_visible(
+    app: Flask, member: FlaskClient, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """The power fails after ``written`` of the two files: what is on disk then is not a file of anybody."""
+
+    class PowerCut(BaseException):
+        """Nothing in the app may catch it, as nothing runs after a power cut."""
+
+    upload(member, "whole.txt", b"a")
+    whole, writes = uploads._write_whole, itertools.count()
+
+    def write(path: Path, stream: IO[bytes]) -> None:
+        if next(writes) == written:
+            path.with_name(f"{path.name}.part").touch()
+            raise PowerCut
+        whole(path, stream)
+
+    monkeypatch.setattr(uploads, "_write_whole", write)
+    owner = next(app.config["UPLOAD_DIR"].iterdir()).name
+    with app.test_request_context():
+        with pytest.raises(PowerCut):
+            uploads._store(io.BytesIO(b"half"), "half.txt", "text/plain", owner)
+        assert len(stored(app)) == 2 + written + 1
+        assert [file.name for file in uploads.listing(owner)] == ["whole.txt"]
+
+
+def multipart(parts: int, content: bytes = b"a") -> tuple[bytes, str]:
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\nContent-Type: text/plain\r\n\r\n'
+    return (head + content + b"\r\n") * parts + b"--x--\r\n", "multipart/form-data; boundary=x"
+
+
+def large_field() -> tuple[bytes, str]:
+    head = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
+    return head + b"a" * 9_000_000 + b"\r\n--x--\r\n", "multipart/form-data; boundary=x"
+
+
+# What is sent → how to make it, and the bound that its answer tells.
+OVERSIZED: dict[str, tuple[Callable[[], tuple[bytes, str]], str]] = {
+    "one large file": (lambda: multipart(1, b"a" * (10 * 2**20)), "10.0 MiB"),
+    "10,000 parts": (lambda: multipart(10_000), "10.0 MiB, in at most 100 parts"),
+    "one large field": (large_field, "10.0 MiB"),
+    "five million fields": (lambda: (b"a&" * 5_000_000, "application/x-www-form-urlencoded"), "64.0 KiB"),
+    "deep JSON": (lambda: (b'{"a":' * 1_000_000, "application/json"), "64.0 KiB"),
+}
+
+
+def test_9_T4_oversized_requests_are_cut_and_told_why(serve: Callable[..., Server]) -> None:
+    """From anybody: the body is read before it is known whose it is, since the form's token is in it."""
+    server = serve()
+    server.request("/uploads")  # so that nothing is loaded for the first time below
+    for case, (make, bound) in OVERSIZED.items():
+        body, media_type = make()
+        headers = {**JSON, "Content-Type": media_type, "Referer": f"{server.url}/"}
+        with memory_of(server) as grown:
+            began = time.monotonic()
+            status, _, answer = server.request("/uploads", "POST", body, headers)
+            took = time.monotonic() - began
+        assert (case, status) == (case, 413)
+        assert bound in json.loads(answer)["detail"], case
+        assert took < 5, case
+        assert max(grown) < 64 * 2**20, case
+
+
+@contextlib.contextmanager
+def memory_of(server: Server) -> Iterator[list[int]]:
+    """Give the bytes by which the server's processes grow, measured until the end of the block."""
+
+    def resident() -> int:
+        table = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,rss="], capture_output=True, text=True, check=True).stdout
+        rows = [tuple(map(int, line.split())) for line in table.splitlines()]
+        return sum(rss for pid, parent, rss in rows if server.process.pid in (pid, parent)) * 1024
+
+    before, grown, over = resident(), [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            grown.append(resident() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    yield grown
+    over.set()
+    watcher.join()
+
+
+def test_9_T4_an_endless_body_ends(serve: Callable[..., Server]) -> None:
+    server, sent, limit = serve(), 0, 128 * 2**20
+    head = f"POST /uploads HTTP/1.1\r\nHost: localhost:{server.port}\r\nReferer: {server.url}/\r\n"
+    head += "Transfer-Encoding: chunked\r\nContent-Type: multipart/form-data; boundary=x\r\n\r\n"
+    part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
+    with server.raw() as connection:
+        connection.sendall(head.encode())
+        connection.sendall(b"%x\r\n%s\r\n" % (len(part), part))
+        with contextlib.suppress(OSError):  # the server hangs up
+            while sent < limit:
+                connection.sendall(b"10000\r\n" + b"a" * 65536 + b"\r\n")
+                sent += 65536
+    assert 10 * 2**20 <= sent < limit
+    assert server.request("/healthz")[0] == 200
+
+
+def test_9_T4_slow_bodies_leave_others_served(serve: Callable[..., Server]) -> None:
+    server = serve()
+    head = (
+        f"POST /uploads HTTP/1.1\r\nHost: localhost:{server.port}\r\nReferer: {server.url}/\r\nContent-Length: 1000\r\n"
+    )
+    with contextlib.ExitStack() as slow:
+        for _ in range(6):
+            connection = slow.enter_context(server.raw())
+            connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n".encode())
+        time.sleep(0.5)  # until all of them have a thread
+        began = time.monotonic()
+        assert [server.request("/healthz")[0] for _ in range(10)] == [200] * 10
+        assert time.monotonic() - began < 3
