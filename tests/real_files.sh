@@ -1,0 +1,23 @@
+#!/bin/sh
+# Make files of each type that the app takes, in the current folder, with the tools that people make them with.
+set -eu
+picture='-size 640x480 plasma:red-blue -pointsize 40 -annotate +40+100 Hello'
+
+convert $picture plain.png
+convert $picture -colorspace Gray -depth 16 grey.png
+convert $picture -colors 16 -transparent red palette.png
+convert $picture -set comment 'where I live' photo.jpg
+convert $picture -colorspace CMYK print.jpeg
+convert $picture -interlace JPEG progressive.jpg
+convert -delay 20 $picture '(' +clone -negate ')' two.gif
+cwebp -quiet plain.png -o lossy.webp
+cwebp -quiet -lossless palette.png -o lossless.webp
+
+gs -q -dBATCH -dNOPAUSE -sDEVICE=pdfwrite -sOutputFile=printed.pdf \
+    -c '/Helvetica 40 selectfont 72 500 moveto (Hello) show showpage'
+chromium --headless --no-sandbox --disable-gpu --user-data-dir=profile \
+    --print-to-pdf=page.pdf 'data:text/html,<h1>Hello</h1>' 2>/dev/null
+rm -r profile
+
+ls --help >help.txt
+printf '\357\273\277Gr\303\274\303\237e\r\n' >windows.txt
