@@ -97,6 +97,7 @@ def init_app(app: Flask) -> None:
     app.config["PROPAGATE_EXCEPTIONS"] = False  # TESTING and debug would hand exceptions to the server, or its debugger
     app.request_class = StrictRequest
     app.before_request(_begin)
+    app.after_request(_without_default_page)
     app.register_error_handler(Exception, respond)
     app.wsgi_app = _guard(app.wsgi_app)  # type: ignore[method-assign, assignment]
 
@@ -122,10 +123,10 @@ def respond(error: Exception) -> Response:
             return current_app.make_response(error.get_response(request.environ))
         headers = [(name, value) for name, value in error.get_headers(request.environ) if name != "Content-Type"]
         level = logging.ERROR if status >= 500 else logging.INFO
-        current_app.logger.log(level, "%s %s: %s %s", request.method, request.path, status, error.description)
+        _log(level, status, error.description)
     elif type(error).__module__ == "gunicorn.http.errors":
         status = 400  # the client broke off or garbled the body
-        current_app.logger.info("%s %s: 400 %s", request.method, request.path, error)
+        _log(logging.INFO, status, error)
     else:
         status = 500
         current_app.logger.error("Exception on %s %s", request.method, request.path, exc_info=error)
@@ -136,6 +137,11 @@ def respond(error: Exception) -> Response:
     response.headers.extend(headers)
     response.vary.add("Accept")
     return response
+
+
+def _log(level: int, status: int, reason: object) -> None:
+    line = "%s %s from %s: %s %s"
+    current_app.logger.log(level, line, request.method, request.path, request.remote_addr, status, reason)
 
 
 def _page(status: int, error: Exception) -> Response:
@@ -167,6 +173,13 @@ def _begin() -> None:
     if isinstance(request.routing_exception, SecurityError):
         raise request.routing_exception  # an untrusted host: before another hook builds anything upon it
     _refuse_null_bytes(request.path, *request.args.keys(), *chain(*request.args.listvalues()))
+
+
+def _without_default_page(response: Response) -> Response:
+    """Werkzeug's page beside a redirect names the framework and repeats the target; no browser shows it."""
+    if 300 <= response.status_code < 400 and response.mimetype == "text/html":
+        response.set_data("")
+    return response
 
 
 def _refuse_null_bytes(*texts: str) -> None:

@@ -28,10 +28,13 @@ HSTS_MAX_AGE = 2 * 365 * 24 * 3600  # seconds; the preload list asks for one yea
 # Everything a page could ask of the device or the browser. A view that needs one sets its own header.
 DENIED_FEATURES = """
     accelerometer ambient-light-sensor attribution-reporting autoplay bluetooth browsing-topics camera
-    clipboard-read clipboard-write compute-pressure cross-origin-isolated display-capture encrypted-media fullscreen
-    gamepad geolocation gyroscope hid identity-credentials-get idle-detection keyboard-map local-fonts magnetometer
-    microphone midi otp-credentials payment picture-in-picture publickey-credentials-create publickey-credentials-get
-    screen-wake-lock serial storage-access sync-xhr usb web-share window-management xr-spatial-tracking
+    captured-surface-control clipboard-read clipboard-write compute-pressure cross-origin-isolated deferred-fetch
+    deferred-fetch-minimal digital-credentials-create digital-credentials-get display-capture encrypted-media fullscreen
+    gamepad geolocation gyroscope hid identity-credentials-get idle-detection keyboard-map language-detector
+    language-model local-fonts local-network local-network-access loopback-network magnetometer microphone midi
+    on-device-speech-recognition otp-credentials payment picture-in-picture private-state-token-issuance
+    private-state-token-redemption publickey-credentials-create publickey-credentials-get screen-wake-lock serial
+    speaker-selection storage-access summarizer sync-xhr translator usb web-share window-management xr-spatial-tracking
 """.split()  # noqa: SIM905 - one name a line would bury the rest of this file
 
 HEADERS = {

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import click
 from flask import Blueprint, current_app, request
@@ -31,7 +31,7 @@ MAX_FIELD = 200  # characters
 MAX_FILE = 1024 * 1024  # bytes; as much again for the file before
 
 # Browser extensions inject into pages and get blocked; that is no fault of the page.
-NOISE = re.compile(r"(?i)(about|chrome|resource|[a-z-]*extension|webkit-masked-url|safari-[a-z-]*)(:|$)")
+EXTENSION = re.compile(r"(?i)(chrome|resource|[a-z-]*extension|webkit-masked-url|safari-[a-z-]*)(:|$)")
 KEYWORD = re.compile(r"[a-z-]{1,40}")
 
 # Field of ours → its names in a report of the Reporting API and in one of report-uri.
@@ -58,7 +58,7 @@ def receive() -> tuple[str, int]:
         refuse(400, "This is not a report.")
     for report in _violations(found):
         words = {name: _harmless(name, report) for name in FIELDS}
-        noise = NOISE.match(words["blocked"]) or NOISE.match(words["source"])
+        noise = words["blocked"] == "about" or EXTENSION.match(words["blocked"]) or EXTENSION.match(words["source"])
         if words["document"] and words["directive"] and not noise:
             line = json.dumps(words)
             current_app.logger.warning("CSP violation %s", line)
@@ -83,16 +83,18 @@ def _harmless(name: str, report: dict[str, Any]) -> str:
     if name == "directive":
         value = value.split(" ")[0]
     if KEYWORD.fullmatch(value):
-        return value if name != "document" else ""
+        return value  # inline, eval, data …; or about, the document of a srcdoc frame
     try:
         url = urlsplit(value)
         host = url.hostname or ""
     except ValueError:
         return ""
     if name == "document":
-        # A query may hold tokens. Foreign pages don't carry our policy.
-        return url.path[:MAX_FIELD] if url.netloc == request.host else ""
-    return f"{url.scheme}://{host}{url.path}"[:MAX_FIELD] if host else url.scheme[:MAX_FIELD]
+        clean = url.path if url.netloc == request.host else ""  # a foreign page does not carry our policy
+    else:
+        clean = f"{url.scheme}://{host}{url.path}" if host else url.scheme
+    # Without the query, which may hold tokens; and nothing that a URL may not hold as it is.
+    return quote(clean, safe="/:%[]@!$&'()*+,;=~")[:MAX_FIELD]
 
 
 def _keep(line: str) -> None:

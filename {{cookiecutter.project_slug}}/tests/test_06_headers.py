@@ -1,0 +1,290 @@
+"""Mitigation 6, security headers: every response is looked at, whoever made it; http and spoofed proxies are tried.
+
+The values expected are those of the OWASP Secure Headers Project and of MDN's HTTP Observatory, read by hand.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from urllib.parse import unquote
+
+import pytest
+from flask import Flask, Response, abort, request
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from app import create_app
+from app.security import headers
+from tests.conftest import Server, browser_like, post
+
+HTTP = "http://localhost"
+
+# Header → the only value, or the values, that pass.
+EXPECTED = {
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "X-XSS-Protection": "0",
+    "X-Permitted-Cross-Domain-Policies": "none",
+    "X-DNS-Prefetch-Control": "off",
+    "Referrer-Policy": "strict-origin-when-cross-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Strict-Transport-Security": "max-age=63072000; includeSubDomains",
+}
+# The list of the OWASP Secure Headers Project, less interest-cohort, cross-origin-isolated and unload (no powers).
+POWERFUL = """
+    accelerometer autoplay camera clipboard-read clipboard-write display-capture encrypted-media fullscreen gamepad
+    geolocation gyroscope hid idle-detection keyboard-map local-fonts magnetometer microphone midi payment
+    picture-in-picture publickey-credentials-get screen-wake-lock serial sync-xhr usb web-share xr-spatial-tracking
+""".split()  # noqa: SIM905
+
+
+def assert_complete(response: TestResponse, *, https: bool = True) -> None:
+    for name, value in EXPECTED.items():
+        wanted = [value] if https or name != "Strict-Transport-Security" else []
+        assert (name, response.headers.getlist(name)) == (name, wanted)
+    policy = response.headers.getlist("Permissions-Policy")
+    assert len(policy) == 1
+    assert [feature for feature in POWERFUL if f"{feature}=()" not in policy[0].split(", ")] == []
+    csp = response.headers.getlist("Content-Security-Policy")
+    assert len(csp) == 1
+    assert "frame-ancestors 'none'" in csp[0]
+    assert "default-src 'none'" in csp[0]
+    assert "unsafe" not in csp[0]
+    assert len(response.headers.getlist("X-Request-ID")) == 1
+
+
+def fail(*_: object) -> Response:
+    raise RuntimeError
+
+
+@pytest.fixture
+def odd_app(app: Flask) -> Flask:
+    """The app with views that fail, redirect and stream."""
+    app.add_url_rule("/fail", "fail", fail)
+    app.add_url_rule("/folder/", "folder", lambda: "in")
+    app.add_url_rule("/abort/<int:status>", "abort", lambda status: abort(status))
+    app.add_url_rule("/stream", "stream", lambda: Response(iter(["a", "b"])))
+    app.add_url_rule("/empty", "empty", lambda: ("", 204))
+
+    @app.teardown_request
+    def _fail_late(_: object) -> None:
+        if "late" in request.args:
+            fail()
+
+    @app.after_request
+    def _fail_in_hook(response: Response) -> Response:
+        return fail() if "hook" in request.args else response
+
+    return app
+
+
+# What made the response → method, path, headers, the status.
+RESPONSES: dict[str, tuple[str, str, dict[str, str], int]] = {
+    "page": ("GET", "/", {}, 200),
+    "head": ("HEAD", "/", {}, 200),
+    "options": ("OPTIONS", "/", {}, 200),
+    "text": ("GET", "/.well-known/security.txt", {}, 200),
+    "json": ("GET", "/healthz", {}, 200),
+    "static": ("GET", "/static/app.css", {}, 200),
+    "static part": ("GET", "/static/app.css", {"Range": "bytes=0-9"}, 206),
+    "static unchanged": ("GET", "/static/app.css", {"If-Modified-Since": "Fri, 31 Dec 2038 00:00:00 GMT"}, 304),
+    "static missing": ("GET", "/static/none", {}, 404),
+    "range wrong": ("GET", "/static/app.css", {"Range": "bytes=99999999-"}, 416),
+    "missing": ("GET", "/nothing", {}, 404),
+    "missing as json": ("GET", "/nothing", {"Accept": "application/json"}, 404),
+    "method": ("PUT", "/healthz", {}, 405),
+    "without token": ("POST", "/uploads", {}, 400),
+    "redirect": ("GET", "/folder", {}, 308),
+    "empty": ("GET", "/empty", {}, 204),
+    "stream": ("GET", "/stream", {}, 200),
+    "unavailable": ("GET", "/abort/503", {}, 503),
+    "teapot": ("GET", "/abort/418", {}, 418),
+    "null byte": ("GET", "/?a=%00", {}, 400),
+    "unknown host": ("GET", "/", {"Host": "evil.example"}, 400),
+    "failing view": ("GET", "/fail", {}, 500),
+    "failing hook": ("GET", "/?hook=1", {}, 500),
+    "failing hook on an error": ("GET", "/nothing?hook=1", {}, 500),
+    "failing teardown": ("GET", "/?late=1", {}, 500),
+}
+
+
+@pytest.mark.parametrize("maker", RESPONSES)
+def test_6_S2_every_response_has_every_header_once(odd_app: Flask, maker: str) -> None:
+    method, path, sent, status = RESPONSES[maker]
+    with browser_like(odd_app).open(path, method=method, headers=sent) as response:
+        assert response.status_code == status
+        assert_complete(response)
+
+
+def test_6_S2_the_redirect_to_https_too_but_without_hsts(client: FlaskClient) -> None:
+    assert_complete(client.get("/", base_url=HTTP), https=False)  # RFC 6797, 7.2: never over http
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/.well-known/security.txt", "/healthz"])
+def test_6_S4_nothing_personal_is_kept_by_a_cache(client: FlaskClient, path: str) -> None:
+    assert client.get(path).headers["Cache-Control"] == "no-store"
+
+
+def test_6_S4_a_view_s_own_stricter_values_stay(app: Flask) -> None:
+    own = {
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "private, no-cache",
+        "Cross-Origin-Resource-Policy": "same-site",
+    }
+    app.add_url_rule("/own", "own", lambda: Response("x", headers=own))
+    response = browser_like(app).get("/own")
+    assert {name: response.headers.getlist(name) for name in own} == {name: [value] for name, value in own.items()}
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_6_S3_preload_is_asked_for_by_setting(app_config: dict[str, object]) -> None:
+    response = browser_like(create_app(app_config | {"HSTS_PRELOAD": True})).get("/healthz")
+    assert response.headers["Strict-Transport-Security"] == "max-age=63072000; includeSubDomains; preload"
+
+
+def test_6_S3_only_debug_relaxes_https_and_says_so(app_config: dict[str, object]) -> None:
+    app = create_app(app_config | {"FLASK_DEBUG": True})
+    for origin in (HTTP, "https://localhost"):
+        response = browser_like(app, origin).get("/", base_url=origin)
+        assert response.status_code == 200
+        assert "Strict-Transport-Security" not in response.headers
+    assert [(finding.id, finding.severity) for finding in headers.check(app)] == [("HD02", "relaxed")]
+    assert list(headers.check(create_app(app_config))) == []
+
+
+def test_6_S2_the_check_sees_missing_headers(app: Flask) -> None:
+    app.before_request_funcs[None].remove(headers._to_https)
+    assert [(finding.id, finding.severity) for finding in headers.check(app)] == [("HD01", "missing")]
+
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "NONSENSE")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_6_T3_http_is_redirected_for_every_method_and_never_reads_the_body(client: FlaskClient, method: str) -> None:
+    class Unread(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise AssertionError("the body was read")
+
+        readline = readinto = readlines = read  # type: ignore[assignment]
+
+    form = "application/x-www-form-urlencoded"
+    response = client.open(
+        "/uploads?a=b", base_url=HTTP, method=method, input_stream=Unread(), content_length=9, content_type=form
+    )
+    assert (response.status_code, response.headers["Location"]) == (308, "https://localhost/uploads?a=b")
+    assert response.text == ""
+    assert "Set-Cookie" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/", "https://localhost/"),
+        ("/nothing", "https://localhost/nothing"),
+        ("//evil.example/x", "https://localhost/evil.example/x"),
+        ("/\\evil.example", "https://localhost/%5Cevil.example"),
+        ("/%5cevil.example", "https://localhost/%5Cevil.example"),
+        ("/a%0d%0aSet-Cookie:%20x=y", "https://localhost/a%0D%0ASet-Cookie:%20x=y"),
+        ("/a%3fb%23c?d=%0d%0a", "https://localhost/a%3Fb%23c?d=%0d%0a"),
+        ("/%c3%a4?q=%c3%a4", "https://localhost/%C3%A4?q=%C3%A4"),
+        ("/@evil.example", "https://localhost/@evil.example"),
+    ],
+)
+def test_6_T3_the_redirect_stays_on_the_canonical_host(client: FlaskClient, path: str, target: str) -> None:
+    path, _, query = path.partition("?")
+    raw = {"PATH_INFO": unquote(path, "latin-1"), "QUERY_STRING": query}  # as a server passes them on
+    response = client.get("/", base_url=HTTP, environ_overrides=raw)
+    assert (response.status_code, response.headers["Location"]) == (308, target)
+
+
+def test_6_T3_the_host_of_the_redirect_is_never_the_request_s(app_config: dict[str, object]) -> None:
+    app = create_app(app_config | {"TRUSTED_HOSTS": "www.example.com,example.com", "SERVER_NAME": "www.example.com"})
+    client = app.test_client()
+    response = client.get("/x", base_url="http://example.com")
+    assert response.headers["Location"] == "https://www.example.com/x"
+    for host in ("evil.example", "www.example.com.evil.example", "www.example.com@evil.example", "[", "a b", ""):
+        response = client.get("/x", base_url="http://example.com", headers={"Host": host})
+        assert "evil" not in response.headers.get("Location", "") + response.text
+        assert response.status_code in (308, 400)
+
+
+SPOOFED = {
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Ssl": "on",
+    "X-Forwarded-Host": "evil.example",
+    "X-Forwarded-Server": "evil.example",
+    "Forwarded": "proto=https;host=evil.example",
+    "X-Url-Scheme": "https",
+    "Front-End-Https": "on",
+    "X-Original-Url": "/healthz",
+}
+
+
+def test_6_T3_a_spoofed_proxy_header_changes_nothing(client: FlaskClient) -> None:
+    plain = client.get("/x", base_url=HTTP)
+    for name, value in SPOOFED.items():
+        spoofed = client.get("/x", base_url=HTTP, headers={name: value})
+        assert (name, spoofed.status_code, spoofed.headers["Location"]) == (name, 308, plain.headers["Location"])
+        assert "Strict-Transport-Security" not in spoofed.headers
+
+
+def test_6_T3_a_configured_proxy_is_believed_for_the_scheme_alone(app_config: dict[str, object]) -> None:
+    client = create_app(app_config | {"TRUSTED_PROXY_HOPS": 1}).test_client()
+    response = client.get("/", base_url=HTTP, headers=SPOOFED)
+    assert response.status_code == 200
+    assert response.headers["Strict-Transport-Security"] == EXPECTED["Strict-Transport-Security"]
+    assert "evil.example" not in response.text + str(response.headers)
+    assert client.get("/", base_url=HTTP, headers={"X-Forwarded-Proto": "http"}).status_code == 308
+
+
+def test_6_T3_health_probes_are_answered_over_http(client: FlaskClient) -> None:
+    assert client.get("/healthz", base_url=HTTP).json == {"status": "ok"}
+
+
+def test_6_T2_a_text_with_markup_in_it_is_never_a_page(member: FlaskClient) -> None:
+    markup = b"<!DOCTYPE html><script>alert(1)</script>"
+    sent = post(member, "/uploads", {"file": (io.BytesIO(markup), "a.txt")}, headers={"Accept": "application/json"})
+    assert sent.status_code == 201, sent.text
+    assert isinstance(sent.json, list | dict)
+    stored = sent.json[0] if isinstance(sent.json, list) else sent.json
+    with member.get(f"/uploads/{stored['id']}?inline=1") as response:
+        assert response.data == markup
+        assert response.mimetype == "text/plain"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Content-Disposition"].startswith("attachment")
+        assert "sandbox" in response.headers["Content-Security-Policy"]
+
+
+REFLECTED = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}}"
+SOURCES = ("next", "q", "id", "email", "token", "error", "message", "lang", "page", "file", "_external", "_scheme")
+
+
+def test_6_T4_markup_in_any_parameter_of_any_route_is_inert(member: FlaskClient) -> None:
+    reflected = []
+    for rule in member.application.url_map.iter_rules():
+        path = re.sub(r"<[^>]+>", "%3Cscript%3Ealert(1)%3C%2Fscript%3E", rule.rule)
+        for method in ("GET", "POST"):
+            everywhere = {"headers": {"User-Agent": REFLECTED}, "query_string": dict.fromkeys(SOURCES, REFLECTED)}
+            with member.open(path, method=method, **everywhere) as response:
+                if response.mimetype == "text/html" and re.search(r"<script>alert|<img src=x", response.text):
+                    reflected.append((method, path))
+    assert reflected == []
+
+
+def test_6_S2_the_server_sends_them_over_the_wire(serve: Callable[..., Server]) -> None:
+    server = serve()
+    for path in ("/", "/nothing", "/static/app.css"):
+        _, received, _ = server.request(path)
+        for name, value in EXPECTED.items():
+            assert (path, name, received.get_all(name)) == (path, name, [value])
+
+
+def test_6_S3_no_setting_of_this_app_sends_a_wildcard_cors_header(client: FlaskClient) -> None:
+    response = client.get("/", headers={"Origin": "https://evil.example"})
+    assert not [name for name, _ in response.headers if name.lower().startswith("access-control-")]
