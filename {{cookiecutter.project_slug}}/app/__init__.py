@@ -21,11 +21,6 @@ from app.security import (
 )
 from app.settings import INSTANCE, load_settings
 
-# % if cookiecutter.accounts
-from app import models  # isort: skip
-from app.views import accounts  # isort: skip
-# % endif
-
 
 def create_app(config: Mapping[str, object] | None = None) -> Flask:
     """Make the app; ``config`` overrides the environment and ``.env``, nothing else does.
@@ -55,8 +50,12 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
     uploads.init_app(app)
 
     # % if cookiecutter.accounts
+    from app import models
+    from app.views import accounts
+
     models.init_app(app)
     accounts.init_app(app)
+
     # % endif
     views.init_app(app)
     return app

@@ -11,5 +11,5 @@ SECURITY_CONTACT = "mailto:security@example.com"
 # % print 'SLUG = "' ~ cookiecutter.project_slug ~ '"\n'
 # % print 'DESCRIPTION = "' ~ cookiecutter.description ~ '"\n'
 # % print 'AUTHOR = "' ~ cookiecutter.author_name ~ '"\n'
-# % print 'SECURITY_CONTACT = "' ~ cookiecutter.security_contact ~ '"\n'
+# % print 'SECURITY_CONTACT = "' ~ cookiecutter.__contact_uri ~ '"\n'
 # % endif

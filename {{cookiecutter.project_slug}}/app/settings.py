@@ -184,8 +184,8 @@ class Settings(BaseSettings):
     MAIL_DEFAULT_SENDER: str = Field(
         default="", description="The From address of the app's mails.", examples=["noreply@example.com"]
     )
-    # % endif
 
+    # % endif
     @field_validator("TRUSTED_HOSTS", "ALLOWED_REDIRECT_HOSTS")
     @classmethod
     def _hosts_are_bare(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:

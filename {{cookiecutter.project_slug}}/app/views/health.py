@@ -13,8 +13,8 @@ from app.security.rate_limits import limiter
 # % if cookiecutter.accounts
 from sqlalchemy import text  # isort: skip
 from app.models import db  # isort: skip
-# % endif
 
+# % endif
 bp = Blueprint("health", __name__)
 
 CLAMD_SECONDS = 2
@@ -58,13 +58,11 @@ def _ask_limiter_storage() -> None:
         raise ConnectionError("the storage of the rate limits does not answer")
 
 
-def _ping_clamd() -> None:
-    clamd.ping(current_app.config["CLAMD_URL"], seconds=CLAMD_SECONDS)
-
-
 # % if cookiecutter.accounts
 def _ask_database() -> None:
     db.session.execute(text("SELECT 1"))
 
 
 # % endif
+def _ping_clamd() -> None:
+    clamd.ping(current_app.config["CLAMD_URL"], seconds=CLAMD_SECONDS)

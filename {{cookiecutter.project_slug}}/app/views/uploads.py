@@ -14,8 +14,8 @@ from app.security.rate_limits import limited
 
 # % if cookiecutter.accounts
 from flask_security import auth_required  # isort: skip
-# % endif
 
+# % endif
 bp = Blueprint("uploads", __name__)
 
 

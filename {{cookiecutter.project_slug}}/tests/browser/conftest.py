@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from playwright.sync_api import Page
 
-from tests.conftest import PASSWORD, Server
+from tests.conftest import Server
 
 
 def become_member(page: Page, server: Server) -> None:
     """Do what a new visitor does until uploads are open."""
     # % if cookiecutter.accounts
+    from tests.conftest import PASSWORD
+
     page.goto(f"{server.url}/register")
     page.fill("main [name=email]", "alice@example.com")
     page.fill("main [name=password]", PASSWORD)
