@@ -42,8 +42,8 @@ OPEN_REDIRECTS = sorted({*FILLED, *map(unquote, FILLED)})
 
 @pytest.fixture
 def app(app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> Flask:
-    monkeypatch.setattr(limiter, "enabled", False)
     app = create_app({**app_config, "ALLOWED_REDIRECT_HOSTS": ALLOWED})
+    monkeypatch.setattr(limiter, "enabled", False)
 
     @app.get("/careless")
     def careless() -> Response:

@@ -1,0 +1,321 @@
+"""Attacks on mitigation 7, templates: payloads in every place of every route, and what became of the pages."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import html5lib
+import pytest
+from flask import Flask, render_template
+from flask.testing import FlaskClient
+from jinja2 import TemplateNotFound, UndefinedError
+from markupsafe import Markup
+from werkzeug.datastructures import MultiDict
+from werkzeug.test import TestResponse
+
+from app import create_app
+from app.audit.templates import check_code, check_template, check_templates
+from app.security import templating
+from app.security.rate_limits import limiter
+from tests import payloads
+from tests.conftest import KEY, browser_like, csrf_token, post
+
+ID = "0123456789abcdef" * 2
+SSTI = payloads.lines("ssti.txt")
+XSS = payloads.strings("xss.txt")
+# Attributes in which pages show what somebody typed.
+SHOWING = {"aria-label", "data-confirm", "value"}
+
+# What an evaluated payload prints: the product, a setting, /etc/passwd, and objects of Python, escaped or not.
+EVALUATED = re.compile(rf"9801547|{KEY}|root:x:0|(<|&lt;)(Config|Request|class|function|module|bound|Template)\b")
+
+
+@pytest.fixture
+def app(app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> Flask:
+    app = create_app({**app_config, "ALLOWED_REDIRECT_HOSTS": "docs.example.com", "UPLOAD_QUOTA_FILES": 10_000})
+    monkeypatch.setattr(limiter, "enabled", False)
+    return app
+
+
+def fields(app: Flask, member: FlaskClient) -> set[str]:
+    """The names of all fields of all forms that a page shows, to a visitor or to a member."""
+    pages = [
+        client.get(rule.rule).text
+        for client in (browser_like(app), member)
+        for rule in app.url_map.iter_rules()
+        if "GET" in (rule.methods or ()) and not rule.arguments
+    ]
+    return {name for page in pages for name in re.findall(r'<(?:input|select|textarea)[^>]+name="([^"]+)"', page)}
+
+
+def headers(payload: str) -> dict[str, str]:
+    """Headers as hostile as a client can make them: no line ends, one byte a character."""
+    value = re.sub(r"[\r\n\0]", "", payload).encode("utf-8", "replace").decode("latin-1")
+    names = ("User-Agent", "Accept-Language", "X-Forwarded-For", "X-Forwarded-Host", "X-Request-ID", "X-Xss", "Cookie2")
+    return {**dict.fromkeys(names, value), "Accept": "text/html"}
+
+
+def spray(app: Flask, member: FlaskClient, corpus: list[str]) -> Iterator[tuple[str, TestResponse]]:
+    """Send each payload in every place of every route; then look at what the pages keep of it."""
+    names = fields(app, member) - {"csrf_token", "file"}
+    visitor = browser_like(app)
+    token, members_token = csrf_token(visitor), csrf_token(member)
+    for number, payload in enumerate(corpus):
+        sent = headers(payload)
+        # Each from an address of its own: the backoff after wrong passwords is another mitigation's.
+        visitor.environ_base["REMOTE_ADDR"] = f"10.0.{number // 256}.{number % 256}"
+        query = "&".join(f"{name}={quote(payload)}" for name in {"payload", "inline", "q", payload} | names)
+        leaving = f"next={quote(f'https://docs.example.com/{payload}?{payload}#{payload}')}"
+        for rule in app.url_map.iter_rules():
+            path = re.sub("<[^>]+>", quote(payload, safe=""), rule.rule)
+            if "GET" in (rule.methods or ()):
+                yield payload, visitor.get(f"{path}?{query}", headers=sent)
+            if "POST" in (rule.methods or ()):
+                form = {**dict.fromkeys(names, payload), "csrf_token": token}
+                yield payload, visitor.post(f"{path}?{query}", data=form, headers=sent)
+        yield payload, visitor.get(f"/{quote(payload)}?{query}", headers=sent)
+        yield payload, visitor.get(f"/redirect?{leaving}", headers=sent)
+        for kind in ("text/plain", payload):
+            file = (io.BytesIO(payload.encode()), f"{payload}.txt", kind)
+            data = MultiDict({"csrf_token": members_token, "file": file})
+            yield payload, member.post("/uploads", data=data, headers=sent)
+        yield payload, member.get("/uploads", headers=sent)
+    # % if cookiecutter.accounts
+    yield "", member.get("/account")
+    # % endif
+
+
+def injected(page: str) -> list[str]:
+    """What of the payloads became a part of the page, as an HTML parser sees it; text and SHOWING are no part."""
+    found = []
+    for element in html5lib.parse(page, namespaceHTMLElements=False).iter():
+        is_code = not isinstance(element.tag, str) or element.tag in ("script", "style", "template")
+        if "xss" in str(element.tag) or (is_code and "xss" in (element.text or "")):
+            found.append(str(element.tag))
+        for name, value in element.attrib.items():
+            leads_on = name == "href" and value.startswith("https://docs.example.com/")
+            if "xss" in name or name.startswith("on") or ("xss" in value and name not in SHOWING and not leads_on):
+                found.append(f"{element.tag} {name}={value}")
+    return found
+
+
+def test_7_T1_no_payload_is_evaluated(app: Flask, member: FlaskClient) -> None:
+    shown = 0
+    for payload, answer in spray(app, member, SSTI):
+        assert answer.status_code < 500, payload
+        assert not EVALUATED.search(answer.text), payload
+        assert not EVALUATED.search(str(answer.headers)), payload
+        shown += bool(payload) and payload in html.unescape(answer.text)
+    assert shown > 50  # the attack has reached pages that show what they got
+
+
+def test_7_T2_no_payload_becomes_markup(app: Flask, member: FlaskClient) -> None:
+    shown = 0
+    for payload, answer in spray(app, member, XSS):
+        assert answer.status_code < 500, payload
+        assert "xss" not in {name.lower() for name, _ in answer.headers}
+        if "xss" in answer.text and answer.mimetype == "text/html":
+            assert injected(answer.text) == [], payload
+            shown += 1
+    assert shown > 50
+
+
+def test_7_T2_the_judge_sees_what_is_printed_raw() -> None:
+    contexts = ("<p>%s</p>", '<p title="%s">', "<p title='%s'>", "<p title=%s>", "<p title=`%s`>", '<a href="%s">')
+    seen = [
+        payload
+        for payload in XSS
+        if any(injected("<!DOCTYPE html>" + context.replace("%s", payload)) for context in contexts)
+    ]
+    assert len(XSS) > 150
+    assert len(seen) > 130  # the rest is for scripts, for filters that decode twice, and for other character sets
+
+
+def test_7_T3_a_template_among_the_uploads_cannot_be_loaded(app: Flask, member: FlaskClient) -> None:
+    file = (io.BytesIO(b"{{ 1337 * 7331 }} {{ config }}"), "page.html.txt", "text/plain")
+    post(member, "/uploads", {"file": file})
+    stored = [path for path in Path(app.config["UPLOAD_DIR"]).rglob("*") if path.is_file()]
+    assert any(b"7331" in path.read_bytes() for path in stored)
+    with app.test_request_context():
+        for path in stored:
+            relative = path.relative_to(app.config["UPLOAD_DIR"]).as_posix()
+            for name in (str(path), path.name, relative, f"../../uploads/{relative}", f"/{relative}"):
+                with pytest.raises(TemplateNotFound):
+                    render_template(name)
+    assert not EVALUATED.search(member.get("/uploads").text)
+    with member.get(f"/uploads/{stored[0].stem}") as answer:
+        assert answer.text == "{{ 1337 * 7331 }} {{ config }}"
+
+
+@pytest.mark.parametrize(
+    "name", ["../settings.py", "../../.env", "/etc/passwd", "..\\settings.py", "base.html/../../x"]
+)
+def test_7_T3_names_do_not_lead_out_of_the_template_folder(app: Flask, name: str) -> None:
+    with app.test_request_context(), pytest.raises(TemplateNotFound):
+        render_template(name)
+
+
+@pytest.mark.parametrize("name", ["page.html", "page.txt", "page.xml", "page.md", "page.js", "page", "page.html.j2"])
+def test_7_S1_every_template_escapes(app: Flask, tmp_path: Path, name: str) -> None:
+    app.template_folder = str(tmp_path)
+    (tmp_path / name).write_text("{{ text }}<b title='{{ text }}'>{% set copy %}{{ text }}{% endset %}{{ copy }}")
+    with app.test_request_context():
+        assert render_template(name, text="<\"'&>") == "{0}<b title='{0}'>{0}".format("&lt;&#34;&#39;&amp;&gt;")
+
+
+def test_7_S1_a_misspelt_name_fails(app: Flask, tmp_path: Path) -> None:
+    app.template_folder = str(tmp_path)
+    (tmp_path / "page.html").write_text("{{ pasword }}")
+    with app.test_request_context(), pytest.raises(UndefinedError):
+        render_template("page.html", password="x")
+
+
+def test_7_S1_plain_text_is_what_was_given(app: Flask, tmp_path: Path) -> None:
+    app.template_folder = str(tmp_path)
+    (tmp_path / "mail.txt").write_text("Hello {{ name }} & all, {{ link }}")
+    name = 'O\'Neil &amp; <b>"x"</b> &lt;&copy'
+    with app.test_request_context():
+        text = templating.render_text("mail.txt", name=name, link="https://localhost/?a=1&b=2")
+    assert text == f"Hello {name} & all, https://localhost/?a=1&b=2"
+
+
+def test_7_S2_7_S3_7_S4_nothing_prints_raw(app: Flask) -> None:
+    assert list(check_templates(app)) == []
+    assert list(check_code(Path(app.root_path))) == []
+
+
+@pytest.mark.parametrize("place", templating.ALLOWED)
+def test_7_S3_every_exception_is_still_needed(place: str, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(templating.ALLOWED, place)
+    assert [*check_templates(app), *check_code(Path(app.root_path))]
+
+
+@pytest.mark.parametrize(
+    ("template", "ids"),
+    [
+        ("{{ x }}<p title='{{ x }}'>", []),
+        ("{{ x|safe }}", ["TM03"]),
+        ("{{ (x ~ y)|safe|upper }}", ["TM03"]),
+        ("{% if x|safe %}{% endif %}", ["TM03"]),
+        ("{% autoescape false %}{{ x }}{% endautoescape %}", ["TM03"]),
+        ("{% raw %}{{ x }}{% endraw %}", ["TM03"]),
+        ("{% include x %}", ["TM04"]),
+        ("{% include ['a.html', 'b.html'] %}", ["TM04"]),
+        ("{% extends x %}", ["TM04"]),
+        ("{% from x import y %}", ["TM04"]),
+        ("{% include 'a.html' %}", []),
+        ("<p title={{ x }}>", ["TM05"]),
+        ("<p {{ x }}>", ["TM05"]),
+        ("<p {{ x }}='y'>", ["TM05"]),
+        ("<p onclick='f({{ x }})'>", ["TM05"]),
+        ("<p style='color: {{ x }}'>", ["TM05"]),
+        ("<script>var x = {{ x|tojson }}</script>", ["TM05"]),
+        ("<style>p { color: {{ x }} }</style>", ["TM05"]),
+        ('<p data-x="{{ x|tojson }}">', ["TM05"]),
+        ("<p data-x='{{ x|tojson }}'>", []),
+        ("<a href='{{ x }}'>", ["TM06"]),
+        ("<a href='javascript:{{ x }}'>", ["TM06"]),
+        ("<a href='{{ x|safe_url }}{{ y }}'>", ["TM06"]),
+        ("<a href='{{ x|safe_url|upper }}'>", ["TM06"]),
+        ("<a href='{{ x|safe_url }}'>", []),
+        ("<form method=post>{{ f.email }}</form>", ["CF03"]),
+        ("<form method='POST'></form>{{ f.hidden_tag() }}", ["CF03"]),
+        ("<form method=post>{{ f.hidden_tag() }}</form><form method=post>", ["CF03"]),
+        ("<form method=post>{{ f.csrf_token }}</form>", []),
+        ("<form method=get></form><form></form>", []),
+    ],
+)
+def test_7_S2_7_S3_2_S4_the_check_finds_faults_in_templates(app: Flask, template: str, ids: list[str]) -> None:
+    assert [finding.id for finding in check_template(app.jinja_env, "x.html", template)] == ids
+
+
+@pytest.mark.parametrize(
+    ("code", "ids"),
+    [
+        ("from markupsafe import Markup", ["TM03"]),
+        ("from flask import Markup as M", ["TM03"]),
+        ("markupsafe.Markup(x)", ["TM03"]),
+        ("def __html__(self): pass", ["TM03"]),
+        ("render_template_string(x)", ["TM04"]),
+        ("from flask import render_template_string as r", ["TM04"]),
+        ("app.jinja_env.from_string(x)", ["TM04"]),
+        ("from jinja2 import Template", ["TM04"]),
+        ("jinja2.Template(x)", ["TM04"]),
+        ("render_template(x)", ["TM04"]),
+        ("render_template(f'{x}.html')", ["TM04"]),
+        ("render_template('x.html', x=x)", []),
+        ("from string import Template", []),
+    ],
+)
+def test_7_S3_7_S4_the_check_finds_faults_in_code(tmp_path: Path, code: str, ids: list[str]) -> None:
+    (tmp_path / "view.py").write_text(code)
+    assert [finding.id for finding in check_code(tmp_path)] == ids
+
+
+def test_7_S4_a_users_placeholders_are_names_and_nothing_else() -> None:
+    values = {"name": "$link {{ 1337 * 7331 }}", "link": "x"}
+    assert templating.fill_placeholders("Dear ${name}, $link $$5 $other", values) == (
+        "Dear $link {{ 1337 * 7331 }}, x $5 $other"
+    )
+    for hostile in [*SSTI, "${name.__class__}", "$name.__class__", "${name[0]}", "{name}", "%(name)s", "${", "$"]:
+        filled = templating.fill_placeholders(hostile, {"name": "Alice"})
+        assert not EVALUATED.search(filled)
+        assert filled in (hostile, hostile.replace("$name", "Alice"))
+
+
+def test_7_S5_the_audit_proves_escaping_by_rendering(app: Flask) -> None:
+    assert list(templating.check(app)) == []
+    app.jinja_env.autoescape = lambda name: name is None or name.endswith(".html")  # as Flask comes
+    assert [finding.id for finding in templating.check(app)] == ["TM01"]
+
+
+# Where the link leads is not the filter's business; that it runs nothing is.
+SAFE = ["/", "/a:b", "a/b:c", "?a:b", "#a:b", "//host/", "", "https://host/", "HTTP://host/", "mailto:a@example.com"]
+UNSAFE = [
+    "javascript:x",
+    "JavaScript:x",
+    " javascript:x",
+    "\x01javascript:x",
+    "java\tscript:x",
+    "java\r\nscript:x",
+    "javascript\t:x",
+    "java\x00script:x",
+    "\u00a0javascript:x",
+    "data:text/html,x",
+    "vbscript:x",
+    "file:///x",
+    "blob:x",
+    "view-source:x",
+    "localhost:80",
+    "x:y",
+    ":x",
+]
+
+
+@pytest.mark.parametrize("url", SAFE)
+def test_safe_url_lets_addresses_pass(url: str) -> None:
+    assert templating.safe_url(url) == url
+
+
+@pytest.mark.parametrize("url", UNSAFE)
+def test_7_T2_safe_url_refuses_what_a_browser_would_run(url: str) -> None:
+    assert templating.safe_url(url) == templating.REFUSED_URL
+
+
+def test_7_T2_safe_url_does_not_unescape(app: Flask, tmp_path: Path) -> None:
+    app.template_folder = str(tmp_path)
+    (tmp_path / "page.html").write_text('<a href="{{ url|safe_url }}">')
+    with app.test_request_context():
+        page = render_template("page.html", url=Markup("/\" onclick='x'"))
+    assert page == '<a href="/&#34; onclick=&#39;x&#39;">'
+
+
+def test_payload_files_hold_printable_words_of_ours() -> None:
+    assert all("xss" in payload for payload in XSS)
+    assert set("".join(SSTI)) <= set(string.printable)
