@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from flask import Flask
 
-from app import logs, views
+import app.views as views
+from app import logs
 from app.security import (
     cookies,
     csp,

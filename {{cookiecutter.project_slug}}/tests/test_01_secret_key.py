@@ -85,26 +85,17 @@ def test_1_T2_a_csrf_token_made_with_another_key_is_refused(member: FlaskClient,
     assert not token_still_works(member, forged)
 
 
-def test_1_T3_every_change_of_one_byte_makes_the_session_anonymous(member: FlaskClient, app: Flask) -> None:
-    token, cookie = csrf_token(member), cookie_of(member)
+def test_1_T3_every_change_of_one_byte_makes_the_session_nobodys(app_config: dict[str, object]) -> None:
+    app = create_app(app_config | {"RATELIMIT_DEFAULT": "1000000 per minute"})
+    owner = browser_like(app)
+    token, cookie = csrf_token(owner), cookie_of(owner)
     assert token_still_works(with_cookie(app, cookie), token)
-    for place, character in enumerate(cookie):
-        for other in {"A", "z", "-", "."} - {character}:
+    # The last character of a base64 text holds spare bits: there another letter may spell the same signature.
+    for place, character in enumerate(cookie[:-1]):
+        for other in {"A", "z", "-", ".", "\x7f"} - {character}:
             changed = cookie[:place] + other + cookie[place + 1 :]
-            if same_bytes(changed, cookie):
-                continue
-            response = with_cookie(app, changed).get("/uploads")
-            assert response.status_code < 500
-            assert NAME not in response.request.cookies or cookie_is_ignored(app, changed, token), changed
-
-
-def same_bytes(one: str, other: str) -> bool:
-    """The last character of a base64 text holds spare bits: another letter may spell the same signature."""
-    return one[:-1] == other[:-1]
-
-
-def cookie_is_ignored(app: Flask, cookie: str, token: str) -> bool:
-    return not token_still_works(with_cookie(app, cookie), token)
+            answer = with_cookie(app, changed).post(DELETE, data={"csrf_token": token})
+            assert answer.status_code == 400, changed
 
 
 # What people really put there, and what random sources really give.
@@ -112,7 +103,7 @@ def cookie_is_ignored(app: Flask, cookie: str, token: str) -> bool:
     "key",
     [
         "",
-        "short",
+        "Zx3_vQ-8LmPk2TyR",
         "x" * 64,
         "abcabcabcabcabcabcabcabcabcabc",
         "changeme-changeme-changeme-42",

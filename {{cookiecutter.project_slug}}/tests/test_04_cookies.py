@@ -38,8 +38,9 @@ def test_4_T1_no_cookie_is_ever_set_over_http(app: Flask) -> None:
 
 
 def test_4_T1_a_static_file_carries_no_cookie_that_a_cache_could_keep(member: FlaskClient) -> None:
-    member.get("/")
-    assert set_cookies(member.get("/static/app.css")) == []
+    with member.get("/static/app.css") as answer:
+        assert answer.status_code == 200
+        assert set_cookies(answer) == []
 
 
 @pytest.mark.parametrize(

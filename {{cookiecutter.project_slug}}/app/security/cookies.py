@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from flask import Flask, Request, Response, request, session
+from flask import Flask, Request, Response, g, request, session
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 
 from app.audit.findings import Finding
@@ -41,6 +41,8 @@ class ExpiringSessions(SecureCookieSessionInterface):
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         if request.endpoint == "static":
             return  # a cache may keep a static file, and must not keep somebody's cookie with it
+        if self.get_cookie_secure(app) and not request.is_secure:
+            return  # whoever listens on http would see it, though the browser drops it
         if session and BORN not in session:
             session[BORN] = int(time.time())
             session.permanent = True
@@ -53,6 +55,7 @@ def start_session() -> None:
     Against session fixation: an attacker may have planted the old session, and would know its CSRF token.
     """
     session.clear()
+    g.pop("csrf_token", None)
 
 
 def init_app(app: Flask) -> None:

@@ -17,7 +17,7 @@ from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError, CSRFProtect
 
 from app.audit.findings import Finding
-from app.security.errors import refuse
+from app.security.errors import Refusal, refuse, respond
 
 TITLE = "CSRF protection"
 SUMMARY = "Every request that changes something carries a token that only this app's own pages know."
@@ -120,4 +120,4 @@ def _show_the_form_again(error: CSRFError) -> ResponseReturnValue:
         if response.status_code == 200:
             response.status_code = 400
         return response
-    refuse(400, STALE_MESSAGE if error.description in STALE_REASONS else MISSING_MESSAGE)
+    return respond(Refusal(400, STALE_MESSAGE if error.description in STALE_REASONS else MISSING_MESSAGE))
