@@ -6,11 +6,14 @@ import http.client
 import os
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -317,24 +320,24 @@ def test_8_S3_forms_have_stricter_limits_and_count_without_a_token_too(
     assert client.get(path).status_code != 429  # the page with the form still shows
 
 
+def ask(server: Server, path: str, source: str) -> int:
+    """Send one request from an address of this machine."""
+    connection = http.client.HTTPSConnection(
+        "localhost", server.port, context=server.tls, timeout=10, source_address=(source, 0)
+    )
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
 def test_8_T2_a_flood_from_one_client_leaves_another_served(serve: Callable[..., Server]) -> None:
     server = serve()
-
-    def statuses(path: str, source: str, number: int) -> list[int]:
-        found = []
-        for _ in range(number):
-            connection = http.client.HTTPSConnection(
-                "localhost", server.port, context=server.tls, timeout=10, source_address=(source, 0)
-            )
-            connection.request("GET", path)
-            found.append(connection.getresponse().status)
-            connection.close()
-        return found
-
     with ThreadPoolExecutor(4) as pool:
-        flood = [pool.submit(statuses, "/", "127.0.0.2", 60) for _ in range(4)]
-        others = statuses("/", "127.0.0.3", 20)
-        answers = [status for one in flood for status in one.result()]
+        flood = pool.map(lambda _: ask(server, "/", "127.0.0.2"), range(240))
+        others = [ask(server, "/", "127.0.0.3") for _ in range(20)]
+        answers = list(flood)
     assert others == [200] * 20
     assert answers.count(200) == 120
     assert answers.count(429) == 120
@@ -480,6 +483,30 @@ def test_8_T4_a_body_that_is_too_much_is_cut(member: FlaskClient, body: str) -> 
     data = part * 10_000 + b"--b--\r\n" if body == "many parts" else b"x" * (10 * 2**20 + 1)
     answer = member.post("/uploads", data=data, content_type="multipart/form-data; boundary=b")
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"POST /csp-reports HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{",
+        b"GET / HTTP/1.1\r\nHost: loc",
+    ],
+    ids=["body", "head"],
+)
+def test_8_T4_slow_requests_are_cut_and_leave_others_served(serve: Callable[..., Server], part: bytes) -> None:
+    server = serve(GUNICORN_CMD_ARGS="--threads 8 --timeout 3")
+    with ExitStack() as stack:
+        slow = [stack.enter_context(server.raw()) for _ in range(2)]
+        for connection in slow:
+            connection.sendall(part)
+        for _ in range(10):
+            unfinished = stack.enter_context(socket.create_connection(("localhost", server.port)))
+            unfinished.sendall(b"\x16")  # the first byte of a TLS handshake
+        assert [ask(server, "/healthz", "127.0.0.3") for _ in range(5)] == [200] * 5
+        for connection in slow:
+            with suppress(ssl.SSLError, ConnectionError):  # but no TimeoutError, after 10 s
+                while connection.recv(4096):
+                    pass
 
 
 # The storage

@@ -30,7 +30,7 @@ import os
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address
 from math import ceil
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -83,20 +83,23 @@ def limited(kind: Kind) -> Callable[[View], View]:
     return mark
 
 
+def network(address: str) -> str:
+    """Give an address as limits count it: IPv6 without its last 64 bits, which a client changes at will (RFC 8981)."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return "unknown"  # never empty: Flask-Limiter would not count it at all
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
+        return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
+    return str(getattr(parsed, "ipv4_mapped", parsed))
+
+
 def client_address() -> str:
-    """Give the client's address, an IPv6 one without its last 64 bits: those a client changes at will (RFC 8981).
+    """Give the client's address as limits count it.
 
     It comes from ``remote_addr`` alone, which believes a proxy only as far as ``TRUSTED_PROXY_HOPS`` says.
     """
-    try:
-        address = ip_address(request.remote_addr or "")
-    except ValueError:
-        return "unknown"  # never empty: Flask-Limiter would not count it at all
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is None:
-            return f"{IPv6Address(int(address) >> 64 << 64)}/64"
-        address = IPv4Address(address.ipv4_mapped)
-    return str(address)
+    return network(request.remote_addr or "")
 
 
 def client_key() -> str:
