@@ -1,4 +1,7 @@
-"""Finish a generated app: drop what the answers leave out, give it a key of its own, say what comes next.
+"""Finish a generated app: drop what the answers leave out, name it, give it a key of its own, say what comes next.
+
+Python comes here as it is in the template, where it runs unrendered: Jinja would take the braces in it for its own.
+What depends on an option stands between ``# % if cookiecutter.accounts`` and ``# % endif``, and is settled below.
 
 Runs in the app's folder, also through cruft, where that is a temporary one without git. It prints to standard error,
 because ``cruft diff`` prints a patch to standard output.
@@ -9,6 +12,7 @@ from __future__ import annotations
 import filecmp
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -16,6 +20,16 @@ from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter|tojson }}""")
 STATE = Path(".generating")
+OPTIONAL = re.compile(r"(\n*) *# % if cookiecutter\.(\w+)\n(.*?)(\n*) *# % endif\n(\n*)", re.DOTALL)
+
+# The pre-gen hook lets nothing through that could end a Python literal.
+NAMES = {
+    "NAME": ANSWERS["project_name"],
+    "SLUG": ANSWERS["project_slug"],
+    "DESCRIPTION": ANSWERS["description"],
+    "AUTHOR": ANSWERS["author_name"],
+    "SECURITY_CONTACT": ("" if ":" in ANSWERS["security_contact"] else "mailto:") + ANSWERS["security_contact"],
+}
 
 
 def drop_left_out() -> list[Path]:
@@ -53,6 +67,24 @@ def choose_requirements() -> None:
         without_accounts.replace("requirements.txt")
 
 
+def settle_python() -> None:
+    """Keep or drop what stands between the marks, and write the names into app/project.py."""
+    for path in (*Path("app").rglob("*.py"), *Path("tests").rglob("*.py")):
+        before = path.read_bytes().decode()
+        after = OPTIONAL.sub(keep_or_drop, before)
+        if path == Path("app/project.py"):
+            after = re.sub(r'(?m)^(\w+) = ".*"$', lambda match: f'{match[1]} = "{NAMES[match[1]]}"', after)
+        if after != before:
+            path.write_bytes(after.rstrip("\n").encode() + b"\n")
+
+
+def keep_or_drop(match: re.Match[str]) -> str:
+    """Give the lines between two marks, or none; of the blank lines on both sides of a mark, the more."""
+    above, option, lines, last, below = match.groups()
+    below = "\n" + below
+    return f"{above}{lines}{max(last, below)}" if ANSWERS[option] else max(above, below)
+
+
 def make_key() -> None:
     """Write ``.env`` with a fresh key, for the owner's eyes only; one that is there is never touched (1.S1, 1.S2)."""
     try:
@@ -66,6 +98,7 @@ def make_key() -> None:
 
 kept = drop_left_out()
 choose_requirements()
+settle_python()
 make_key()
 
 if kept:

@@ -22,7 +22,7 @@ from tests.conftest import APP, Cookiecutter, files
 ADDED = {
     "accounts": [
         r"app/migrations/.*",
-        r"app/models\.py",
+        r"app/(credentials|identity|mail|models)\.py",
         r"app/templates/account(_delete)?\.html",
         r"app/templates/security/.*",
         r"app/views/accounts\.py",
@@ -35,6 +35,19 @@ ADDED = {
 COMBINATIONS = list(itertools.product(("yes", "no"), ("yes", "no"), ("github", "none"), ("yes", "no")))
 NO = ("no", "none")
 SECRET = re.compile(r"SECRET_KEY=([\w-]{64})\n", re.ASCII)
+
+MARK = re.compile(rb"(?m)^\s*# %|\{\{ ?cookiecutter|_cookiecutter")
+
+
+def settled(source: str, *, accounts: bool) -> list[str]:
+    """Lines of Python with those of the option in or out; how many blank ones there are is for the formatter to say."""
+    lines, optional = [], False
+    for line in filter(None, source.splitlines()):
+        if line.strip() in ("# % if cookiecutter.accounts", "# % endif"):
+            optional = not optional
+        elif accounts or not optional:
+            lines.append(line)
+    return lines
 
 
 def answers(combination: tuple[str, ...]) -> list[str]:
@@ -56,12 +69,15 @@ def test_each_combination_holds_its_files_and_no_rest_of_the_template(
     assert got.keys() == expected
 
     for name, content in got.items():
-        marked = re.search(rb"(?m)^\s*# %|\{\{ ?cookiecutter", source.get(name, b""))
-        if name not in (".env", "requirements.txt") and not marked:
-            assert content == source[name], f"{name} has something in it that cookiecutter took for its own"
         if name.endswith(".py"):
             ast.parse(content, name)
-        assert not re.search(rb"(?m)^\s*# %|\{[{%]-? ?cookiecutter|\n\n\Z|\r", content), name
+            if name != "app/project.py":
+                wanted = settled(source[name].decode(), accounts=combination[0] == "yes")
+                assert [line for line in content.decode().splitlines() if line] == wanted
+        elif name not in (".env", "requirements.txt") and not MARK.search(source[name]):
+            assert content == source[name], f"{name} has something in it that Jinja took for its own"
+        assert not MARK.search(content), name
+        assert not re.search(rb"\n\n\Z|\r", content), name
     tomllib.loads(got["pyproject.toml"].decode())
 
     accounts = combination[0] not in NO
