@@ -1,0 +1,197 @@
+"""Who is signed in: Flask-Security, with sessions that end on the server.
+
+The cookie holds a random secret, the database a row for it. Without the row a cookie is worth nothing, so a copy dies
+with the sign-out, with a new password and with either lifetime. What is left out of Flask-Security on purpose: its
+views (a JSON API, sign-in after registration, answers that take longer for accounts that exist), its tokens, and
+Flask-Login's remember-me and its comparison of addresses and user agents, which a thief copies and a train ride breaks.
+Source: OWASP Session Management and Authentication Cheat Sheets; ASVS 5.0 V6.2, V6.3.8, V7.2-V7.4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import sys
+from datetime import timedelta
+from typing import cast
+
+import click
+import sqlalchemy as sa
+from flask import Flask, current_app, flash, g, redirect, request, session, url_for
+from flask.cli import AppGroup
+from flask.typing import ResponseValue
+from flask_security import FSQLALiteUserDatastore, RoleMixin, Security, current_user, hash_password
+from flask_security.utils import set_request_attr
+from itsdangerous import URLSafeTimedSerializer
+
+from app import credentials
+from app.mail import BackgroundMail
+from app.models import Session, User, db, utcnow
+from app.security.cookies import start_session
+from app.security.errors import refuse, wants_json
+from app.security.templating import render_text
+
+LAST_SEEN_PRECISION = 60  # seconds; a write for every request would be too much
+MAX_SESSIONS = 20  # of one account; the oldest ends when another begins
+
+cli = AppGroup("users", help="Manage accounts.")
+
+
+def init_app(app: Flask) -> None:
+    """Set up Flask-Security, and the command ``flask users``."""
+    app.config.update(
+        # OWASP Password Storage Cheat Sheet: argon2id, 19 MiB, 2 passes. More memory would be a way to exhaust it.
+        SECURITY_PASSWORD_HASH="argon2",  # noqa: S106 - a method
+        SECURITY_PASSWORD_SCHEMES=["argon2"],
+        SECURITY_PASSWORD_SINGLE_HASH=["argon2"],
+        SECURITY_PASSWORD_HASH_PASSLIB_OPTIONS={
+            "argon2__memory_cost": 19456,
+            "argon2__time_cost": 2,
+            "argon2__parallelism": 1,
+        },
+        # Reset links hold a hash of the password's hash, which is long and random: it needs no slow one.
+        SECURITY_HASHING_SCHEMES=["hex_sha256"],
+        SECURITY_RESET_PASSWORD_WITHIN=timedelta(hours=1),
+        SECURITY_EMAIL_HTML=False,
+        SECURITY_CLI_USERS_NAME=None,
+        SECURITY_CLI_ROLES_NAME=None,
+        SESSION_PROTECTION=None,
+    )
+    security = Security(
+        app,
+        FSQLALiteUserDatastore(db, User, RoleMixin),  # there are no roles
+        register_blueprint=False,
+        mail_util_cls=BackgroundMail,
+        render_template=render_text,
+    )
+    # Flask-Security would ignore the fallbacks. Given several keys, the last signs and all are accepted (1.S5).
+    keys = [*reversed(app.config["SECRET_KEY_FALLBACKS"]), app.config["SECRET_KEY"]]
+    security.reset_serializer = URLSafeTimedSerializer(keys, salt=app.config["SECURITY_RESET_SALT"])
+    security.principal.skip_static = True
+    security.login_manager.user_loader(_load_user)
+    security.login_manager.request_loader(lambda _: None)
+    security.unauthn_handler(_ask_to_sign_in)
+    app.extensions["current_user_key"] = lambda: str(current_user.id) if current_user.is_authenticated else None
+    app.cli.add_command(cli)
+
+
+def member() -> User:
+    """Give the account that is signed in, in a view that asks for one."""
+    return cast("User", current_user._get_current_object())
+
+
+def find_user(email: str) -> User | None:
+    """Give the account of a normalised address."""
+    return db.session.scalar(sa.select(User).where(User.email == email))
+
+
+def create_user(email: str, password: str) -> User | None:
+    """Make an account, or give None if the address has one. Either takes the same time: it writes as much."""
+    hashed = hash_password(password)
+    for address in (email, f"{secrets.token_hex(16)}@invalid"):
+        user = User(email=address, password=hashed)
+        db.session.add(user)
+        try:
+            db.session.flush()
+        except sa.exc.IntegrityError:
+            db.session.rollback()
+            continue
+        if address != email:
+            db.session.delete(user)
+        db.session.commit()
+        return user if address == email else None
+    return None
+
+
+def sign_in(user: User) -> None:
+    """Begin a session for ``user`` in this browser, and commit."""
+    db.session.execute(sa.delete(Session).where(_is_over()))
+    for old in user.sessions[MAX_SESSIONS - 1 :]:
+        db.session.delete(old)
+    secret = secrets.token_urlsafe(32)
+    agent = request.user_agent.string[:200]
+    db.session.add(Session(id=_row_id(secret), user=user, user_agent=agent))
+    db.session.commit()
+    start_session()
+    session["_user_id"] = secret  # what Flask-Login passes to _load_user
+    session["owner"] = user.owner_key
+
+
+def sign_out() -> None:
+    """End this browser's session, and all copies of its cookie."""
+    if current := current_session():
+        db.session.delete(current)
+        db.session.commit()
+    start_session()
+
+
+def end_sessions(user: User, but: Session | None = None) -> None:
+    """End all sessions of an account, ``but`` one; the caller commits."""
+    for entry in [entry for entry in user.sessions if entry is not but]:
+        user.sessions.remove(entry)
+
+
+def live_sessions(user: User) -> list[Session]:
+    """Give the sessions of an account that have not ended in time, the last used first."""
+    mine = sa.select(Session).where(Session.user_id == user.id, sa.not_(_is_over()))
+    return list(db.session.scalars(mine.order_by(Session.last_seen_at.desc())))
+
+
+def current_session() -> Session | None:
+    """Give the session of this request, if somebody is signed in."""
+    return cast("Session | None", g.get("account_session")) if current_user.is_authenticated else None
+
+
+def _row_id(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()[:32]
+
+
+def _is_over() -> sa.ColumnElement[bool]:
+    """Give the condition that a session has ended in time. The cookie's own signature ends it to the second."""
+    config, now = current_app.config, utcnow()
+    idle = timedelta(seconds=config["PERMANENT_SESSION_LIFETIME"] + LAST_SEEN_PRECISION)
+    absolute = timedelta(seconds=config["SESSION_ABSOLUTE_LIFETIME"])
+    return sa.or_(Session.last_seen_at < now - idle, Session.created_at < now - absolute)
+
+
+def _load_user(secret: str) -> User | None:
+    """Give the account of a cookie's secret. Of a session that has ended, nothing may be left in the cookie."""
+    found = db.session.scalar(sa.select(Session).where(Session.id == _row_id(secret), sa.not_(_is_over())))
+    if found is None:
+        start_session()
+        return None
+    if utcnow() - found.last_seen_at >= timedelta(seconds=LAST_SEEN_PRECISION):
+        found.last_seen_at = utcnow()
+        db.session.commit()
+    g.account_session = found
+    set_request_attr("fs_authn_via", "session")
+    return found.user
+
+
+def _ask_to_sign_in(mechanisms: list[str] | None = None, headers: dict[str, str] | None = None) -> ResponseValue:
+    if wants_json():
+        refuse(401, "Please sign in first.")
+    flash("Please sign in first.")
+    # A form can't be sent again by a redirect.
+    target = request.full_path.rstrip("?") if request.method in ("GET", "HEAD") else None
+    return redirect(url_for("security.login", next=target), 303)
+
+
+@cli.command("create")
+@click.argument("email")
+def create(email: str) -> None:
+    """Make an account. The password is asked for, or read from standard input."""
+    if sys.stdin.isatty():
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    try:
+        address = credentials.normal_email(email)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    password = credentials.normal_password(password)
+    if fault := credentials.fault(password, address):
+        raise click.ClickException(fault)
+    if create_user(address, password) is None:
+        raise click.ClickException(f"{address} has an account already.")
+    click.echo(f"{address} has an account now.")

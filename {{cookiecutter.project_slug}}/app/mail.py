@@ -1,0 +1,88 @@
+"""Mails, sent in the background: how long a response takes must not tell whether there was somebody to write to.
+
+Flask-Security writes them, out of ``templates/security/email/``, and hands them over to ``BackgroundMail``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import smtplib
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from email.message import EmailMessage
+from threading import BoundedSemaphore
+
+import click
+from flask import Flask, current_app
+from flask_security import MailUtil
+from limits import RateLimitItemPerHour
+
+from app.security.rate_limits import limiter
+
+TIMEOUT = 10  # seconds
+MAX_WAITING = 100  # mails; while the server does not answer, more are dropped
+
+# What anybody can have sent to anybody: not so many that it floods a mailbox.
+LIMIT = RateLimitItemPerHour(10)
+
+logger = logging.getLogger(__name__)
+
+_sender = ThreadPoolExecutor(max_workers=2, thread_name_prefix="mail")
+_room = BoundedSemaphore(MAX_WAITING)
+
+
+def may_be_sent_to(address: str) -> bool:
+    """Count a mail that whoever knows the address can ask for; tell whether it may be sent."""
+    return limiter.limiter.hit(LIMIT, "mail", hashlib.sha256(address.encode()).hexdigest())
+
+
+class BackgroundMail(MailUtil):
+    """Sends what Flask-Security has written. A mail to nobody (``""``) takes the same way and is dropped at its end."""
+
+    def send_mail(
+        self,
+        template: str,
+        subject: str,
+        recipient: str | tuple[str, str],
+        sender: str | tuple[str, str],
+        body: str | None,
+        html: str | None,
+        **kwargs: object,
+    ) -> None:
+        """Put a mail on its way; never raises for what happens to it there."""
+        config = current_app.config
+        message = EmailMessage()
+        message["Subject"], message["To"] = subject, recipient
+        message["From"] = config["MAIL_DEFAULT_SENDER"] or f"noreply@{config['SERVER_NAME'] or 'localhost'}"
+        message.set_content(body or "")
+        if _room.acquire(blocking=False):
+            _sender.submit(_send, current_app._get_current_object(), message)  # type: ignore[attr-defined]
+        else:
+            logger.error("%s mails are waiting for MAIL_SERVER: one more was dropped", MAX_WAITING)
+
+
+def _send(app: Flask, message: EmailMessage) -> None:
+    try:
+        if message["To"]:
+            _deliver(app, message)
+    except Exception:
+        logger.exception("A mail was not sent (see the settings MAIL_…)")
+    finally:
+        _room.release()
+
+
+def _deliver(app: Flask, message: EmailMessage) -> None:
+    config = app.config
+    if app.debug and not config["MAIL_SERVER"]:
+        # Not through the log, which blanks out links with a token.
+        click.echo(f"\nA mail, shown here because MAIL_SERVER is not set:\n\n{message}\n", err=True)
+        return
+    if not config["MAIL_SERVER"]:
+        raise ValueError("MAIL_SERVER is not set")
+    with smtplib.SMTP(config["MAIL_SERVER"], config["MAIL_PORT"], timeout=TIMEOUT) as server:
+        if config["MAIL_USE_TLS"]:
+            server.starttls(context=ssl.create_default_context())  # without a context, any certificate would do
+        if config["MAIL_USERNAME"]:
+            server.login(config["MAIL_USERNAME"], config["MAIL_PASSWORD"])
+        server.send_message(message)

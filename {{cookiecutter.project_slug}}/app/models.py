@@ -1,0 +1,127 @@
+"""The database: the accounts, and where each of them is signed in.
+
+SQLite without a setting, any other by ``DATABASE_URL``. The tables are made and changed by ``flask db upgrade`` out of
+``app/migrations/``; a SQLite file that is not there yet is made at start.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+import sqlalchemy as sa
+from flask import Flask, current_app
+from flask_alembic import Alembic
+from flask_login import UserMixin
+from flask_sqlalchemy_lite import SQLAlchemy
+from sqlalchemy import orm
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.security.errors import refuse
+
+BUSY_TIMEOUT = 5000  # milliseconds that a writer waits for another one
+
+
+class Model(orm.DeclarativeBase):
+    """What all tables share: names for their constraints, which a migration needs to change them later."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+db = SQLAlchemy(session_options={"expire_on_commit": False})
+
+
+def utcnow() -> datetime:
+    """Give the time in UTC, without a zone: SQLite keeps none."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+class User(Model, UserMixin):  # type: ignore[misc]
+    """An account.
+
+    ``fs_uniquifier`` (the name is Flask-Security's) goes into reset links and changes with the password.
+    ``owner_key`` names the owner of uploads; unlike ``id`` it is never given to anybody again.
+    """
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(sa.String(254), unique=True)
+    password: Mapped[str] = mapped_column(sa.String(255))
+    fs_uniquifier: Mapped[str] = mapped_column(sa.String(64), unique=True, default=lambda: secrets.token_hex(16))
+    owner_key: Mapped[str] = mapped_column(sa.String(32), unique=True, default=lambda: secrets.token_hex(16))
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    sessions: Mapped[list[Session]] = orm.relationship(
+        back_populates="user", cascade="all, delete-orphan", order_by="Session.last_seen_at.desc()"
+    )
+
+
+class Session(Model):
+    """A browser that is signed in, for as long as its row is here.
+
+    ``id`` comes from the secret in the browser's cookie by a one-way function: it shows in pages and opens nothing.
+    """
+
+    __tablename__ = "sessions"
+
+    id: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    user_agent: Mapped[str] = mapped_column(sa.String(200))
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    last_seen_at: Mapped[datetime] = mapped_column(default=utcnow)
+    user: Mapped[User] = orm.relationship(back_populates="sessions", lazy="joined", innerjoin=True)
+
+
+def init_app(app: Flask) -> None:
+    """Connect to the database of the settings, and make the tables of a SQLite file that is not there yet."""
+    app.config["SQLALCHEMY_ENGINES"] = {"default": app.config["DATABASE_URL"]}
+    db.init_app(app)
+    for error in (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError):
+        app.register_error_handler(error, _answer_without_database)
+    with app.app_context():
+        engine = db.engine
+        if engine.dialect.name == "sqlite":
+            sa.event.listen(engine, "connect", _set_up_sqlite)
+            if engine.url.database in (None, "", ":memory:"):
+                Model.metadata.create_all(engine)
+            elif not Path(engine.url.database).exists():
+                _make_sqlite_file(app, engine.url, Path(engine.url.database))
+    Alembic(app, run_mkdir=False, metadatas=Model.metadata)
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
+    """Let readers work beside a writer, and let no session outlive its user."""
+    for pragma in ("foreign_keys = ON", "journal_mode = WAL", "synchronous = NORMAL", f"busy_timeout = {BUSY_TIMEOUT}"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _make_sqlite_file(app: Flask, url: sa.URL, path: Path) -> None:
+    """Make the file with all its tables, or none: several workers may start at once, and any may be stopped."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".database-") as folder:
+        new = Path(folder, "new")
+        new.touch(0o600)
+        engine = sa.create_engine(url.set(database=str(new)))
+        Alembic(app, run_mkdir=False, command_name="", metadatas=Model.metadata, engines=engine).upgrade()
+        engine.dispose()
+        if not path.exists():
+            new.rename(path)
+
+
+def _answer_without_database(error: Exception) -> NoReturn:
+    """Say that it is our fault and for how long, and nothing of the statement that failed."""
+    current_app.logger.error("The database failed (are its tables there? flask --app app db upgrade): %s", error)
+    # The page must not ask the database who is here.
+    current_app.login_manager._update_request_context_with_user()  # type: ignore[attr-defined]
+    refuse(503, "Accounts are not available at the moment. Please try again in a minute.", retry_after=60)
