@@ -330,6 +330,19 @@ def test_5_T3_a_malformed_request_is_the_client_s_fault(
         assert response.status_code < 500
 
 
+@pytest.mark.parametrize("path", ["/%00", "/?a=%00", "/?%00=a", "/static/%00"])
+def test_5_T3_a_null_byte_is_refused_at_the_door(client: FlaskClient, path: str) -> None:
+    assert client.get(path).status_code == 400
+
+
+@pytest.mark.parametrize("field", ["a=%00", "%00=a"])
+def test_5_T3_a_null_byte_in_a_form_is_refused_before_a_view_sees_it(client: FlaskClient, field: str) -> None:
+    body = f"csrf_token={csrf_token(client)}&{field}"
+    response = client.post("/uploads", data=body, content_type="application/x-www-form-urlencoded")
+    assert response.status_code == 400
+    assert "allowed nowhere" in response.text
+
+
 def test_5_T3_every_parameter_of_every_route_takes_any_nonsense(member: FlaskClient) -> None:
     nonsense = ("%00", "%ff", "..%2f", "9" * 5000, "-1", "%ed%a0%80", "a" * 2000, "%F0%9F%92%A9")
     faults = []

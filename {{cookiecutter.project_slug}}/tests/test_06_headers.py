@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.security import headers
+from app.security import errors, headers
 from tests.conftest import Server, browser_like, post
 
 HTTP = "http://localhost"
@@ -69,6 +69,7 @@ def odd_app(app: Flask) -> Flask:
     app.add_url_rule("/abort/<int:status>", "abort", lambda status: abort(status))
     app.add_url_rule("/stream", "stream", lambda: Response(iter(["a", "b"])))
     app.add_url_rule("/empty", "empty", lambda: ("", 204))
+    app.add_url_rule("/echo", "echo", lambda: errors.refuse(422, request.args.get("q", "")))
 
     @app.teardown_request
     def _fail_late(_: object) -> None:
@@ -133,6 +134,7 @@ def test_6_S4_a_view_s_own_stricter_values_stay(app: Flask) -> None:
     own = {
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Referrer-Policy": "no-referrer",
+        "Permissions-Policy": "camera=(self)",
         "Cache-Control": "private, no-cache",
         "Cross-Origin-Resource-Policy": "same-site",
     }
@@ -265,9 +267,9 @@ REFLECTED = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}}"
 SOURCES = ("next", "q", "id", "email", "token", "error", "message", "lang", "page", "file", "_external", "_scheme")
 
 
-def test_6_T4_markup_in_any_parameter_of_any_route_is_inert(member: FlaskClient) -> None:
+def test_6_T4_markup_in_any_parameter_of_any_route_is_inert(odd_app: Flask, member: FlaskClient) -> None:
     reflected = []
-    for rule in member.application.url_map.iter_rules():
+    for rule in odd_app.url_map.iter_rules():
         path = re.sub(r"<[^>]+>", "%3Cscript%3Ealert(1)%3C%2Fscript%3E", rule.rule)
         for method in ("GET", "POST"):
             everywhere = {"headers": {"User-Agent": REFLECTED}, "query_string": dict.fromkeys(SOURCES, REFLECTED)}

@@ -93,7 +93,7 @@ def check(app: Flask) -> Iterator[Finding]:
 
 # After-request hooks run last to first: this one before Talisman's, which overwrites a view's own values …
 def _keep_the_views_own(response: Response) -> Response:
-    own = ("Content-Security-Policy", "Referrer-Policy")
+    own = ("Content-Security-Policy", "Permissions-Policy", "Referrer-Policy")
     g.views_own = {name: response.headers[name] for name in own if name in response.headers}
     return response
 
