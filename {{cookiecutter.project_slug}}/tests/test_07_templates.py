@@ -57,7 +57,15 @@ def fields(app: Flask, member: FlaskClient) -> set[str]:
 def headers(payload: str) -> dict[str, str]:
     """Headers as hostile as a client can make them: no line ends, one byte a character."""
     value = re.sub(r"[\r\n\0]", "", payload).encode("utf-8", "replace").decode("latin-1")
-    names = ("User-Agent", "Accept-Language", "X-Forwarded-For", "X-Forwarded-Host", "X-Request-ID", "X-Xss", "Cookie2")
+    names = (
+        "User-Agent",
+        "Accept-Language",
+        "X-Forwarded-For",
+        "X-Forwarded-Host",
+        "X-Request-ID",
+        "X-Hacked",
+        "Cookie2",
+    )
     return {**dict.fromkeys(names, value), "Accept": "text/html"}
 
 
@@ -96,11 +104,15 @@ def injected(page: str) -> list[str]:
     found = []
     for element in html5lib.parse(page, namespaceHTMLElements=False).iter():
         is_code = not isinstance(element.tag, str) or element.tag in ("script", "style", "template")
-        if "xss" in str(element.tag) or (is_code and "xss" in (element.text or "")):
+        if "hacked" in str(element.tag) or (is_code and "hacked" in (element.text or "")):
             found.append(str(element.tag))
         for name, value in element.attrib.items():
             leads_on = name == "href" and value.startswith("https://docs.example.com/")
-            if "xss" in name or name.startswith("on") or ("xss" in value and name not in SHOWING and not leads_on):
+            if (
+                "hacked" in name
+                or name.startswith("on")
+                or ("hacked" in value and name not in SHOWING and not leads_on)
+            ):
                 found.append(f"{element.tag} {name}={value}")
     return found
 
@@ -119,8 +131,8 @@ def test_7_T2_no_payload_becomes_markup(app: Flask, member: FlaskClient) -> None
     shown = 0
     for payload, answer in spray(app, member, XSS):
         assert answer.status_code < 500, payload
-        assert "xss" not in {name.lower() for name, _ in answer.headers}
-        if "xss" in answer.text and answer.mimetype == "text/html":
+        assert "hacked" not in {name.lower() for name, _ in answer.headers}
+        if "hacked" in answer.text and answer.mimetype == "text/html":
             assert injected(answer.text) == [], payload
             shown += 1
     assert shown > 50
@@ -183,6 +195,13 @@ def test_7_S1_plain_text_is_what_was_given(app: Flask, tmp_path: Path) -> None:
     with app.test_request_context():
         text = templating.render_text("mail.txt", name=name, link="https://localhost/?a=1&b=2")
     assert text == f"Hello {name} & all, https://localhost/?a=1&b=2"
+
+
+def test_7_S1_only_plain_text_loses_its_escaping(app: Flask, tmp_path: Path) -> None:
+    app.template_folder = str(tmp_path)
+    (tmp_path / "page.html").write_text("{{ x }}")
+    with app.test_request_context():
+        assert templating.render_text("page.html", x="<b>") == "&lt;b&gt;"
 
 
 def test_7_S2_7_S3_7_S4_nothing_prints_raw(app: Flask) -> None:
@@ -317,5 +336,5 @@ def test_7_T2_safe_url_does_not_unescape(app: Flask, tmp_path: Path) -> None:
 
 
 def test_payload_files_hold_printable_words_of_ours() -> None:
-    assert all("xss" in payload for payload in XSS)
+    assert all("hacked" in payload for payload in XSS)
     assert set("".join(SSTI)) <= set(string.printable)

@@ -72,12 +72,13 @@ def has_endpoint(name: str) -> bool:
 
 
 def render_text(template: str, **context: object) -> str:
-    """Render a template for a plain-text mail. Never send the result as HTML.
+    """Render a template; one named ``….txt``, for a plain-text mail, without the entities of HTML.
 
-    It is escaped like all others, and then the entities, which mean nothing in plain text, are decoded as a whole:
-    so there is no kind of template that prints without escaping.
+    It is escaped like all others, and then decoded as a whole: so no template prints without escaping, and only a
+    text that no browser renders comes out of here unescaped.
     """
-    return html.unescape(render_template(template, **context))
+    text = render_template(template, **context)
+    return html.unescape(text) if template.endswith(".txt") else text
 
 
 def fill_placeholders(text: str, values: Mapping[str, str]) -> str:
