@@ -13,11 +13,11 @@ import hashlib
 import secrets
 import sys
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
 import click
 import sqlalchemy as sa
-from flask import Flask, current_app, flash, g, redirect, request, session, url_for
+from flask import Flask, current_app, flash, redirect, request, session, url_for
 from flask.cli import AppGroup
 from flask.typing import ResponseValue
 from flask_security import FSQLALiteUserDatastore, RoleMixin, Security, current_user, hash_password
@@ -73,6 +73,8 @@ def init_app(app: Flask) -> None:
     security.unauthn_handler(_ask_to_sign_in)
     app.extensions["current_user_key"] = lambda: str(current_user.id) if current_user.is_authenticated else None
     app.cli.add_command(cli)
+    if not app.config["MAIL_SERVER"] and not app.debug:
+        app.logger.warning("MAIL_SERVER is not set: no mails are sent, so nobody can reset a password.")
 
 
 def member() -> User:
@@ -85,32 +87,31 @@ def find_user(email: str) -> User | None:
     return db.session.scalar(sa.select(User).where(User.email == email))
 
 
-def create_user(email: str, password: str) -> User | None:
-    """Make an account, or give None if the address has one. Either takes the same time: it writes as much."""
-    hashed = hash_password(password)
-    for address in (email, f"{secrets.token_hex(16)}@invalid"):
-        user = User(email=address, password=hashed)
-        db.session.add(user)
-        try:
-            db.session.flush()
-        except sa.exc.IntegrityError:
-            db.session.rollback()
-            continue
-        if address != email:
-            db.session.delete(user)
-        db.session.commit()
-        return user if address == email else None
-    return None
+def create_user(email: str, password: str) -> bool:
+    """Make an account, or give False if the address has one. Either takes as long, since as much is written."""
+    taken = find_user(email) is not None
+    user = User(email=f"{secrets.token_hex(16)}@invalid" if taken else email, password=hash_password(password))
+    db.session.add(user)
+    try:
+        db.session.flush()
+    except sa.exc.IntegrityError:  # somebody else took the address at this moment
+        db.session.rollback()
+        return False
+    if taken:
+        db.session.delete(user)
+    db.session.commit()
+    return not taken
 
 
 def sign_in(user: User) -> None:
     """Begin a session for ``user`` in this browser, and commit."""
-    db.session.execute(sa.delete(Session).where(_is_over()))
-    for old in user.sessions[MAX_SESSIONS - 1 :]:
-        db.session.delete(old)
     secret = secrets.token_urlsafe(32)
-    agent = request.user_agent.string[:200]
-    db.session.add(Session(id=_row_id(secret), user=user, user_agent=agent))
+    agent = "".join(filter(str.isprintable, request.user_agent.string))[:200]
+    begun = Session(id=_row_id(secret), user_id=user.id, fs_uniquifier=user.fs_uniquifier, user_agent=agent)
+    db.session.add(begun)
+    kept = [begun.id, *(entry.id for entry in live_sessions(user)[: MAX_SESSIONS - 1])]
+    dead = sa.or_(_is_over(), sa.and_(Session.user_id == user.id, Session.id.not_in(kept)))
+    db.session.execute(sa.delete(Session).where(dead))
     db.session.commit()
     start_session()
     session["_user_id"] = secret  # what Flask-Login passes to _load_user
@@ -118,28 +119,28 @@ def sign_in(user: User) -> None:
 
 
 def sign_out() -> None:
-    """End this browser's session, and all copies of its cookie."""
-    if current := current_session():
-        db.session.delete(current)
-        db.session.commit()
+    """End this browser's session, with all copies of its cookie."""
+    if current_user.is_authenticated:
+        end_sessions(Session.id == current_session_id())
     start_session()
 
 
-def end_sessions(user: User, but: Session | None = None) -> None:
-    """End all sessions of an account, ``but`` one; the caller commits."""
-    for entry in [entry for entry in user.sessions if entry is not but]:
-        user.sessions.remove(entry)
+def end_sessions(which: sa.ColumnElement[bool]) -> int:
+    """End sessions of the account that is signed in, and commit. Gives their number."""
+    ended = db.session.execute(sa.delete(Session).where(Session.user_id == current_user.id, which))
+    db.session.commit()
+    return cast("sa.CursorResult[Any]", ended).rowcount
 
 
 def live_sessions(user: User) -> list[Session]:
-    """Give the sessions of an account that have not ended in time, the last used first."""
-    mine = sa.select(Session).where(Session.user_id == user.id, sa.not_(_is_over()))
+    """Give the sessions of an account, the last used first."""
+    mine = sa.select(Session).join(Session.user).where(Session.user_id == user.id, _is_live())
     return list(db.session.scalars(mine.order_by(Session.last_seen_at.desc())))
 
 
-def current_session() -> Session | None:
-    """Give the session of this request, if somebody is signed in."""
-    return cast("Session | None", g.get("account_session")) if current_user.is_authenticated else None
+def current_session_id() -> str:
+    """Give the session of this request, in a view that asks for a sign-in."""
+    return _row_id(session["_user_id"])
 
 
 def _row_id(secret: str) -> str:
@@ -154,16 +155,20 @@ def _is_over() -> sa.ColumnElement[bool]:
     return sa.or_(Session.last_seen_at < now - idle, Session.created_at < now - absolute)
 
 
+def _is_live() -> sa.ColumnElement[bool]:
+    return sa.and_(sa.not_(_is_over()), Session.fs_uniquifier == User.fs_uniquifier)
+
+
 def _load_user(secret: str) -> User | None:
     """Give the account of a cookie's secret. Of a session that has ended, nothing may be left in the cookie."""
-    found = db.session.scalar(sa.select(Session).where(Session.id == _row_id(secret), sa.not_(_is_over())))
+    row_id = _row_id(secret)
+    found = db.session.scalar(sa.select(Session).join(Session.user).where(Session.id == row_id, _is_live()))
     if found is None:
         start_session()
         return None
     if utcnow() - found.last_seen_at >= timedelta(seconds=LAST_SEEN_PRECISION):
-        found.last_seen_at = utcnow()
+        db.session.execute(sa.update(Session).where(Session.id == row_id).values(last_seen_at=utcnow()))
         db.session.commit()
-    g.account_session = found
     set_request_attr("fs_authn_via", "session")
     return found.user
 
@@ -192,6 +197,6 @@ def create(email: str) -> None:
     password = credentials.normal_password(password)
     if fault := credentials.fault(password, address):
         raise click.ClickException(fault)
-    if create_user(address, password) is None:
+    if not create_user(address, password):
         raise click.ClickException(f"{address} has an account already.")
     click.echo(f"{address} has an account now.")

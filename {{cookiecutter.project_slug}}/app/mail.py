@@ -66,8 +66,8 @@ def _send(app: Flask, message: EmailMessage) -> None:
     try:
         if message["To"]:
             _deliver(app, message)
-    except Exception:
-        logger.exception("A mail was not sent (see the settings MAIL_…)")
+    except Exception as error:
+        logger.error("A mail was not sent (see the settings MAIL_…): %s: %s", type(error).__name__, error)
     finally:
         _room.release()
 

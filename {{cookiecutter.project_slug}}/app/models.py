@@ -50,7 +50,7 @@ def utcnow() -> datetime:
 class User(Model, UserMixin):  # type: ignore[misc]
     """An account.
 
-    ``fs_uniquifier`` (the name is Flask-Security's) goes into reset links and changes with the password.
+    ``fs_uniquifier`` (Flask-Security's name) changes with the password: reset links and sessions of before don't fit.
     ``owner_key`` names the owner of uploads; unlike ``id`` it is never given to anybody again.
     """
 
@@ -62,25 +62,24 @@ class User(Model, UserMixin):  # type: ignore[misc]
     fs_uniquifier: Mapped[str] = mapped_column(sa.String(64), unique=True, default=lambda: secrets.token_hex(16))
     owner_key: Mapped[str] = mapped_column(sa.String(32), unique=True, default=lambda: secrets.token_hex(16))
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
-    sessions: Mapped[list[Session]] = orm.relationship(
-        back_populates="user", cascade="all, delete-orphan", order_by="Session.last_seen_at.desc()"
-    )
 
 
 class Session(Model):
     """A browser that is signed in, for as long as its row is here.
 
     ``id`` comes from the secret in the browser's cookie by a one-way function: it shows in pages and opens nothing.
+    ``fs_uniquifier`` is the user's at the sign-in.
     """
 
     __tablename__ = "sessions"
 
     id: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    fs_uniquifier: Mapped[str] = mapped_column(sa.String(64))
     user_agent: Mapped[str] = mapped_column(sa.String(200))
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     last_seen_at: Mapped[datetime] = mapped_column(default=utcnow)
-    user: Mapped[User] = orm.relationship(back_populates="sessions", lazy="joined", innerjoin=True)
+    user: Mapped[User] = orm.relationship(lazy="joined", innerjoin=True)
 
 
 def init_app(app: Flask) -> None:

@@ -29,6 +29,7 @@ def upgrade() -> None:
         "sessions",
         sa.Column("id", sa.String(32), nullable=False),
         sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("fs_uniquifier", sa.String(64), nullable=False),
         sa.Column("user_agent", sa.String(200), nullable=False),
         sa.Column("created_at", sa.DateTime(), nullable=False),
         sa.Column("last_seen_at", sa.DateTime(), nullable=False),

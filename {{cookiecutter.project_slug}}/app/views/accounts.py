@@ -7,8 +7,10 @@ then can't sign in knows that it was taken. That costs a guess of the backoff, a
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any
 
+import sqlalchemy as sa
 from flask import Blueprint, Flask, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_security import auth_required, current_user, hash_password
@@ -21,11 +23,11 @@ from flask_security.recoverable import (
 from flask_security.utils import send_mail, verify_and_update_password
 from flask_wtf import FlaskForm
 from wtforms import EmailField, Field, HiddenField, PasswordField
-from wtforms.validators import EqualTo, InputRequired, StopValidation
+from wtforms.validators import EqualTo, InputRequired, Length, StopValidation
 
 from app import credentials, identity
 from app.mail import may_be_sent_to
-from app.models import User, db
+from app.models import Session, User, db
 from app.security import uploads
 from app.security.cookies import start_session
 from app.security.csrf import form_view
@@ -73,11 +75,16 @@ def _password(label: str, *validators: Any, autocomplete: str = "new-password") 
     )
 
 
+def _current_password() -> Any:
+    # Hashing fails on passwords of several thousand characters.
+    return _password("Password", Length(max=credentials.MAX_LENGTH), autocomplete="current-password")
+
+
 class SignInForm(FlaskForm):  # type: ignore[misc]
     """Who somebody is; ``next`` is where to go then."""
 
     email = _email()
-    password = _password("Password", autocomplete="current-password")
+    password = _current_password()
     next = HiddenField()
 
 
@@ -105,7 +112,7 @@ class NewPasswordForm(FlaskForm):  # type: ignore[misc]
 class PasswordForm(FlaskForm):  # type: ignore[misc]
     """The password of who is signed in, once more."""
 
-    password = _password("Password", autocomplete="current-password")
+    password = _current_password()
 
 
 class ChangePasswordForm(PasswordForm):
@@ -196,7 +203,6 @@ def reset_password(token: str) -> ResponseReturnValue:
         page = render_template("security/reset_password.html", reset_password_form=form, reset_password_token=token)
         return page, _status(form)
     update_password(user, form.password.data)  # type: ignore[no-untyped-call]
-    identity.end_sessions(user)
     db.session.commit()
     attempt_succeeded(user.email)
     flash("Your new password is set. Please sign in with it.")
@@ -213,7 +219,6 @@ def change_password() -> ResponseReturnValue:
     if not (form.validate_on_submit() and _knows_password(user, form.password)):
         return render_template("security/change_password.html", change_password_form=form), _status(form)
     change_user_password(user, form.new_password.data, autologin=False)
-    identity.end_sessions(user)
     identity.sign_in(user)
     flash("Your password is changed. All other browsers are signed out.")
     return redirect(url_for("accounts.account"), 303)
@@ -223,14 +228,13 @@ def change_password() -> ResponseReturnValue:
 @auth_required("session")
 def account() -> ResponseReturnValue:
     """Show the account, and where it is signed in."""
-    current = identity.current_session()
     sessions = [
         {
             "id": entry.id,
-            "created_at": entry.created_at,
-            "last_seen_at": entry.last_seen_at,
+            "created_at": entry.created_at.replace(tzinfo=UTC),
+            "last_seen_at": entry.last_seen_at.replace(tzinfo=UTC),
             "user_agent": entry.user_agent,
-            "current": entry is current,
+            "current": entry.id == identity.current_session_id(),
         }
         for entry in identity.live_sessions(identity.member())
     ]
@@ -241,12 +245,8 @@ def account() -> ResponseReturnValue:
 @auth_required("session")
 def end_session(session_id: str) -> ResponseReturnValue:
     """End one session of the account."""
-    user = identity.member()
-    ended = [entry for entry in user.sessions if entry.id == session_id]
-    if not ended:
+    if not identity.end_sessions(Session.id == session_id):
         refuse(404, "This session has ended already.")
-    user.sessions.remove(ended[0])
-    db.session.commit()
     flash("That session has ended.")
     return redirect(url_for("accounts.account"), 303)
 
@@ -255,8 +255,7 @@ def end_session(session_id: str) -> ResponseReturnValue:
 @auth_required("session")
 def end_other_sessions() -> ResponseReturnValue:
     """End all sessions of the account but this one."""
-    identity.end_sessions(identity.member(), but=identity.current_session())
-    db.session.commit()
+    identity.end_sessions(Session.id != identity.current_session_id())
     flash("You are signed out everywhere else.")
     return redirect(url_for("accounts.account"), 303)
 
@@ -269,8 +268,7 @@ def delete() -> ResponseReturnValue:
     form, user = PasswordForm(request.form), identity.member()
     if not (form.validate_on_submit() and _knows_password(user, form.password)):
         return render_template("account_delete.html", form=form), _status(form)
-    identity.end_sessions(user)  # first, so that no other browser can upload meanwhile
-    db.session.commit()
+    identity.end_sessions(sa.true())  # first, so that no other browser can upload meanwhile
     uploads.delete_all(user.owner_key)
     db.session.delete(user)
     db.session.commit()
