@@ -7,11 +7,11 @@ bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
 # One worker while the rate limits' counters live in its memory: n workers would allow n times as much.
 # Set RATELIMIT_STORAGE_URI to Redis before you raise it.
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
-worker_class = "gthread"
-threads = int(os.environ.get("THREADS", "8"))
+worker_class = "app.worker.FairWorker"
+threads = int(os.environ.get("THREADS", "32"))
 preload_app = True
 
-# Slow and over-long requests are cut before the app sees them (8.T4).
+# Seconds that one request may take, sending it included (8.T4): FairWorker cuts it then.
 timeout = 60
 graceful_timeout = 30
 keepalive = 5

@@ -12,9 +12,11 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import click
+from limits import parse_many
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from redis.connection import parse_url
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE = ROOT / "instance"
@@ -186,6 +188,19 @@ class Settings(BaseSettings):
     )
 
     # % endif
+    @field_validator("RATELIMIT_DEFAULT")
+    @classmethod
+    def _limit_can_be_read(cls, value: str) -> str:
+        parse_many(value)
+        return value
+
+    @field_validator("RATELIMIT_STORAGE_URI")
+    @classmethod
+    def _storage_can_be_read(cls, value: str) -> str:
+        if value != "memory://":
+            parse_url(value)  # type: ignore[no-untyped-call]
+        return value
+
     @field_validator("TRUSTED_HOSTS", "ALLOWED_REDIRECT_HOSTS")
     @classmethod
     def _hosts_are_bare(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
