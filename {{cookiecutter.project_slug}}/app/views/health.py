@@ -28,7 +28,7 @@ def healthz() -> dict[str, str]:
 
 @bp.get("/readyz")
 def readyz() -> tuple[dict[str, str], int]:
-    """Give each part as ``ok``, ``degraded`` or ``down``, with 503 when one is down. Why it is down is for the log alone."""
+    """Give each part as ``ok``, ``degraded`` or ``down``; 503 when one is down. Why is for the log alone."""
     parts: dict[str, Callable[[], None]] = {"uploads": _write_to_upload_dir}
     if current_app.config["CLAMD_URL"]:
         parts["virus_scanner"] = _ping_clamd
@@ -55,5 +55,11 @@ def _write_to_upload_dir() -> None:
         probe.write(b"ready")
 
 
+# % if cookiecutter.accounts
+def _ask_database() -> None:
+    db.session.execute(text("SELECT 1"))
+
+
+# % endif
 def _ping_clamd() -> None:
     clamd.ping(current_app.config["CLAMD_URL"], seconds=CLAMD_SECONDS)
