@@ -263,11 +263,11 @@ def test_9_T2_a_file_that_lies_is_refused(app: Flask, member: FlaskClient, case:
 
 
 @pytest.mark.parametrize("name", GOOD)
-@pytest.mark.parametrize("place", ["start", "end"])
-def test_9_T2_EICAR_is_refused_in_every_type(app: Flask, member: FlaskClient, name: str, place: str) -> None:
-    data = EICAR + GOOD[name] if place == "start" and name.endswith(".txt") else GOOD[name] + b"\n" * 65000 + EICAR
+def test_9_T2_EICAR_is_refused_in_every_type(app: Flask, member: FlaskClient, name: str) -> None:
+    """In files that are good but for it, or another check would do the work of this one."""
+    data = pdf(EICAR) if name.endswith(".pdf") else GOOD[name] + b"\n" * 65000 + EICAR
     answer = upload(member, name, data)
-    assert answer.status_code == 422
+    assert (answer.status_code, "EICAR" in answer.get_json()["detail"]) == (422, True)
     assert stored(app) == []
 
 
