@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ def serve_holes(app_config: dict[str, object], authority: trustme.CA, tmp_path: 
     running = ExitStack()
 
     def start(*, without: tuple[str, ...] = (), debug: bool = False) -> str:
-        app = create_app(app_config | {"FLASK_DEBUG": debug, "RATELIMIT_DEFAULT": "9999 per minute"})
+        config = app_config | {"FLASK_DEBUG": debug, "RATELIMIT_DEFAULT": "9999 per minute"}
+        with ThreadPoolExecutor(1) as aside:  # Playwright's event loop runs in this thread, and async teardowns mind
+            app = aside.submit(create_app, config).result()
         app.instance_path = str(tmp_path)
         punch_holes(app)
         tls = None
