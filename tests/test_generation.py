@@ -26,7 +26,7 @@ ADDED = {
         r"app/templates/account(_delete)?\.html",
         r"app/templates/security/.*",
         r"app/views/accounts\.py",
-        r"tests/test_(accounts|sessions)\.py",
+        r"tests/(mailbox|test_accounts|test_sessions)\.py",
     ],
     "docker": [r"\.dockerignore", r"Dockerfile", r"compose\.yaml"],
     "ci": [r"\.github/.*"],
