@@ -12,8 +12,10 @@ from collections import Counter, defaultdict, deque
 from concurrent.futures import Future
 from contextlib import suppress
 
+from gunicorn import util
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from app.security.headers import CSP_OF_LAST_RESORT, HEADERS
 from app.security.rate_limits import network
 
 WAITING_PER_CLIENT = 64  # connections; gunicorn itself takes 1000 in all
@@ -31,6 +33,7 @@ class FairWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         self.busy: Counter[str] = Counter()  # client → threads that it holds
         self.waiting: defaultdict[str, deque[TConn]] = defaultdict(deque)  # client → its connections without a thread
         self.ends: dict[TConn, float] = {}  # connection that holds a thread → when it is cut
+        util.write_error = _write_error
         super().init_process()
 
     def enqueue_req(self, conn: TConn) -> None:
@@ -69,3 +72,12 @@ class FairWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
 
 def _client(conn: TConn) -> str:
     return network(conn.client[0] if isinstance(conn.client, tuple) else "")
+
+
+def _write_error(sock: socket.socket, status: int, reason: str, _: str) -> None:
+    """Answer what is not HTTP at all, and so never reaches the app: gunicorn's page would quote what it can't read."""
+    body = f"{reason}\n"
+    headers = HEADERS | {"Content-Security-Policy": CSP_OF_LAST_RESORT, "Content-Type": "text/plain; charset=utf-8"}
+    headers |= {"Connection": "close", "Content-Length": str(len(body))}
+    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers.items()), "", body]
+    util.write_nonblock(sock, "\r\n".join(lines).encode("latin1"))

@@ -408,7 +408,9 @@ def test_5_T3_raw_nonsense_gets_no_5xx_from_the_server(serve: Callable[..., Serv
             except TimeoutError:
                 answer = b"(no answer)"
         # Either no answer at all, or a status below 500; 501 says that a coding is unknown, as RFC 9112 asks for.
-        if answer and not re.match(rb"HTTP/1\.[01] ([234]\d\d|501)", answer):
+        refused = re.match(rb"HTTP/1\.[01] ([234]\d\d|501)", answer)
+        # What is not HTTP never reaches the app; gunicorn's own page would have no headers, and quote the request.
+        if answer and not (refused and b"X-Content-Type-Options: nosniff" in answer):
             faults.append((request[:80], answer[:80]))
     assert faults == []
     assert server.request("/healthz")[0] == 200
