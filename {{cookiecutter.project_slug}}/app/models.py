@@ -11,17 +11,16 @@ import sqlite3
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
 
 import sqlalchemy as sa
-from flask import Flask, current_app
+from flask import Flask, Response, current_app
 from flask_alembic import Alembic
 from flask_login import UserMixin
 from flask_sqlalchemy_lite import SQLAlchemy
 from sqlalchemy import orm
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.security.errors import refuse
+from app.security.errors import Refusal, respond
 
 BUSY_TIMEOUT = 5000  # milliseconds that a writer waits for another one
 
@@ -118,9 +117,10 @@ def _make_sqlite_file(app: Flask, url: sa.URL, path: Path) -> None:
             new.rename(path)
 
 
-def _answer_without_database(error: Exception) -> NoReturn:
+def _answer_without_database(error: Exception) -> Response:
     """Say that it is our fault and for how long, and nothing of the statement that failed."""
     current_app.logger.error("The database failed (are its tables there? flask --app app db upgrade): %s", error)
     # The page must not ask the database who is here.
     current_app.login_manager._update_request_context_with_user()  # type: ignore[attr-defined]
-    refuse(503, "Accounts are not available at the moment. Please try again in a minute.", retry_after=60)
+    message = "Accounts are not available at the moment. Please try again in a minute."
+    return respond(Refusal(503, message, retry_after=60))

@@ -86,7 +86,7 @@ def test_what_is_no_address_is_refused(client: FlaskClient, email: str) -> None:
     [
         ("elevenchars", False),
         ("twelve chars", True),
-        ("x" * 4 + "abcdefghij" * 6, True),
+        ("abcdefgh" * 8, True),
         ("abcdefgh" * 16, True),
         ("abcdefgh" * 16 + "i", False),
         ("abcdefgh" * 10_000, False),
@@ -172,7 +172,8 @@ def test_1_S5_a_reset_link_of_before_a_rotation_works(
     path = reset_path(client, mailbox)
     rotated = {"SECRET_KEY": "q9WmZ3xLr7VtB5nKc2HsY8fJd4GpTa6R", "SECRET_KEY_FALLBACKS": KEY}
     client.application = create_app(app_config | rotated)
-    assert set_password(client, path) == 303
+    set_password(client, path)
+    assert can_sign_in(client.application, NEW)
     second = reset_path(client, mailbox)
     client.application = create_app(app_config | rotated | {"SECRET_KEY_FALLBACKS": ""})
     assert client.get(second).status_code == 200  # it is signed with the new key
