@@ -27,7 +27,7 @@ HSTS_MAX_AGE = 2 * 365 * 24 * 3600  # seconds; the preload list asks for one yea
 
 # Everything a page could ask of the device or the browser. A view that needs one sets its own header.
 DENIED_FEATURES = """
-    accelerometer ambient-light-sensor attribution-reporting autoplay bluetooth browsing-topics camera
+    accelerometer autoplay bluetooth browsing-topics camera
     captured-surface-control clipboard-read clipboard-write compute-pressure cross-origin-isolated deferred-fetch
     deferred-fetch-minimal digital-credentials-create digital-credentials-get display-capture encrypted-media fullscreen
     gamepad geolocation gyroscope hid identity-credentials-get idle-detection keyboard-map language-detector
