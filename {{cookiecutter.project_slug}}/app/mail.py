@@ -11,6 +11,7 @@ import smtplib
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
 from threading import BoundedSemaphore
 
 import click
@@ -55,7 +56,8 @@ class BackgroundMail(MailUtil):
         message = EmailMessage()
         message["Subject"], message["To"] = subject, recipient
         message["From"] = config["MAIL_DEFAULT_SENDER"] or f"noreply@{config['SERVER_NAME'] or 'localhost'}"
-        message.set_content(body or "")
+        message["Date"], message["Message-ID"] = formatdate(), make_msgid(domain=config["SERVER_NAME"] or "localhost")
+        message.set_content(body or "", cte="8bit")  # the usual encoding would break links over several lines
         if _room.acquire(blocking=False):
             _sender.submit(_send, current_app._get_current_object(), message)  # type: ignore[attr-defined]
         else:
@@ -76,7 +78,8 @@ def _deliver(app: Flask, message: EmailMessage) -> None:
     config = app.config
     if app.debug and not config["MAIL_SERVER"]:
         # Not through the log, which blanks out links with a token.
-        click.echo(f"\nA mail, shown here because MAIL_SERVER is not set:\n\n{message}\n", err=True)
+        headers = f"To: {message['To']}\nSubject: {message['Subject']}"
+        click.echo(f"\nA mail, shown here for want of a MAIL_SERVER:\n{headers}\n\n{message.get_content()}", err=True)
         return
     if not config["MAIL_SERVER"]:
         raise ValueError("MAIL_SERVER is not set")

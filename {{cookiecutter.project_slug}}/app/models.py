@@ -10,6 +10,7 @@ import secrets
 import sqlite3
 import tempfile
 from datetime import UTC, datetime
+from inspect import iscoroutinefunction
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -85,6 +86,8 @@ def init_app(app: Flask) -> None:
     """Connect to the database of the settings, and make the tables of a SQLite file that is not there yet."""
     app.config["SQLALCHEMY_ENGINES"] = {"default": app.config["DATABASE_URL"]}
     db.init_app(app)
+    # The extension's hook for async sessions would start a thread for every request. There are no such sessions here.
+    app.teardown_appcontext_funcs = [hook for hook in app.teardown_appcontext_funcs if not iscoroutinefunction(hook)]
     for error in (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError):
         app.register_error_handler(error, _answer_without_database)
     with app.app_context():

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 INSTANCE = ROOT / "instance"
 ENV_FILE = ROOT / ".env"
 
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1")
 
 
 class SettingsError(click.ClickException):
@@ -223,10 +223,10 @@ class Settings(BaseSettings):
 
 
 def _is_bare_host(host: str) -> bool:
-    """A name or address alone: no scheme, port, path, user or wildcard."""
+    """A name or IPv4 address alone: no scheme, port, path, user or wildcard; Werkzeug can't match IPv6 addresses."""
     try:
         parts = urlsplit(f"//{host}")
-        return bool(parts.hostname) and parts.netloc == host and parts.port is None and not set(host) & set("@*/\\ ")
+        return bool(parts.hostname) and parts.netloc == host and parts.port is None and not set(host) & set("@*/\\ []")
     except ValueError:
         return False
 

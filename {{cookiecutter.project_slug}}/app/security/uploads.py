@@ -42,7 +42,8 @@ TITLE = "File uploads"
 SUMMARY = "Files are checked for what they are, kept outside the app, and shown to their owner alone."
 
 # The token and what else a form sends; the files of one request. Werkzeug's own bounds are 500 kB and 1,000.
-MAX_FORM_MEMORY_SIZE = 64 * 1024
+# Its multipart reader holds up to two chunks of 64 KiB against this bound, of files too: less would refuse those.
+MAX_FORM_MEMORY_SIZE = 128 * 1024
 MAX_FORM_PARTS = 100
 
 # What uploads must leave free on the disk, for the database and the logs beside them.
