@@ -53,10 +53,11 @@ class BackgroundMail(MailUtil):
     ) -> None:
         """Put a mail on its way; never raises for what happens to it there."""
         config = current_app.config
+        host = (config["SERVER_NAME"] or "localhost").partition(":")[0]
         message = EmailMessage()
         message["Subject"], message["To"] = subject, recipient
-        message["From"] = config["MAIL_DEFAULT_SENDER"] or f"noreply@{config['SERVER_NAME'] or 'localhost'}"
-        message["Date"], message["Message-ID"] = formatdate(), make_msgid(domain=config["SERVER_NAME"] or "localhost")
+        message["From"] = config["MAIL_DEFAULT_SENDER"] or f"noreply@{host}"
+        message["Date"], message["Message-ID"] = formatdate(), make_msgid(domain=host)
         message.set_content(body or "", cte="8bit")  # the usual encoding would break links over several lines
         if _room.acquire(blocking=False):
             _sender.submit(_send, current_app._get_current_object(), message)  # type: ignore[attr-defined]

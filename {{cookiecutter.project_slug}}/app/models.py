@@ -83,9 +83,18 @@ class Session(Model):
 
 
 def init_app(app: Flask) -> None:
-    """Connect to the database of the settings, and make the tables of a SQLite file that is not there yet."""
+    """Connect to the database of the settings, and make the tables of a SQLite file that is not there yet.
+
+    Raises SettingsError when no installed driver can open the URL.
+    """
     app.config["SQLALCHEMY_ENGINES"] = {"default": app.config["DATABASE_URL"]}
-    db.init_app(app)
+    try:
+        db.init_app(app)
+    except (sa.exc.ArgumentError, ImportError) as error:
+        raise SettingsError(
+            f"DATABASE_URL: no installed driver can open it ({type(error).__name__}). Install the driver, "
+            "as in: pip install psycopg[binary]. Example: DATABASE_URL=postgresql+psycopg://user:password@host/name"
+        ) from None
     # The extension's hook for async sessions would start a thread for every request. There are no such sessions here.
     app.teardown_appcontext_funcs = [hook for hook in app.teardown_appcontext_funcs if not iscoroutinefunction(hook)]
     for error in (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError):
