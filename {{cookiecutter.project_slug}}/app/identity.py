@@ -41,7 +41,7 @@ def init_app(app: Flask) -> None:
     """Set up Flask-Security, and the command ``flask users``."""
     app.config.update(
         # OWASP Password Storage Cheat Sheet: argon2id, 19 MiB, 2 passes. More memory would be a way to exhaust it.
-        SECURITY_PASSWORD_HASH="argon2",  # noqa: S106 # nosec B106 - a method
+        SECURITY_PASSWORD_HASH="argon2",  # noqa: S106 # nosec B106 - the name of a method
         SECURITY_PASSWORD_SCHEMES=["argon2"],
         SECURITY_PASSWORD_SINGLE_HASH=["argon2"],
         SECURITY_PASSWORD_HASH_PASSLIB_OPTIONS={
@@ -109,7 +109,7 @@ def sign_in(user: User) -> None:
     agent = "".join(filter(str.isprintable, request.user_agent.string))[:200]
     begun = Session(id=_row_id(secret), user_id=user.id, fs_uniquifier=user.fs_uniquifier, user_agent=agent)
     db.session.add(begun)
-    kept = [begun.id, *(entry.id for entry in live_sessions(user)[: MAX_SESSIONS - 1])]
+    kept = [begun.id, *(entry.id for entry in live_sessions(user)[:MAX_SESSIONS])]
     dead = sa.or_(_is_over(), sa.and_(Session.user_id == user.id, Session.id.not_in(kept)))
     db.session.execute(sa.delete(Session).where(dead))
     db.session.commit()
@@ -168,7 +168,8 @@ def _load_user(secret: str) -> User | None:
         return None
     if utcnow() - found.last_seen_at >= timedelta(seconds=LAST_SEEN_PRECISION):
         db.session.execute(sa.update(Session).where(Session.id == row_id).values(last_seen_at=utcnow()))
-        db.session.commit()
+    # Give the connection back before the body is read: slow senders must not hold the whole pool (8.T4).
+    db.session.commit()
     set_request_attr("fs_authn_via", "session")
     return found.user
 

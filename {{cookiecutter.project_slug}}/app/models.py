@@ -22,6 +22,7 @@ from sqlalchemy import orm
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.security.errors import Refusal, respond
+from app.settings import SettingsError
 
 BUSY_TIMEOUT = 5000  # milliseconds that a writer waits for another one
 
@@ -90,9 +91,9 @@ def init_app(app: Flask) -> None:
     app.config["SQLALCHEMY_ENGINES"] = {"default": app.config["DATABASE_URL"]}
     try:
         db.init_app(app)
-    except (sa.exc.ArgumentError, ImportError) as error:
+    except (sa.exc.ArgumentError, ImportError) as fault:
         raise SettingsError(
-            f"DATABASE_URL: no installed driver can open it ({type(error).__name__}). Install the driver, "
+            f"DATABASE_URL: no installed driver can open it ({type(fault).__name__}). Install the driver, "
             "as in: pip install psycopg[binary]. Example: DATABASE_URL=postgresql+psycopg://user:password@host/name"
         ) from None
     # The extension's hook for async sessions would start a thread for every request. There are no such sessions here.

@@ -128,7 +128,11 @@ class Settings(BaseSettings):
     )
     UPLOAD_QUOTA_FILES: int = Field(default=100, ge=1, description="Files one owner may keep.", examples=["100"])
     MAX_CONTENT_LENGTH: int = Field(
-        default=10 * 2**20, ge=1024, le=2**30, description="Bytes one request may send.", examples=["10485760"]
+        default=10 * 2**20,
+        ge=1024,
+        le=2**30,
+        description="Bytes that one upload may send; other requests: 128 KiB.",
+        examples=["10485760"],
     )
     CLAMD_URL: str = Field(
         default="",
@@ -174,7 +178,7 @@ class Settings(BaseSettings):
     )
     MAIL_SERVER: str = Field(
         default="",
-        description="The SMTP host. In debug none is needed: mails go to the log.",
+        description="The SMTP host. In debug none is needed: mails show in the terminal.",
         examples=["smtp.example.com"],
     )
     MAIL_PORT: int = Field(default=587, ge=1, le=65535, description="The SMTP port.", examples=["587"])
@@ -226,7 +230,13 @@ def _is_bare_host(host: str) -> bool:
     """A name or IPv4 address alone: no scheme, port, path, user or wildcard; Werkzeug can't match IPv6 addresses."""
     try:
         parts = urlsplit(f"//{host}")
-        return bool(parts.hostname) and parts.netloc == host and parts.port is None and not set(host) & set("@*/\\ []")
+        return (
+            bool(parts.hostname)
+            and parts.netloc == host
+            and parts.port is None
+            and not host.startswith(".")
+            and not set(host) & set("@*/\\ []")
+        )
     except ValueError:
         return False
 

@@ -1,6 +1,6 @@
 """gunicorn's thread worker, shared fairly: nobody holds it by being slow (8.T2, 8.T4, 9.T4).
 
-gunicorn waits without end for the rest of a request, so that eight slow senders stop eight threads, and the app.
+gunicorn waits without end for the rest of a request, so that as many slow senders as there are threads stop the app.
 Here one client gets a share of the threads, and a request that is not over in time is cut.
 """
 

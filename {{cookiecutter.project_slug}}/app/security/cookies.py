@@ -29,6 +29,7 @@ class ExpiringSessions(SecureCookieSessionInterface):
     """
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        """Give the session of the cookie; one that is too old, or has no birth, is an empty one."""
         found = super().open_session(app, request)
         if found is None:
             return None
@@ -39,6 +40,7 @@ class ExpiringSessions(SecureCookieSessionInterface):
         return found
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Set the cookie, with the session's birth in it, on what may carry one."""
         if request.endpoint == "static":
             return  # a cache may keep a static file, and must not keep somebody's cookie with it
         if self.get_cookie_secure(app) and not request.is_secure:

@@ -1,7 +1,7 @@
 """Mitigation 3, Content Security Policy: markup that got past the templates must still not run, load or send.
 
 Nothing inline, nothing from elsewhere; a script runs only with the nonce of this very response. To loosen it for one
-view there is ``relax_csp``, and no other way.
+view there is ``relax_csp``, which the home page shows; a policy that a view sets itself, as downloads do, stays.
 Source: W3C CSP Level 3; OWASP Content Security Policy Cheat Sheet; ASVS 5.0 V3.4.3, V3.4.6, V3.4.7.
 """
 

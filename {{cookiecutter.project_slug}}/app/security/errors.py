@@ -42,6 +42,7 @@ WORDS = {
     408: ("That took too long", "The request did not arrive in time. Please check your connection and try again."),
     409: ("It changed meanwhile", "Another window or person was faster. Please reload the page and try again."),
     410: ("Gone for good", "This was removed and will not come back."),
+    414: ("That address is too long", "Please go back and follow the link again."),
     413: ("Too large", "What you sent is larger than what is taken here. Please send something smaller."),
     415: ("Wrong kind of content", "This type of file or data is not taken here."),
     422: ("Please check your entries", "What you sent was understood, but something in it can't be right."),

@@ -17,6 +17,8 @@ from one address at all accounts together.
   owner. From a new address, a password reset by mail opens the way, since it counts as a success. What a neighbour
   behind the same address can learn from it is that somebody there has signed in to the account; nobody else can.
 
+In an app without accounts the backoff waits for a sign-in of your own: see ``claim_attempt``.
+
 **Memory.** See ``app/counters.py`` for where all this is counted, and what happens when that place is lost or full.
 
 Source: OWASP Authentication Cheat Sheet (login throttling), OWASP Blocking Brute Force Attacks; RFC 6585 (429);
@@ -42,7 +44,7 @@ from app.audit.findings import Finding
 from app.security.errors import refuse
 
 TITLE = "Rate limiting"
-SUMMARY = "Floods and password guessing are slowed down until they are not worth it, without locking anybody out."
+SUMMARY = "Floods and guessing are slowed down until they are not worth it, without locking anybody out."
 
 Kind = Literal["sign_in", "register", "reset", "upload", "csp_report"]
 
@@ -57,7 +59,7 @@ LIMITS: dict[Kind, str] = {
 # Files need no more than a read, a page needs several of them, and many people may share an address.
 STATIC_LIMIT = "1200 per minute"
 
-# View name → its kind. The audit lists them.
+# View name → its kind.
 LIMITED: dict[str, Kind] = {}
 
 # Endpoint → why nothing limits it.

@@ -92,7 +92,7 @@ def keyless_app() -> Flask:
 def generate() -> str:
     """Give a new key: 384 bits from the operating system, as 64 URL-safe characters."""
     while weakness(key := secrets.token_urlsafe(48)):
-        """One in a few thousand spells a placeholder's word by chance."""
+        pass  # one in a million spells a placeholder's word
     return key
 
 
@@ -113,7 +113,7 @@ def rotate(prune: bool) -> None:
     if os.environ.get("SECRET_KEY", env.get("SECRET_KEY")) != env.get("SECRET_KEY"):
         raise click.ClickException("SECRET_KEY is set in the environment, which wins over .env: rotate it there.")
     if prune:
-        _write({"SECRET_KEY_FALLBACKS": ""})  # nosec B105 - none
+        _write({"SECRET_KEY_FALLBACKS": ""})  # nosec B105 - empty on purpose: no former keys
         click.echo("The former keys are gone from .env. Start the app again: what they signed stops working then.")
         return
     if not (current := env.get("SECRET_KEY")):

