@@ -97,6 +97,12 @@ def test_a_good_file_comes_back(member: FlaskClient, name: str) -> None:
         assert got.data == GOOD[name]
 
 
+@pytest.mark.parametrize("line", [b"a line\n", b"\r\n", b"-", b"--x"])
+def test_a_file_of_many_chunks_comes_back_whole(member: FlaskClient, line: bytes) -> None:
+    text = line * (9 * 2**20 // len(line))
+    assert fetch(member, "long.txt", text) == text
+
+
 @pytest.mark.parametrize(
     ("ending", "mode"),
     [("png", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")]
