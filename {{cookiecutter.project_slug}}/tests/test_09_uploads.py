@@ -186,6 +186,7 @@ def test_9_T1_ids_can_not_be_guessed(app: Flask, member: FlaskClient) -> None:
     ids = {upload(member, "a.txt", b"a").get_json()["id"] for _ in range(20)}
     assert len(ids) == 20
     assert all(re.fullmatch("[0-9a-f]{32}", file_id) for file_id in ids)  # 128 bits
+    assert all(len(set(digits)) > 1 for digits in zip(*ids, strict=True)), "a digit that never changes is no secret"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such modes")
