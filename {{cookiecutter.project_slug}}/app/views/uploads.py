@@ -6,6 +6,7 @@ from flask import Blueprint, flash, jsonify, redirect, render_template, request,
 from flask.typing import ResponseReturnValue
 from flask_wtf import FlaskForm
 from flask_wtf.file import FileRequired, MultipleFileField
+from werkzeug.datastructures import CombinedMultiDict
 
 from app.security import uploads
 from app.security.csrf import form_view
@@ -33,7 +34,8 @@ class UploadForm(FlaskForm):  # type: ignore[misc]
 # % endif
 def index() -> ResponseReturnValue:
     """List the files, and take new ones: all that a form sends, or none of them."""
-    form, status = UploadForm(), 200
+    # Given its data, the form does not read JSON, of which FlaskForm makes an error of ours.
+    form, status = UploadForm(CombinedMultiDict((request.files, request.form))), 200
     if form.validate_on_submit():
         try:
             return _accepted(uploads.save_all(form.file.data, _owner()))
