@@ -117,6 +117,8 @@ def spray(app: Flask, member: FlaskClient, corpus: list[str]) -> Iterator[tuple[
         yield payload, visitor.get(f"/{quote(payload)}?{query}", headers=sent)
         leaving = quote(f"https://docs.example.com/{payload}?{payload}#{payload}")
         yield payload, visitor.get(f"/redirect?next={leaving}", headers=sent)
+    for payload in corpus:  # afterwards, since the list of uploads grows
+        sent = headers(payload)
         for kind, text in (("text/plain", "text"), (payload, payload)):
             body = multipart(tokens[member], f"{payload}x.txt", kind, text)
             answer = member.post("/uploads", data=body, headers=sent, content_type="multipart/form-data; boundary=B")
