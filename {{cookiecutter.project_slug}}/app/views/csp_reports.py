@@ -94,7 +94,7 @@ def _harmless(name: str, report: dict[str, Any]) -> str:
     else:
         clean = f"{url.scheme}://{host}{url.path}" if host else url.scheme
     # Without the query, which may hold tokens; and nothing that a URL may not hold as it is.
-    return quote(clean, safe="/:%[]@!$&'()*+,;=~")[:MAX_FIELD]
+    return quote(clean, safe="/:%[]@!$&'()*+,;=~", errors="replace")[:MAX_FIELD]
 
 
 def _keep(line: str) -> None:
