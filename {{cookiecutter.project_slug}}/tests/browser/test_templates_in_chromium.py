@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -34,15 +32,8 @@ SAMPLE = [
 
 
 @pytest.fixture
-def aside() -> Iterator[ThreadPoolExecutor]:
-    """Where the app runs: Playwright's event loop is in the tests' own thread, and async teardowns mind."""
-    with ThreadPoolExecutor(1) as executor:
-        yield executor
-
-
-@pytest.fixture
-def app(app_config: dict[str, object], aside: ThreadPoolExecutor) -> Flask:
-    return aside.submit(app_with_echo, app_config).result()
+def app(app_config: dict[str, object]) -> Flask:
+    return app_with_echo(app_config)
 
 
 @pytest.fixture
@@ -59,17 +50,14 @@ def page(browser: Browser, hacks: list[str]) -> Iterator[Page]:
     context.close()
 
 
-def serve_inside(page: Page, app: Flask, aside: ThreadPoolExecutor) -> None:
+def serve_inside(page: Page, app: Flask) -> None:
     """Let the app answer the browser without a server between them."""
     client = browser_like(app)
 
-    def get(path: str) -> dict[str, Any]:
-        with client.get(path) as got:
-            return {"status": got.status_code, "headers": dict(got.headers), "body": got.data}
-
     def answer(route: Route) -> None:
         address = urlsplit(route.request.url)
-        route.fulfill(**aside.submit(get, f"{address.path}?{address.query}").result())
+        with client.get(f"{address.path}?{address.query}") as got:
+            route.fulfill(status=got.status_code, headers=dict(got.headers), body=got.data)
 
     page.route(f"{ORIGIN}/**", answer)
 
@@ -89,20 +77,18 @@ def visit(page: Page, address: str) -> None:
     page.wait_for_timeout(50)
 
 
-def test_7_T2_nothing_runs(app: Flask, aside: ThreadPoolExecutor, page: Page, hacks: list[str]) -> None:
-    serve_inside(page, app, aside)
+def test_7_T2_nothing_runs(app: Flask, page: Page, hacks: list[str]) -> None:
+    serve_inside(page, app)
     for payload in SAMPLE:
         visit(page, f"{ORIGIN}/echo?payload={quote(payload)}")
         visit(page, f"{ORIGIN}/redirect?next={quote(f'https://docs.example.com/?{payload}#{payload}')}")
     assert hacks == []
 
 
-def test_7_T2_without_the_mitigation_every_payload_runs(
-    app: Flask, aside: ThreadPoolExecutor, page: Page, hacks: list[str]
-) -> None:
+def test_7_T2_without_the_mitigation_every_payload_runs(app: Flask, page: Page, hacks: list[str]) -> None:
     app.jinja_env.autoescape = False
     app.jinja_env.filters["safe_url"] = str
-    serve_inside(page, app, aside)
+    serve_inside(page, app)
     for payload in SAMPLE:
         hacks.clear()
         visit(page, f"{ORIGIN}/echo?payload={quote(payload)}")
