@@ -26,6 +26,11 @@ from werkzeug.test import TestResponse
 from app import create_app, settings
 from tests.attacker import Site
 
+# % if cookiecutter.accounts
+from tests.mailbox import Mailbox  # isort: skip
+
+# % endif
+
 ROOT = Path(__file__).resolve().parent.parent
 ORIGIN = "https://localhost"
 KEY = "Pz4vN8yQm2RkT7wXc5bLh9sJd3fGa6eU"
@@ -108,6 +113,15 @@ def register(client: FlaskClient, email: str = "alice@example.com", password: st
 
 def sign_in(client: FlaskClient, email: str = "alice@example.com", password: str = PASSWORD) -> TestResponse:
     return post(client, "/login", {"email": email, "password": password})
+
+
+def is_signed_in(client: FlaskClient) -> bool:
+    return client.get("/account").status_code == 200
+
+
+@pytest.fixture
+def mailbox(monkeypatch: pytest.MonkeyPatch) -> Mailbox:
+    return Mailbox(monkeypatch)
 
 
 # % endif

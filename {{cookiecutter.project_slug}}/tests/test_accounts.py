@@ -23,20 +23,11 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.security import uploads
 from app.security.rate_limits import limiter
-from tests.conftest import KEY, PASSWORD, ROOT, browser_like, csrf_token, post, register, sign_in
+from tests.conftest import KEY, PASSWORD, ROOT, browser_like, csrf_token, is_signed_in, post, register, sign_in
 from tests.mailbox import Mailbox
 
 ALICE = "alice@example.com"
 NEW = "an entirely different phrase"
-
-
-@pytest.fixture
-def mailbox(monkeypatch: pytest.MonkeyPatch) -> Mailbox:
-    return Mailbox(monkeypatch)
-
-
-def is_signed_in(client: FlaskClient) -> bool:
-    return client.get("/account").status_code == 200
 
 
 def can_sign_in(app: Flask, password: str, email: str = ALICE) -> bool:

@@ -14,16 +14,11 @@ from werkzeug.test import TestResponse
 
 from app import mail
 from app.security.rate_limits import limiter
-from tests.conftest import PASSWORD, browser_like, csrf_token, post, register, sign_in
+from tests.conftest import PASSWORD, browser_like, csrf_token, is_signed_in, post, register, sign_in
 from tests.mailbox import Mailbox
 
 ALICE = "alice@example.com"
 NEW = "an entirely different phrase"
-
-
-@pytest.fixture
-def mailbox(monkeypatch: pytest.MonkeyPatch) -> Mailbox:
-    return Mailbox(monkeypatch)
 
 
 def thief_of(victim: FlaskClient) -> FlaskClient:
@@ -33,10 +28,6 @@ def thief_of(victim: FlaskClient) -> FlaskClient:
     assert stolen
     thief.set_cookie("__Host-session", stolen.value, domain="localhost", secure=True)
     return thief
-
-
-def is_signed_in(client: FlaskClient) -> bool:
-    return client.get("/account").status_code == 200
 
 
 def path(link: str) -> str:

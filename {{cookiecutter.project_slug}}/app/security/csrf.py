@@ -46,6 +46,7 @@ def init_app(app: Flask) -> None:
     )
     app.before_request(_refuse_other_origins)
     csrf.init_app(app)
+    app.jinja_env.globals["stale_message"] = STALE_MESSAGE
     app.register_error_handler(CSRFError, _show_the_form_again)
 
 
