@@ -10,7 +10,7 @@ demo: demo/pyproject.toml  ## Generate an app with the defaults (kept if it is t
 	$(MAKE) --no-print-directory -C demo run PORT=$(PORT)
 
 test: $(VENV)/installed  ## Generate apps with all options, attack them, run their own suites
-	$(BIN)/pytest -n auto $(ARGS)
+	$(BIN)/pytest -n auto
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -106,7 +106,7 @@ class App:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            timeout=900,
+            timeout=2400,
         )
         assert process.returncode == 0, process.stdout[-20_000:]
         return process.stdout

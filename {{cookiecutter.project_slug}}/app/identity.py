@@ -41,7 +41,8 @@ def init_app(app: Flask) -> None:
     """Set up Flask-Security, and the command ``flask users``."""
     app.config.update(
         # OWASP Password Storage Cheat Sheet: argon2id, 19 MiB, 2 passes. More memory would be a way to exhaust it.
-        SECURITY_PASSWORD_HASH="argon2",  # noqa: S106 # nosec B106 - the name of a method
+        # The marks below: the name of a method is no password.
+        SECURITY_PASSWORD_HASH="argon2",  # noqa: S106 # nosec B106
         SECURITY_PASSWORD_SCHEMES=["argon2"],
         SECURITY_PASSWORD_SINGLE_HASH=["argon2"],
         SECURITY_PASSWORD_HASH_PASSLIB_OPTIONS={

@@ -59,8 +59,9 @@ def check(app: Flask) -> Iterator[Finding]:
         yield Finding(
             "CF02", "missing", f"Blueprint {blueprint.name} takes requests without a token.", "Exempt no more."
         )
+    views = {f"{view.__module__}.{view.__name__}" for view in app.view_functions.values()}
     for view, reason in EXEMPT.items():
-        if view != "app.views.csp_reports.receive":
+        if view in views - {"app.views.csp_reports.receive"}:
             yield Finding("CF04", "relaxed", f"{view} needs no token: {reason}", "Remove the exemption when it can go.")
     for view in sorted(csrf._exempt_views - set(EXEMPT)):
         yield Finding(

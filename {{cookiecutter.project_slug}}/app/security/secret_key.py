@@ -113,7 +113,7 @@ def rotate(prune: bool) -> None:
     if os.environ.get("SECRET_KEY", env.get("SECRET_KEY")) != env.get("SECRET_KEY"):
         raise click.ClickException("SECRET_KEY is set in the environment, which wins over .env: rotate it there.")
     if prune:
-        _write({"SECRET_KEY_FALLBACKS": ""})  # nosec B105 - empty on purpose: no former keys
+        _write({"SECRET_KEY_FALLBACKS": ""})  # nosec B105
         click.echo("The former keys are gone from .env. Start the app again: what they signed stops working then.")
         return
     if not (current := env.get("SECRET_KEY")):

@@ -181,7 +181,7 @@ def forgot_password() -> ResponseReturnValue:
     if not form.validate_on_submit():
         return render_template("security/forgot_password.html", forgot_password_form=form), _status(form)
     # For an unknown address the same work is done, and the mail to nobody dropped at its end.
-    nobody = User(email="", password="", fs_uniquifier="")  # nosec B106 - empty on purpose: nobody
+    nobody = User(email="", password="", fs_uniquifier="")  # nosec B106
     if may_be_sent_to(form.email.data):
         send_reset_password_instructions(identity.find_user(form.email.data) or nobody)  # type: ignore[no-untyped-call]
     flash("If there is an account for this address, a link is on its way to it. It works once, within one hour.")
