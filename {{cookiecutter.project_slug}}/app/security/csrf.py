@@ -55,21 +55,15 @@ def check(app: Flask) -> Iterator[Finding]:
     for name in ("WTF_CSRF_ENABLED", "WTF_CSRF_CHECK_DEFAULT"):
         if not app.config.get(name):
             yield Finding("CF01", "missing", f"{name} is off: no request needs a token.", f"Remove {name}.")
-    for blueprint in csrf._exempt_blueprints:
-        yield Finding(
-            "CF02", "missing", f"Blueprint {blueprint.name} takes requests without a token.", "Exempt no more."
-        )
-    views = {f"{view.__module__}.{view.__name__}" for view in app.view_functions.values()}
-    for view, reason in EXEMPT.items():
-        if view in views - {"app.views.csp_reports.receive"}:
-            yield Finding("CF04", "relaxed", f"{view} needs no token: {reason}", "Remove the exemption when it can go.")
-    for view in sorted(csrf._exempt_views - set(EXEMPT)):
-        yield Finding(
-            "CF02",
-            "missing",
-            f"{view} takes requests without a token.",
-            "Remove the exemption, or say why with csrf.exempt.",
-        )
+    for blueprint in csrf._exempt_blueprints & set(app.blueprints.values()):
+        evidence = f"Blueprint {blueprint.name} takes requests without a token."
+        yield Finding("CF02", "missing", evidence, "Remove the exemption, or exempt single views and say why.")
+    for view in sorted({f"{view.__module__}.{view.__name__}" for view in app.view_functions.values()}):
+        if view in EXEMPT and view != "app.views.csp_reports.receive":
+            yield Finding("CF04", "relaxed", f"{view} needs no token: {EXEMPT[view]}", "Exempt it no longer.")
+        elif view in csrf._exempt_views - set(EXEMPT):
+            evidence = f"{view} takes requests without a token."
+            yield Finding("CF02", "missing", evidence, "Remove the exemption, or say why with exempt(reason).")
 
 
 def exempt(reason: str) -> Callable[[View], View]:

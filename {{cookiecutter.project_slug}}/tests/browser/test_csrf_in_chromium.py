@@ -38,12 +38,11 @@ def test_4_T4_another_sites_form_carries_no_session_cookie(
 ) -> None:
     server = serve()
     become_member(page, server)
-    seen: list[dict[str, str]] = []
-    page.on("request", lambda request: seen.append(request.all_headers()) if request.method == "POST" else None)
-    page.goto(attacker.page(f'<form id=f method=post action="{server.url}/uploads"></form><script>f.submit()</script>'))
-    page.wait_for_url(f"{server.url}/uploads")
-    assert len(seen) == 1
-    assert "cookie" not in seen[0]
+    form = f'<form id=f method=post action="{server.url}/uploads"></form><script>f.submit()</script>'
+    with page.expect_request(lambda request: request.method == "POST") as sent:
+        page.goto(attacker.page(form))
+    assert sent.value.url == f"{server.url}/uploads"
+    assert "cookie" not in sent.value.all_headers()
 
 
 def test_4_T2_scripts_see_no_cookie(serve: Callable[..., Server], context: BrowserContext, page: Page) -> None:
