@@ -10,7 +10,8 @@ demo: demo/pyproject.toml  ## Generate an app with the defaults (kept if it is t
 	$(MAKE) --no-print-directory -C demo run PORT=$(PORT)
 
 test: $(VENV)/installed  ## Generate apps with all options, attack them, run their own suites
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest tests/test_speed.py  # alone, or its neighbours' load would be measured
+	$(BIN)/pytest -n auto --ignore=tests/test_speed.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
