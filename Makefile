@@ -4,16 +4,14 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PORT ?= 8000
 
-.PHONY: demo test speed lint format lock clean
+.PHONY: demo test lint format lock clean
 
 demo: demo/pyproject.toml  ## Generate an app with the defaults (kept if it is there) and serve it, in debug
 	$(MAKE) --no-print-directory -C demo run PORT=$(PORT)
 
 test: $(VENV)/installed  ## Generate apps with all options, attack them, run their own suites
+	$(BIN)/pytest tests/test_speed.py  # alone: beside other tests it would measure their load
 	$(BIN)/pytest -n auto --ignore=tests/test_speed.py
-
-speed: $(VENV)/installed  ## Time a generation; alone, or its neighbours' load would be measured. Its bound is not reached yet
-	$(BIN)/pytest tests/test_speed.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -9,81 +9,114 @@ because ``cruft diff`` prints a patch to standard output.
 
 from __future__ import annotations
 
-import filecmp
-import json
 import os
-import re
-import secrets
-import shutil
 import sys
-from pathlib import Path
+from collections.abc import Callable
 
-ANSWERS = json.loads(r"""{{ cookiecutter|tojson }}""")
-STATE = Path(".generating")
-OPTIONAL = re.compile(r"(\n*) *# % if cookiecutter\.(\w+)\n(.*?)(\n*) *# % endif\n(\n*)", re.DOTALL)
+STATE = ".generating"
+
+ACCOUNTS = "{{ cookiecutter.accounts }}" == "True"
+IF, END = "# % if cookiecutter.accounts", "# % endif"
+
+# Every file with such marks. A mark that stays in a file that is not here fails the template's tests.
+MARKED = (
+    "app/__init__.py",
+    "app/settings.py",
+    "app/views/health.py",
+    "app/views/uploads.py",
+    "tests/browser/conftest.py",
+    "tests/browser/test_pages.py",
+    "tests/conftest.py",
+    "tests/test_02_csrf.py",
+    "tests/test_07_templates.py",
+    "tests/test_08_rate_limits.py",
+    "tests/test_09_uploads.py",
+    "tests/test_10_urls.py",
+    "tests/test_pages.py",
+    "tests/test_scanners.py",
+)
 
 # The pre-gen hook lets nothing through that could end a Python literal.
+CONTACT = "{{ cookiecutter.security_contact }}"
 NAMES = {
-    "NAME": ANSWERS["project_name"],
-    "SLUG": ANSWERS["project_slug"],
-    "DESCRIPTION": ANSWERS["description"],
-    "AUTHOR": ANSWERS["author_name"],
-    "SECURITY_CONTACT": ("" if ":" in ANSWERS["security_contact"] else "mailto:") + ANSWERS["security_contact"],
+    "NAME": "{{ cookiecutter.project_name }}",
+    "SLUG": "{{ cookiecutter.project_slug }}",
+    "DESCRIPTION": "{{ cookiecutter.description }}",
+    "AUTHOR": "{{ cookiecutter.author_name }}",
+    "SECURITY_CONTACT": CONTACT if ":" in CONTACT else f"mailto:{CONTACT}",
 }
 
 
-def drop_left_out() -> list[Path]:
+def drop_left_out() -> list[str]:
     """Remove what the pre-gen hook listed, and put back what it set aside. Gives the files that came back.
 
     A file set aside that is what the template writes is the template's own, and goes too (an option switched off).
     """
-    aside = [path for path in (STATE / "kept").rglob("*") if path.is_file()]
-    edited = [path for path in aside if not is_same(path, path.relative_to(STATE / "kept"))]
-    for name in (STATE / "left-out.txt").read_text(encoding="ascii").splitlines():
-        path = Path(name)
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    # Only here: each takes a while to import, and most generations leave nothing out.
+    import filecmp
+    import shutil
+    from pathlib import Path
+
+    aside = Path(STATE, "kept")
     kept = []
-    for path in edited:
-        home = path.relative_to(STATE / "kept")
+    for path in sorted(aside.rglob("*")):
+        home = path.relative_to(aside)
+        if path.is_file() and not (home.is_file() and filecmp.cmp(path, home, shallow=False)):
+            kept.append(home)
+    for name in Path(STATE, "left-out.txt").read_text(encoding="ascii").splitlines():
+        if os.path.isdir(name):
+            shutil.rmtree(name)
+        else:
+            Path(name).unlink(missing_ok=True)
+    for home in kept:
         home.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(home)
-        kept.append(home)
+        (aside / home).rename(home)
     shutil.rmtree(STATE)
-    return sorted(kept)
-
-
-def is_same(path: Path, other: Path) -> bool:
-    return other.is_file() and filecmp.cmp(path, other, shallow=False)
+    return [home.as_posix() for home in kept]
 
 
 def choose_requirements() -> None:
-    without_accounts = Path("requirements-no-accounts.txt")
-    if ANSWERS["accounts"]:
-        without_accounts.unlink()
+    if ACCOUNTS:
+        os.remove("requirements-no-accounts.txt")
     else:
-        without_accounts.replace("requirements.txt")
+        os.replace("requirements-no-accounts.txt", "requirements.txt")
 
 
 def settle_python() -> None:
     """Keep or drop what stands between the marks, and write the names into app/project.py."""
-    for path in (*Path("app").rglob("*.py"), *Path("tests").rglob("*.py")):
-        before = path.read_bytes().decode()
-        # The search for the pattern takes long in the files that hold no mark, which are most.
-        after = OPTIONAL.sub(keep_or_drop, before) if "# % if cookiecutter." in before else before
-        if path == Path("app/project.py"):
-            after = re.sub(r'(?m)^(\w+) = ".*"$', lambda match: f'{match[1]} = "{NAMES[match[1]]}"', after)
-        if after != before:
-            path.write_bytes(after.rstrip("\n").encode() + b"\n")
+    for path in MARKED:
+        rewrite(path, settled)
+    rewrite("app/project.py", named)
 
 
-def keep_or_drop(match: re.Match[str]) -> str:
-    """Give the lines between two marks, or none; of the blank lines on both sides of a mark, the more."""
-    above, option, lines, last, below = match.groups()
-    below = "\n" + below
-    return f"{above}{lines}{max(last, below)}" if ANSWERS[option] else max(above, below)
+def rewrite(path: str, change: Callable[[list[str]], list[str]]) -> None:
+    with open(path, "r+", encoding="utf-8", newline="") as file:
+        lines = change(file.read().splitlines())
+        file.seek(0)
+        file.truncate()
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def settled(lines: list[str]) -> list[str]:
+    """The lines without the marks and what they leave out; the longer run of blank lines beside a mark stays."""
+    result = []
+    keep = True
+    above = blank = 0
+    for line in lines:
+        if (mark := line.strip()) in (IF, END):
+            keep = ACCOUNTS or mark == END
+            above, blank = max(above, blank), 0
+        elif keep and line:
+            result += [""] * max(above, blank) + [line]
+            above = blank = 0
+        elif keep:
+            blank += 1
+    return result
+
+
+def named(lines: list[str]) -> list[str]:
+    constants = [line.partition(" = ") for line in lines]
+    return [f'{name} = "{NAMES[name]}"' if name in NAMES else name + rest + value for name, rest, value in constants]
 
 
 def make_key() -> None:
@@ -94,22 +127,24 @@ def make_key() -> None:
     except FileExistsError:
         return
     with open(descriptor, "w", encoding="ascii", newline="\n") as env:
-        env.write(f"SECRET_KEY={secrets.token_urlsafe(48)}\n")
+        # The system's generator, which the secrets module wraps.
+        env.write(f"SECRET_KEY={os.urandom(48).hex()}\n")
 
 
-kept = drop_left_out()
+kept = drop_left_out() if os.path.isdir(STATE) else []
 choose_requirements()
 settle_python()
 make_key()
 
+folder = os.path.basename(os.getcwd())
 if kept:
     print("Your answers leave these out, but they differ from the template's, so they stay:", file=sys.stderr)
-    print(*(f"  {path.as_posix()}" for path in kept), sep="\n", file=sys.stderr)
+    print(*(f"  {path}" for path in kept), sep="\n", file=sys.stderr)
 print(
     f"""
-The app is in {Path.cwd().name}, with a secret key of its own in .env (keep that out of git). Next:
+The app is in {folder}, with a secret key of its own in .env (keep that out of git). Next:
 
-  cd {Path.cwd().name}
+  cd {folder}
   make run     # http://127.0.0.1:8000
   make test    # every attack
 """,

@@ -12,10 +12,10 @@ them, and the post-gen hook to remove those. What the team wrote under the same 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import unicodedata
-from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter|tojson }}""")
 
@@ -26,7 +26,7 @@ CONTACT = re.compile(
 )
 
 # The state between the two hooks. It must not be inside a temporary folder: files are moved, not copied.
-STATE = Path(".generating")
+STATE = ".generating"
 
 LEFT_OUT = {
     "accounts": [
@@ -102,7 +102,9 @@ def main() -> None:
     faults = [f"{name}: {shown(given[name])} {fault}. Would do: {example}" for name, fault, example in checks if fault]
     if faults:
         sys.exit("\n".join(faults))
-    set_aside([path for option, paths in LEFT_OUT.items() if ANSWERS[option] in (False, "none") for path in paths])
+    left_out = [path for option, paths in LEFT_OUT.items() if ANSWERS[option] in (False, "none") for path in paths]
+    if left_out or os.path.isdir(STATE):  # the latter is of a run that broke off
+        set_aside(left_out)
 
 
 def shown(value: object) -> str:
@@ -112,11 +114,14 @@ def shown(value: object) -> str:
 
 
 def set_aside(left_out: list[str]) -> None:
-    STATE.mkdir(exist_ok=True)
-    (STATE / "left-out.txt").write_text("\n".join(left_out), encoding="ascii")
+    from pathlib import Path  # only here: it takes a while to import, and most generations leave nothing out
+
+    state = Path(STATE)
+    state.mkdir(exist_ok=True)
+    (state / "left-out.txt").write_text("\n".join(left_out), encoding="ascii")
     for name in left_out:
         for path in [Path(name), *Path(name).rglob("*")]:
-            kept = STATE / "kept" / path
+            kept = state / "kept" / path
             # One that is there already is of a run that broke off: then the file in its old place is the template's.
             if path.is_file() and not kept.exists():
                 kept.parent.mkdir(parents=True, exist_ok=True)
