@@ -21,10 +21,18 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(VENV)/installed  ## Take the newest versions that pyproject.toml allows
+LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet --upgrade
+APP := {{cookiecutter.project_slug}}
+lock: $(VENV)/installed  ## Take the newest versions that pyproject.toml allows, here and in the generated app
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--no-annotate --quiet --upgrade --group dev -o requirements-dev.txt
+	$(LOCK) --group dev -o requirements-dev.txt
+	rm -rf $(VENV)/template $(VENV)/with $(VENV)/without
+	$(BIN)/python -m tests.clean_copy $(VENV)/template
+	HOME=$(CURDIR)/$(VENV) $(BIN)/cookiecutter $(VENV)/template --no-input -o $(VENV) project_slug=with
+	HOME=$(CURDIR)/$(VENV) $(BIN)/cookiecutter $(VENV)/template --no-input -o $(VENV) project_slug=without accounts=no
+	$(LOCK) $(VENV)/with/pyproject.toml -o "$(APP)/requirements.txt"
+	$(LOCK) --group $(VENV)/with/pyproject.toml:dev -c "$(APP)/requirements.txt" -o "$(APP)/requirements-dev.txt"
+	$(LOCK) $(VENV)/without/pyproject.toml -c "$(APP)/requirements.txt" -o "$(APP)/requirements-no-accounts.txt"
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache

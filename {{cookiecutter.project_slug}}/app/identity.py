@@ -133,6 +133,12 @@ def end_sessions(which: sa.ColumnElement[bool]) -> int:
     return cast("sa.CursorResult[Any]", ended).rowcount
 
 
+def is_signed_in() -> bool:
+    """Ask the database once more, in a view that asks for a sign-in and has taken its time."""
+    mine = sa.select(Session.id).join(Session.user).where(Session.id == current_session_id(), _is_live())
+    return db.session.scalar(mine) is not None
+
+
 def live_sessions(user: User) -> list[Session]:
     """Give the sessions of an account, the last used first."""
     mine = sa.select(Session).join(Session.user).where(Session.user_id == user.id, _is_live())
@@ -191,7 +197,7 @@ def create(email: str) -> None:
     if sys.stdin.isatty():
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
-        password = sys.stdin.readline().rstrip("\r\n")
+        password = sys.stdin.buffer.readline().decode(errors="replace").rstrip("\r\n")
     try:
         address = credentials.normal_email(email)
     except ValueError as error:

@@ -24,8 +24,8 @@ from app.security.rate_limits import limiter
 TIMEOUT = 10  # seconds
 MAX_WAITING = 100  # mails; while the server does not answer, more are dropped
 
-# What anybody can have sent to anybody: not so many that it floods a mailbox.
-LIMIT = RateLimitItemPerHour(10)
+# What anybody can have sent to anybody, of each kind: not so many that it floods a mailbox.
+LIMIT = RateLimitItemPerHour(5)
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +33,12 @@ _sender = ThreadPoolExecutor(max_workers=2, thread_name_prefix="mail")
 _room = BoundedSemaphore(MAX_WAITING)
 
 
-def may_be_sent_to(address: str) -> bool:
-    """Count a mail that whoever knows the address can ask for; tell whether it may be sent."""
-    return limiter.limiter.hit(LIMIT, "mail", hashlib.sha256(address.encode()).hexdigest())
+def may_be_sent_to(address: str, kind: str) -> bool:
+    """Count a mail that whoever knows the address can ask for; tell whether it may be sent.
+
+    Each kind counts on its own: who registers with somebody's address must not use up the mails that reset a password.
+    """
+    return limiter.limiter.hit(LIMIT, "mail", kind, hashlib.sha256(address.encode()).hexdigest())
 
 
 class BackgroundMail(MailUtil):

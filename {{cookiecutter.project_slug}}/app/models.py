@@ -91,7 +91,7 @@ def init_app(app: Flask) -> None:
     app.config["SQLALCHEMY_ENGINES"] = {"default": app.config["DATABASE_URL"]}
     try:
         db.init_app(app)
-    except (sa.exc.ArgumentError, ImportError) as fault:
+    except (sa.exc.ArgumentError, ValueError, ImportError) as fault:
         raise SettingsError(
             f"DATABASE_URL: no installed driver can open it ({type(fault).__name__}). Install the driver, "
             "as in: pip install psycopg[binary]. Example: DATABASE_URL=postgresql+psycopg://user:password@host/name"

@@ -6,6 +6,7 @@ beside this package. A wrong value stops the start: a security setting with a ty
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +18,8 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.connection import parse_url
+
+from app.files.content import TYPES
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE = ROOT / "instance"
@@ -53,15 +56,16 @@ class Settings(BaseSettings):
     # 1 Secret key
     SECRET_KEY: str = Field(
         default="",
+        validate_default=True,
         repr=False,
-        description="Signs sessions and CSRF tokens. Make one with: flask secret-key new",
-        examples=["(make one with: flask secret-key new)"],
+        description="Signs sessions and CSRF tokens. Make one with: flask --app app secret-key new",
+        examples=["(make one with: flask --app app secret-key new)"],
     )
     SECRET_KEY_FALLBACKS: CommaList = Field(
         default=(),
         repr=False,
-        description="Former keys, newest first, still accepted. Filled by: flask secret-key rotate",
-        examples=["(written by: flask secret-key rotate)"],
+        description="Former keys, newest first, still accepted. Filled by: flask --app app secret-key rotate",
+        examples=["(written by: flask --app app secret-key rotate)"],
     )
 
     # 4 Session cookies
@@ -120,6 +124,7 @@ class Settings(BaseSettings):
     )
     UPLOAD_EXTENSIONS: CommaList = Field(
         default=("txt", "pdf", "png", "jpg", "webp", "gif"),
+        min_length=1,
         description="The file types taken, out of: txt, pdf, png, jpg, webp, gif.",
         examples=["png,jpg"],
     )
@@ -188,14 +193,44 @@ class Settings(BaseSettings):
         default="", repr=False, description="The SMTP password.", examples=["(from your mail provider)"]
     )
     MAIL_DEFAULT_SENDER: str = Field(
-        default="", description="The From address of the app's mails.", examples=["noreply@example.com"]
+        default="",
+        pattern=r"^([^\r\n]*@[^\r\n]+)?$",
+        description="The From address of the app's mails.",
+        examples=["noreply@example.com"],
     )
 
     # % endif
+    @field_validator("SECRET_KEY", "SECRET_KEY_FALLBACKS")
+    @classmethod
+    def _keys_cannot_be_guessed(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        from app.security.secret_key import weakness  # here, since it needs this module
+
+        for key in [value] if isinstance(value, str) else value:
+            if fault := weakness(key):
+                raise ValueError(fault)
+        return value
+
     @field_validator("RATELIMIT_DEFAULT")
     @classmethod
     def _limit_can_be_read(cls, value: str) -> str:
-        parse_many(value)
+        if not all(limit.amount for limit in parse_many(value)):
+            raise ValueError("a limit of 0 answers nobody")
+        return value
+
+    @field_validator("UPLOAD_EXTENSIONS")
+    @classmethod
+    def _extensions_have_checks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := set(value) - set(TYPES):
+            raise ValueError(f"nothing checks the types {', '.join(sorted(unknown))}, only {', '.join(TYPES)}")
+        return value
+
+    @field_validator("CLAMD_URL")
+    @classmethod
+    def _scanner_can_be_reached(cls, value: str) -> str:
+        if value.startswith("unix:") and not hasattr(socket, "AF_UNIX"):
+            raise ValueError("this system has no Unix sockets")
+        if urlsplit(value).port == 0:  # raises ValueError itself over 65535
+            raise ValueError("there is no port 0")
         return value
 
     @field_validator("RATELIMIT_STORAGE_URI")
@@ -232,6 +267,7 @@ def _is_bare_host(host: str) -> bool:
         parts = urlsplit(f"//{host}")
         return (
             bool(parts.hostname)
+            and host.isascii()
             and parts.netloc == host
             and parts.port is None
             and not host.startswith(".")

@@ -110,6 +110,8 @@ def test_10_T1_no_redirect_leaves_the_host(app: Flask, path: str) -> None:
         ("/uploads/", "/uploads/"),
         ("/a/./b/../c", "/a/c"),
         ("/a/..", "/"),
+        ("/a/%2e%2E/b", "/b"),
+        ("/a/%2e%2e/%2fevil.example", None),
         ("/caf%C3%A9", "/caf%C3%A9"),
         ("/caf\u00e9?q=\u00fc", "/caf%C3%A9?q=%C3%BC"),
         ("/a b?c d", "/a%20b?c%20d"),
@@ -162,6 +164,12 @@ def test_10_S4_a_target_that_is_not_safe_leads_to_the_fallback(app: Flask) -> No
 def test_10_S4_a_stopped_redirect_is_logged(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     assert on_the_wire(app, "/careless", "https://evil.example/")[:2] == (400, None)
     assert "A redirect to 'https://evil.example/' was stopped" in caplog.text
+
+
+def test_10_S4_the_page_of_a_stopped_redirect_has_its_styles(app: Flask) -> None:
+    page = browser_like(app).get("/careless?next=https://evil.example/")
+    assert "a place that this site does not know" in page.text
+    assert "style-src 'self'" in page.headers["Content-Security-Policy"]
 
 
 # % if cookiecutter.accounts

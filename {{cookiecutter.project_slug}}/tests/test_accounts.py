@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import socket
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import time_machine
@@ -20,7 +22,7 @@ import trustme
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import create_app
+from app import create_app, settings
 from app.security import uploads
 from app.security.rate_limits import limiter
 from tests.conftest import KEY, PASSWORD, ROOT, browser_like, csrf_token, is_signed_in, post, register, sign_in
@@ -182,14 +184,21 @@ def test_10_S5_links_in_mails_lead_to_the_canonical_host(app_config: dict[str, o
     assert mailbox.link().startswith("https://www.example.com/reset/")
 
 
-def test_nobodys_mailbox_is_flooded(client: FlaskClient, mailbox: Mailbox) -> None:
+@pytest.mark.parametrize("path", ["/register", "/reset"])
+def test_nobodys_mailbox_is_flooded(client: FlaskClient, mailbox: Mailbox, path: str) -> None:
     register(client)
     for number in range(25):
         visitor = browser_like(client.application)
         visitor.environ_base["REMOTE_ADDR"] = f"198.51.100.{number}"
-        assert post(visitor, "/reset", {"email": ALICE}).status_code == 303
+        identity = {"email": ALICE, "password": PASSWORD, "password_confirm": PASSWORD}
+        assert post(visitor, path, identity).status_code == 303
     time.sleep(0.2)
     assert mailbox.mails.qsize() <= 10
+    # Who spends one kind of mail must not keep the owner from the other.
+    other = {"/register": "/reset", "/reset": "/register"}[path]
+    mailbox.mails.queue.clear()
+    post(client, other, {"email": ALICE, "password": PASSWORD, "password_confirm": PASSWORD})
+    assert mailbox.next(ALICE)
 
 
 def test_the_password_changes_for_who_knows_it(member: FlaskClient, mailbox: Mailbox) -> None:
@@ -234,6 +243,31 @@ def test_delete_takes_the_files_and_the_account(member: FlaskClient, app_config:
     register(member)
     sign_in(member)
     assert "notes.txt" not in member.get("/uploads").text
+
+
+def test_nothing_is_kept_of_an_upload_into_a_deleted_account(
+    member: FlaskClient, app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upload takes a while; another window deletes the account meanwhile."""
+    save_all, window = uploads.save_all, browser_like(member.application)
+    sign_in(window)
+
+    def slow(*args: Any) -> list[uploads.StoredFile]:
+        assert post(window, "/account/delete", {"password": PASSWORD}).status_code == 303
+        return save_all(*args)
+
+    monkeypatch.setattr(uploads, "save_all", slow)
+    assert post(member, "/uploads", {"file": (io.BytesIO(b"mine"), "notes.txt")}).status_code == 401
+    assert [path for path in Path(str(app_config["UPLOAD_DIR"])).rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("MAIL_DEFAULT_SENDER", "a@example.com\nBcc: b@example.com"), ("DATABASE_URL", "postgresql://host:port/name")],
+)
+def test_wrong_settings_of_accounts_stop_the_start(app_config: dict[str, object], setting: str, value: str) -> None:
+    with pytest.raises(settings.SettingsError, match=setting):
+        create_app(app_config | {setting: value})
 
 
 def test_files_belong_to_the_account_not_to_the_browser(member: FlaskClient) -> None:
@@ -363,10 +397,17 @@ def test_the_migrations_make_what_the_models_say(app: Flask) -> None:
 )
 def test_flask_users_create(client: FlaskClient, email: str, password: str, fault: str | None) -> None:
     register(client)
-    result = client.application.test_cli_runner().invoke(args=["users", "create", email], input=f"{password}\n")
+    result = client.application.test_cli_runner().invoke(
+        args=["users", "create", email], input=f"{password}\n".encode(errors="surrogateescape")
+    )
     assert result.exit_code == bool(fault)
     assert (fault or "has an account now") in result.output
     assert can_sign_in(client.application, password, email) is (fault is None or email == ALICE)
+
+
+def test_flask_users_create_takes_no_garbled_input_for_a_crash(app: Flask) -> None:
+    result = app.test_cli_runner().invoke(args=["users", "create", "bob@example.com"], input=b"\xff\xfe\n")
+    assert "at least 12 characters" in result.output
 
 
 def test_mails_and_the_mail_password_go_to_the_right_server_only(

@@ -186,7 +186,7 @@ def _decide(target: str) -> str | None:
     parts = urlsplit(target)
     origin = f"{parts.scheme}://{parts.netloc.lower()}"
     if not (parts.scheme or parts.netloc) or origin in _own_origins():
-        path = parts.path or ("/" if parts.netloc else "")
+        path = re.sub("%2e", ".", parts.path or ("/" if parts.netloc else ""), flags=re.IGNORECASE)
         # Browsers read a backslash in a path as a slash.
         if not path.startswith("/") or "\\" in path or _ENCODED_START.match(path):
             return None
@@ -221,7 +221,12 @@ def _check_redirect(response: Response) -> Response:
     safe = safe_redirect_target(location)
     if safe is None:
         current_app.logger.error("A redirect to %r was stopped", location)
-        return respond(Refusal(400, UNKNOWN_PLACE))
+        # In the same response, for it has its headers already: the page's scripts and styles need them.
+        page = respond(Refusal(400, UNKNOWN_PLACE))
+        response.status_code, response.content_type = page.status_code, page.content_type
+        response.set_data(page.get_data())
+        del response.headers["Location"]
+        return response
     response.location = _by_the_leaving_page(safe)
     return response
 

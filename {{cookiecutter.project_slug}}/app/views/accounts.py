@@ -166,7 +166,7 @@ def register() -> ResponseReturnValue:
         return render_template("security/register_user.html", register_user_form=form), _status(form)
     email = form.email.data
     template = "welcome" if identity.create_user(email, form.password.data) else "welcome_existing"
-    if may_be_sent_to(email):
+    if may_be_sent_to(email, "register"):
         send_mail("Your account", email, f"security/email/{template}")
     flash("Your account is ready, you can sign in. If there was one for this address before, it is as it was.")
     return redirect(url_for("security.login"), 303)
@@ -182,7 +182,7 @@ def forgot_password() -> ResponseReturnValue:
         return render_template("security/forgot_password.html", forgot_password_form=form), _status(form)
     # For an unknown address the same work is done, and the mail to nobody dropped at its end.
     nobody = User(email="", password="", fs_uniquifier="")  # nosec B106
-    if may_be_sent_to(form.email.data):
+    if may_be_sent_to(form.email.data, "reset"):
         send_reset_password_instructions(identity.find_user(form.email.data) or nobody)  # type: ignore[no-untyped-call]
     flash("If there is an account for this address, a link is on its way to it. It works once, within one hour.")
     return redirect(url_for("security.login"), 303)

@@ -121,7 +121,10 @@ def summary(limit: int) -> None:
     for path in (_file().with_suffix(".old"), _file()):
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
-                report = json.loads(line)
+                try:
+                    report = json.loads(line)
+                except ValueError:  # the disk was full, or the machine stopped
+                    continue
                 blocked = urlsplit(report["blocked"]).netloc or report["blocked"]
                 kinds[report["directive"], blocked, report["document"]] += 1
     for (directive, blocked, document), count in kinds.most_common(limit):

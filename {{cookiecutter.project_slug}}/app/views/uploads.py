@@ -6,7 +6,7 @@ from flask import Blueprint, flash, jsonify, redirect, render_template, request,
 from flask.typing import ResponseReturnValue
 from flask_wtf import FlaskForm
 from flask_wtf.file import FileRequired, MultipleFileField
-from werkzeug.datastructures import CombinedMultiDict
+from werkzeug.datastructures import CombinedMultiDict, FileStorage
 
 from app.security import uploads
 from app.security.csrf import form_view
@@ -15,6 +15,7 @@ from app.security.rate_limits import limited
 
 # % if cookiecutter.accounts
 from flask_security import auth_required  # isort: skip
+from app import identity  # isort: skip
 
 # % endif
 bp = Blueprint("uploads", __name__)
@@ -38,7 +39,7 @@ def index() -> ResponseReturnValue:
     form, status = UploadForm(CombinedMultiDict((request.files, request.form))), 200
     if form.validate_on_submit():
         try:
-            return _accepted(uploads.save_all(form.file.data, _owner()))
+            return _accepted(_saved(form.file.data))
         except Refusal as refusal:
             if wants_json() or refusal.retry_after:
                 raise
@@ -53,7 +54,7 @@ def index() -> ResponseReturnValue:
     return render_template("uploads.html", form=form, files=files, quota=uploads.quota(_owner())), status
 
 
-@bp.get("/uploads/<file_id>")
+@bp.get("/uploads/<hex_id:file_id>")
 # % if cookiecutter.accounts
 @auth_required("session")
 # % endif
@@ -62,7 +63,7 @@ def download(file_id: str) -> ResponseReturnValue:
     return uploads.send(uploads.find(_owner(), file_id), inline=request.args.get("inline") == "1")
 
 
-@bp.post("/uploads/<file_id>/delete")
+@bp.post("/uploads/<hex_id:file_id>/delete")
 # % if cookiecutter.accounts
 @auth_required("session")
 # % endif
@@ -81,6 +82,18 @@ def _owner() -> str:
         session["owner"] = uploads.new_session_owner()
     owner: str = session["owner"]
     return owner
+
+
+def _saved(files: list[FileStorage]) -> list[uploads.StoredFile]:
+    stored = uploads.save_all(files, _owner())
+    # % if cookiecutter.accounts
+    # While the files came in, another window may have deleted the account, and its files without these.
+    if not identity.is_signed_in():
+        for file in stored:
+            uploads.delete(_owner(), file.id)
+        refuse(401, "You have been signed out meanwhile. Nothing was kept of this upload.")
+    # % endif
+    return stored
 
 
 def _accepted(files: list[uploads.StoredFile]) -> ResponseReturnValue:
