@@ -103,7 +103,7 @@ def rotate(prune: bool) -> None:
         if (os.environ.get(name) or env.get(name)) != env.get(name):
             raise click.ClickException(f"{name} is set in the environment, which wins over .env: rotate it there.")
     if prune:
-        _write({"SECRET_KEY_FALLBACKS": ""})
+        _write({"SECRET_KEY_FALLBACKS": ""})  # nosec B105
         click.echo("The former keys are gone from .env. Start the app again: what they signed stops working then.")
         return
     if not (current := env.get("SECRET_KEY")):
