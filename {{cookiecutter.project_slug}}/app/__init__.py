@@ -8,6 +8,7 @@ from flask import Flask
 
 import app.views as views
 from app import logs
+from app.audit.cli import command as audit_command
 from app.security import (
     cookies,
     csp,
@@ -59,4 +60,5 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
 
     # % endif
     views.init_app(app)
+    app.cli.add_command(audit_command(create_app))
     return app

@@ -31,6 +31,8 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1")
 class SettingsError(click.ClickException):
     """The app must not start with these settings. The message names each, its fault and its mend."""
 
+    exit_code = 2
+
 
 def _split(value: object) -> object:
     if isinstance(value, str):

@@ -74,7 +74,7 @@ def test_3_S4_report_only_is_relaxed_and_still_keeps_frames_out(app_config: dict
     assert "Content-Security-Policy" not in response.headers
     assert directives(response.headers["Content-Security-Policy-Report-Only"]) == POLICY
     assert response.headers["X-Frame-Options"] == "DENY"
-    assert [(finding.id, finding.severity) for finding in csp.check(app)] == [("CP02", "relaxed")]
+    assert [(finding.id, finding.severity) for finding in csp.check(app)] == [("CP04", "relaxed")]
 
 
 def test_3_S4_one_view_is_relaxed_with_a_reason_and_nothing_else(app: Flask) -> None:
@@ -94,13 +94,13 @@ def test_3_S4_one_view_is_relaxed_with_a_reason_and_nothing_else(app: Flask) -> 
     assert directives(client.get("/").headers["Content-Security-Policy"]) == POLICY
     found = [(finding.id, finding.severity, finding.evidence) for finding in csp.check(app)]
     evidence = "img-src 'self' https://tiles.example (map tiles)"
-    assert found == [("CP03", "relaxed", f"{view}: {evidence}") for view in ("show_map", "show_broken_map")]
+    assert found == [("CP04", "relaxed", f"{view}: {evidence}") for view in ("show_map", "show_broken_map")]
 
 
 def test_3_S4_strict_has_no_finding_and_no_policy_is_missing(app: Flask) -> None:
     assert list(csp.check(app)) == []
     del app.jinja_env.globals["csp_nonce"]
-    assert [(finding.id, finding.severity) for finding in csp.check(app)] == [("CP01", "missing")]
+    assert [(finding.id, finding.severity) for finding in csp.check(app)] == [("CP02", "missing")]
 
 
 # 3.S5: the two formats, as Chromium and Firefox send them.

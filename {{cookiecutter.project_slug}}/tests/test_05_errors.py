@@ -507,6 +507,6 @@ def test_5_S4_the_check_sees_a_missing_handler(app: Flask) -> None:
     app.config["PROPAGATE_EXCEPTIONS"] = True
     del app.error_handler_spec[None][None][Exception]
     assert {(finding.id, finding.severity) for finding in errors.check(app)} == {
-        ("ER01", "missing"),
-        ("ER02", "missing"),
+        ("ER04", "missing"),
+        ("ER04", "missing"),
     }

@@ -155,13 +155,13 @@ def test_6_S3_only_debug_relaxes_https_and_says_so(app_config: dict[str, object]
         response = browser_like(app, origin).get("/", base_url=origin)
         assert response.status_code == 200
         assert "Strict-Transport-Security" not in response.headers
-    assert [(finding.id, finding.severity) for finding in headers.check(app)] == [("HD02", "relaxed")]
+    assert [(finding.id, finding.severity) for finding in headers.check(app)] == [("HD03", "relaxed")]
     assert list(headers.check(create_app(app_config))) == []
 
 
 def test_6_S2_the_check_sees_missing_headers(app: Flask) -> None:
     app.before_request_funcs[None].remove(headers._to_https)
-    assert [(finding.id, finding.severity) for finding in headers.check(app)] == [("HD01", "missing")]
+    assert [(finding.id, finding.severity) for finding in headers.check(app)] == [("HD02", "missing")]
 
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "NONSENSE")

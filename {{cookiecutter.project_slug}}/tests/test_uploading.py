@@ -318,10 +318,10 @@ def take_svg(app: Flask) -> None:
     ("loosen", "found"),
     [
         (lambda _: None, []),
-        (loosen_bounds, ["UP01"]),
-        (move_into_static, ["UP02"]),
+        (loosen_bounds, ["UP05"]),
+        (move_into_static, ["UP03"]),
         (open_directory, ["UP03"]),
-        (take_svg, ["UP04"]),
+        (take_svg, ["UP01"]),
     ],
 )
 def test_the_check_finds_what_is_loose(app: Flask, loosen: Callable[[Flask], None], found: list[str]) -> None:

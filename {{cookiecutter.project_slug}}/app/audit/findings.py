@@ -1,11 +1,18 @@
-"""A finding: one step of one mitigation which is not as strict as it was made."""
+"""What the audit says: findings, and the state of each of the 53 steps and ten mitigations.
+
+A finding's id is that of its step: ``CF05`` belongs to step 2.S5.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Severity = Literal["relaxed", "missing"]
+State = Literal["implemented", "relaxed", "missing", "not applicable"]
+
+# The first two letters of a finding's id, by the number of its mitigation.
+LETTERS = ("SK", "CF", "CP", "CK", "ER", "HD", "TM", "RL", "UP", "UR")
 
 
 @dataclass(frozen=True)
@@ -21,3 +28,54 @@ class Finding:
     severity: Severity
     evidence: str
     mend: str
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """How one step was found. ``reason`` says why a step is not applicable."""
+
+    id: str
+    title: str
+    asvs: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    reason: str = ""
+
+    @property
+    def finding_id(self) -> str:
+        """The id of the step's findings."""
+        return finding_id(self.id)
+
+    @property
+    def state(self) -> State:
+        """The worst that was found."""
+        if self.reason:
+            return "not applicable"
+        severities = {found.severity for found in self.findings}
+        return "missing" if "missing" in severities else "relaxed" if severities else "implemented"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One mitigation and its steps."""
+
+    number: int
+    title: str
+    steps: tuple[StepResult, ...] = field(repr=False)
+
+    @property
+    def state(self) -> State:
+        """The worst of its steps; not applicable when none of them is."""
+        states = {step.state for step in self.steps}
+        order: tuple[State, ...] = ("missing", "relaxed", "implemented", "not applicable")
+        return next(state for state in order if state in states)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The findings of all steps."""
+        return [found for step in self.steps for found in step.findings]
+
+
+def finding_id(step: str) -> str:
+    """Give the id of a step's findings: ``CF05`` for ``2.S5``."""
+    number, _, position = step.partition(".S")
+    return f"{LETTERS[int(number) - 1]}{int(position):02}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +17,11 @@ from jinja2 import Environment, nodes
 
 from app.audit.findings import Finding
 from app.security.templating import ALLOWED
+
+HERE = Path(__file__).resolve().parent
+
+# Folders that are not an app's own code.
+FOREIGN = frozenset(("venv", ".venv", "env", "site-packages", "node_modules", "tests", "test", "build", "dist"))
 
 URL_ATTRIBUTES = frozenset(
     ("action", "background", "cite", "data", "formaction", "href", "manifest", "ping", "poster", "src", "srcset")
@@ -34,10 +39,9 @@ _QUOTED = re.compile(r""""[^"]*"|'[^']*'""")
 
 
 def check_templates(app: Flask) -> Iterator[Finding]:
-    """Read all templates of the app's own folder."""
-    if loader := app.jinja_loader:
-        for name in loader.list_templates():
-            yield from check_template(app.jinja_env, name, loader.get_source(app.jinja_env, name)[0])
+    """Read all templates of an app."""
+    for name, source in templates_of(app).items():
+        yield from check_template(app.jinja_env, name, source)
 
 
 def check_template(environment: Environment, name: str, source: str) -> Iterator[Finding]:
@@ -48,7 +52,12 @@ def check_template(environment: Environment, name: str, source: str) -> Iterator
     raw += [(line, "raw") for line, kind, _ in environment.lex(source, name) if kind == "raw_begin"]
     for line, what in raw:
         if f"{name}: {what}" not in ALLOWED:
-            yield Finding("TM03", "missing", f"{name}:{line}: {what} goes around the escaping.", USE_ESCAPING)
+            yield Finding(
+                "TM02" if what == "raw" else "TM03",
+                "missing",
+                f"{name}:{line}: {what} goes around the escaping.",
+                USE_ESCAPING,
+            )
     for found in tree.find_all((nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)):
         if not isinstance(found.template, nodes.Const):  # type: ignore[attr-defined]
             yield Finding("TM04", "missing", f"{name}:{found.lineno}: Data chooses a template.", "Write its name.")
@@ -58,11 +67,30 @@ def check_template(environment: Environment, name: str, source: str) -> Iterator
     yield from reader.findings
 
 
-def check_code(folder: Path) -> Iterator[Finding]:
-    """Read all Python files in ``folder``."""
-    for path in sorted(folder.rglob("*.py")):
-        name = path.relative_to(folder).as_posix()
-        for node in ast.walk(ast.parse(path.read_bytes())):
+def own_files(folder: Path, *patterns: str) -> Iterator[tuple[str, Path]]:
+    """Give the files of an app's folder that are its own code, with their names in it."""
+    for path in sorted(found for pattern in patterns for found in folder.rglob(pattern)):
+        parts = path.relative_to(folder).parts
+        # The audit itself is no part of what it examines.
+        if not any(part in FOREIGN or part.startswith(".") for part in parts) and HERE not in path.resolve().parents:
+            yield "/".join(parts), path
+
+
+def trees_of(folder: Path) -> dict[str, ast.Module]:
+    """Give the Python files of an app's folder, by their names in it."""
+    return {name: ast.parse(path.read_bytes()) for name, path in own_files(folder, "*.py")}
+
+
+def templates_of(app: Flask) -> dict[str, str]:
+    """Give the source of every template, also of those in the blueprints' own folders."""
+    loaders = [loader for each in (app, *app.blueprints.values()) if (loader := each.jinja_loader)]
+    return {name: loader.get_source(app.jinja_env, name)[0] for loader in loaders for name in loader.list_templates()}
+
+
+def check_code(trees: Mapping[str, ast.Module]) -> Iterator[Finding]:
+    """Read Python files."""
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
             if (found := _fault(node)) and f"{name}: {found[1]}" not in ALLOWED:
                 finding_id, what, mend = found
                 yield Finding(finding_id, "missing", f"{name}:{getattr(node, 'lineno', 0)}: {what}", mend)
@@ -83,7 +111,7 @@ def _fault(node: ast.AST) -> tuple[str, str, str] | None:
         if called in RENDERING_NAMES and not isinstance(target, ast.Constant):
             return "TM04", called, "Write the template's name."
         if called == "redirect" and not ast.unparse(target).startswith("url_for("):
-            return "UR05", called, "Use url_for for a page of this app, urls.redirect_to for what a request asks for."
+            return "UR04", called, "Use url_for for a page of this app, urls.redirect_to for what a request asks for."
     return None
 
 
@@ -133,18 +161,18 @@ class _HTMLReader(HTMLParser):
         self.handle_endtag("form" if tag == "form" else "")
         self.code = tag if tag in ("script", "style") else ""
         if tag == "form" and ("method", "post") in [(name, (value or "").lower()) for name, value in attrs]:
-            self.form = self._finding("CF03", "A form sends no CSRF token.", "Add {{ form.hidden_tag() }}.")
+            self.form = self._finding("CF04", "A form sends no CSRF token.", "Add {{ form.hidden_tag() }}.")
         for name, value in attrs:
             if value is not None and name in URL_ATTRIBUTES:
                 self._look_at_url(name, value)
             if _MARK.search(value or "") and (name.startswith("on") or name in ("style", "srcdoc")):
-                self.findings.append(self._finding("TM05", f"Data becomes code in {name}.", "Use a data attribute."))
+                self.findings.append(self._finding("TM02", f"Data becomes code in {name}.", "Use a data attribute."))
             self._look_for_token(value or "")
         text = self.get_starttag_text() or ""
         # tojson leaves double quotes alone.
         in_double_quotes = _MARK.findall(" ".join(re.findall('"[^"]*"', text)))
         if _MARK.search(_QUOTED.sub("", text)) or "tojson" in in_double_quotes:
-            self.findings.append(self._finding("TM05", "Data can end its attribute.", "Quote it ('…' for tojson)."))
+            self.findings.append(self._finding("TM02", "Data can end its attribute.", "Quote it ('…' for tojson)."))
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
@@ -158,7 +186,7 @@ class _HTMLReader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self.code and _MARK.search(data):
-            self.findings.append(self._finding("TM05", f"Data becomes code in {self.code}.", "Use a data attribute."))
+            self.findings.append(self._finding("TM02", f"Data becomes code in {self.code}.", "Use a data attribute."))
         self._look_for_token(data)
 
     def close(self) -> None:
@@ -174,6 +202,6 @@ class _HTMLReader(HTMLParser):
         if made and made[1] in ("url_for", "safe_url") and value[made.end() :][:1] in ("", "?", "#"):
             return
         if _MARK.search(value):
-            self.findings.append(self._finding("TM06", f"Data chooses {name}, javascript: included.", "Use |safe_url."))
+            self.findings.append(self._finding("TM02", f"Data chooses {name}, javascript: included.", "Use |safe_url."))
         elif not re.match("https://|mailto:|#", value):
-            self.findings.append(self._finding("UR04", f'{name}="{value}" is written by hand.', "Use url_for."))
+            self.findings.append(self._finding("UR03", f'{name}="{value}" is written by hand.', "Use url_for."))

@@ -54,16 +54,16 @@ def check(app: Flask) -> Iterator[Finding]:
     """Look at the switches in force and at the exemptions."""
     for name in ("WTF_CSRF_ENABLED", "WTF_CSRF_CHECK_DEFAULT"):
         if not app.config.get(name):
-            yield Finding("CF01", "missing", f"{name} is off: no request needs a token.", f"Remove {name}.")
+            yield Finding("CF05", "missing", f"{name} is off: no request needs a token.", f"Remove {name}.")
     for blueprint in csrf._exempt_blueprints & set(app.blueprints.values()):
         evidence = f"Blueprint {blueprint.name} takes requests without a token."
-        yield Finding("CF02", "missing", evidence, "Remove the exemption, or exempt single views and say why.")
+        yield Finding("CF05", "missing", evidence, "Remove the exemption, or exempt single views and say why.")
     for view in sorted({f"{view.__module__}.{view.__name__}" for view in app.view_functions.values()}):
         if view in EXEMPT and view != "app.views.csp_reports.receive":
-            yield Finding("CF04", "relaxed", f"{view} needs no token: {EXEMPT[view]}", "Exempt it no longer.")
+            yield Finding("CF05", "relaxed", f"{view} needs no token: {EXEMPT[view]}", "Exempt it no longer.")
         elif view in csrf._exempt_views - set(EXEMPT):
             evidence = f"{view} takes requests without a token."
-            yield Finding("CF02", "missing", evidence, "Remove the exemption, or say why with exempt(reason).")
+            yield Finding("CF05", "missing", evidence, "Remove the exemption, or say why with exempt(reason).")
 
 
 def exempt(reason: str) -> Callable[[View], View]:

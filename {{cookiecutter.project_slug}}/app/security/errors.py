@@ -106,11 +106,11 @@ def init_app(app: Flask) -> None:
 def check(app: Flask) -> Iterator[Finding]:
     """Look for what would let an exception through to a visitor."""
     if app.error_handler_spec[None][None].get(Exception) is not respond:
-        yield Finding("ER01", "missing", "No handler catches every exception.", "Call errors.init_app in create_app.")
+        yield Finding("ER04", "missing", "No handler catches every exception.", "Call errors.init_app in create_app.")
     if app.config["PROPAGATE_EXCEPTIONS"] is not False:
-        yield Finding("ER02", "missing", "Exceptions reach the server.", "Set PROPAGATE_EXCEPTIONS to False.")
+        yield Finding("ER04", "missing", "Exceptions reach the server.", "Set PROPAGATE_EXCEPTIONS to False.")
     if app.debug:
-        yield Finding("ER03", "relaxed", "The development server may offer a console.", "Start without FLASK_DEBUG.")
+        yield Finding("ER02", "relaxed", "The development server may offer a console.", "Start without FLASK_DEBUG.")
 
 
 def respond(error: Exception) -> Response:

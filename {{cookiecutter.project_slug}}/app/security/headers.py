@@ -65,9 +65,9 @@ def init_app(app: Flask) -> None:
 def check(app: Flask) -> Iterator[Finding]:
     """Look whether the headers are sent, and https is asked for."""
     if "headers" not in app.extensions or _to_https not in app.before_request_funcs[None]:
-        yield Finding("HD01", "missing", "Responses go out as they are.", "Call headers.init_app in create_app.")
+        yield Finding("HD02", "missing", "Responses go out as they are.", "Call headers.init_app in create_app.")
     elif app.debug:
-        yield Finding("HD02", "relaxed", "http is answered, and HSTS is not sent.", "Start without FLASK_DEBUG.")
+        yield Finding("HD03", "relaxed", "http is answered, and HSTS is not sent.", "Start without FLASK_DEBUG.")
 
 
 def _to_https() -> Response | None:

@@ -169,13 +169,13 @@ def check(app: Flask) -> Iterator[Finding]:
         return
     storage = limiter.storage
     if not isinstance(storage, counters.GuardedStorage):
-        yield Finding("RL02", "missing", "The storage may fail, and grow without bound.", "Use storage_uri guarded://.")
+        yield Finding("RL01", "missing", "The storage may fail, and grow without bound.", "Use storage_uri guarded://.")
     elif storage.shared is None and os.environ.get("WEB_CONCURRENCY", "1") not in ("", "1"):
         evidence = "Several workers (WEB_CONCURRENCY) count on their own: a client gets that many times the limits."
-        yield Finding("RL03", "missing", evidence, "Set RATELIMIT_STORAGE_URI to a Redis, or run one worker.")
+        yield Finding("RL01", "missing", evidence, "Set RATELIMIT_STORAGE_URI to a Redis, or run one worker.")
     elif storage.lost:
         evidence = "The shared storage of the counters does not answer; each worker counts on its own."
-        yield Finding("RL04", "relaxed", evidence, "Start the Redis that RATELIMIT_STORAGE_URI names.")
+        yield Finding("RL01", "relaxed", evidence, "Start the Redis that RATELIMIT_STORAGE_URI names.")
 
 
 def _tell_limit(response: Response) -> Response:

@@ -42,7 +42,7 @@ def check(app: Flask) -> Iterator[Finding]:
     """Look at the keys in force."""
     for key in (app.config["SECRET_KEY"], *app.config["SECRET_KEY_FALLBACKS"]):
         if fault := weakness(key):
-            yield Finding("SK01", "missing", f"A signing key {fault}.", MEND)
+            yield Finding("SK04", "missing", f"A signing key {fault}.", MEND)
     if os.name == "posix" and settings.ENV_FILE.exists() and settings.ENV_FILE.stat().st_mode & 0o077:
         yield Finding("SK02", "missing", "Other users of this machine can read .env.", "chmod 600 .env")
 

@@ -52,7 +52,7 @@ def check(app: Flask) -> Iterator[Finding]:
     if raw:
         yield Finding("TM01", "missing", f"Printed without escaping: {', '.join(raw)}.", "Set autoescape to True.")
     if not issubclass(app.jinja_env.undefined, StrictUndefined):
-        yield Finding("TM02", "missing", "A misspelt name prints nothing.", "Set undefined to StrictUndefined.")
+        yield Finding("TM01", "missing", "A misspelt name prints nothing.", "Set undefined to StrictUndefined.")
 
 
 def safe_url(value: object) -> str:

@@ -105,14 +105,14 @@ def check(app: Flask) -> Iterator[Finding]:
     """Look at the bounds, at who may read the directory, and at whether it is one."""
     for name in ("MAX_CONTENT_LENGTH", "MAX_FORM_MEMORY_SIZE", "MAX_FORM_PARTS"):
         if not app.config.get(name):
-            yield Finding("UP01", "missing", f"{name} is not set: one request can fill memory or disk.", f"Set {name}.")
+            yield Finding("UP05", "missing", f"{name} is not set: one request can fill memory or disk.", f"Set {name}.")
     folder = app.config["UPLOAD_DIR"]
     if fault := _misplaced(folder, app):
-        yield Finding("UP02", "missing", f"UPLOAD_DIR {fault}.", "Move it outside the app.")
+        yield Finding("UP03", "missing", f"UPLOAD_DIR {fault}.", "Move it outside the app.")
     if os.name == "posix" and folder.is_dir() and (mode := folder.stat().st_mode & 0o077):
         yield Finding("UP03", "relaxed", f"Other users of this machine get {mode:03o} on UPLOAD_DIR.", "chmod 700 it.")
     if unknown := set(app.config["UPLOAD_EXTENSIONS"]) - set(content.TYPES):
-        yield Finding("UP04", "missing", f"Nothing checks the types {', '.join(sorted(unknown))}.", "Remove them.")
+        yield Finding("UP01", "missing", f"Nothing checks the types {', '.join(sorted(unknown))}.", "Remove them.")
 
 
 def new_session_owner() -> str:

@@ -71,16 +71,16 @@ def check(app: Flask) -> Iterator[Finding]:
     """Look at the hosts in force and at the hooks."""
     config = app.config
     if not config["TRUSTED_HOSTS"] or any(host.startswith(".") for host in config["TRUSTED_HOSTS"]):
-        yield Finding("UR01", "missing", "Any Host header may be answered.", "List whole names in TRUSTED_HOSTS.")
+        yield Finding("UR05", "missing", "Any Host header may be answered.", "List whole names in TRUSTED_HOSTS.")
     if not config["SERVER_NAME"]:
         yield Finding(
-            "UR02",
+            "UR05",
             "relaxed" if app.debug else "missing",
             "Absolute URLs repeat the request's Host.",
             "Set SERVER_NAME.",
         )
     if _check_redirect not in app.after_request_funcs.get(None, []):
-        yield Finding("UR03", "missing", "Redirects go out unchecked.", "Call urls.init_app in create_app.")
+        yield Finding("UR04", "missing", "Redirects go out unchecked.", "Call urls.init_app in create_app.")
 
 
 def several(*names: str) -> Callable[[View], View]:

@@ -188,7 +188,7 @@ def forgot_password() -> ResponseReturnValue:
     return redirect(url_for("security.login"), 303)
 
 
-@security.route("/reset/<token>", methods=["GET", "POST"])
+@security.route("/reset/<string(maxlength=512):token>", methods=["GET", "POST"])
 @form_view
 @limited("reset")
 def reset_password(token: str) -> ResponseReturnValue:

@@ -1,0 +1,68 @@
+"""``python app/audit`` audits this app, ``python app/audit --path FOLDER MODULE:APP_OR_FACTORY`` any other Flask app.
+
+``python -m app.audit`` does the same, as long as this app can be imported. Neither shows a traceback: an app that
+does not come up is one line and exit 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parents[2]
+
+
+def main() -> int:
+    """Audit, print, and give the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m app.audit", description="Say what is implemented, and what not.")
+    parser.add_argument("app", nargs="?", metavar="MODULE:APP_OR_FACTORY", help="another Flask app than this one")
+    parser.add_argument("--path", default=".", type=Path, help="the folder of that app (default: this one)")
+    parser.add_argument("--format", default="text", choices=("text", "json", "sarif", "html"))
+    parser.add_argument("--strict", action="store_true", help="exit 1 also when something is relaxed")
+    options = parser.parse_args()
+    try:
+        sys.path[:] = [
+            str(HERE),
+            *(entry for entry in sys.path if Path(entry or ".").resolve() != HERE / "app" / "audit"),
+        ]
+        from app import create_app
+        from app.audit.report import FORMATS, exit_code
+        from app.audit.run import audit_foreign, audit_own
+
+        if options.app:
+            rows = audit_foreign(_load(options.app, options.path.resolve()), options.path.resolve())
+        else:
+            rows = audit_own(create_app)
+    except SystemExit as stopped:
+        print(f"The audit could not run: the app stopped with {stopped.code}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        reason = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
+        print(f"The audit could not run: {reason}", file=sys.stderr)
+        return 2
+    print(FORMATS[options.format](rows))
+    return exit_code(rows, strict=options.strict)
+
+
+def _load(name: str, folder: Path) -> Any:
+    """Import another app. Many are called ``app`` too, so the modules of this one must not stand in their way."""
+    from flask import Flask
+
+    for ours in [each for each in sys.modules if each.partition(".")[0] == "app"]:
+        del sys.modules[ours]
+    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(HERE))]
+    module_name, _, attribute = name.partition(":")
+    module = importlib.import_module(module_name)
+    names = [attribute] if attribute else ["app", "application", "create_app", "make_app"]
+    found = next((getattr(module, each) for each in names if hasattr(module, each)), None)
+    app = found if isinstance(found, Flask) or not callable(found) else found()
+    if not isinstance(app, Flask):
+        raise TypeError(f"{name} is no Flask app, nor a function that gives one")
+    return app
+
+
+if __name__ == "__main__":
+    sys.exit(main())

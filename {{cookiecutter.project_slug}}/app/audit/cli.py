@@ -1,0 +1,31 @@
+"""``flask audit``: say what is implemented, relaxed and missing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+
+import click
+from flask import Flask
+
+
+def command(factory: Callable[[Mapping[str, object]], Flask]) -> click.Command:
+    """Give the command that audits the app which ``factory`` makes."""
+
+    @click.command("audit")
+    @click.option("--format", "output", type=click.Choice(["text", "json", "sarif", "html"]), default="text")
+    @click.option("--strict", is_flag=True, help="Exit 1 also when something is relaxed.")
+    def audit(output: str, strict: bool) -> None:
+        """Say what of the ten mitigations is implemented, relaxed or missing, and how to mend it.
+
+        Exit 0: nothing is missing. 1: something is. 2: the audit could not run.
+        """
+        # Here: the audit is large, and the app starts without it.
+        from app.audit.report import FORMATS, exit_code
+        from app.audit.run import audit_own
+
+        rows = audit_own(factory)
+        click.echo(FORMATS[output](rows))
+        sys.exit(exit_code(rows, strict=strict))
+
+    return audit

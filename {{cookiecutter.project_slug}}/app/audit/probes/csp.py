@@ -1,0 +1,175 @@
+"""3 Content Security Policy: what would the browser still run, load or send?"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+from app.audit.probes import is_pinned
+from app.audit.steps import Relaxed, step
+from app.audit.subject import Subject
+
+MEND = "Keep POLICY in app/security/csp.py strict; loosen one view with relax_csp, which asks for a reason"
+
+# Directive → the sources that it may name. A directive that is not there falls back to default-src.
+MOST = {
+    "default-src": {"'none'"},
+    "script-src": {"'strict-dynamic'", "'nonce'", "'self'", "'none'"},
+    "style-src": {"'self'", "'nonce'", "'none'"},
+    "img-src": {"'self'", "'none'"},
+    "connect-src": {"'self'", "'none'"},
+    "font-src": {"'self'", "'none'"},
+    "media-src": {"'self'", "'none'"},
+    "frame-src": {"'self'", "'none'"},
+    "worker-src": {"'self'", "'none'"},
+    "manifest-src": {"'self'", "'none'"},
+    "form-action": {"'self'", "'none'"},
+    "base-uri": {"'none'"},
+    "object-src": {"'none'"},
+    "frame-ancestors": {"'none'"},
+}
+INLINE = re.compile(r"(?i)<script(?![^>]*\b(src|type=[\"']application/json)\b)|<style\b|<[^>{}]+\s(style|on[a-z]+)\s*=")
+# These have no default.
+NEEDED = ("default-src", "script-src", "form-action", "base-uri", "frame-ancestors")
+
+
+@step(
+    "3.S1", "Flask-Talisman is a pinned dependency", "Pin flask-talisman in requirements.txt, with its hash", "V15.2.4"
+)
+def talisman_is_pinned(subject: Subject) -> Iterator[str]:
+    """Read the requirements."""
+    yield from is_pinned(subject, "flask-talisman")
+
+
+@step("3.S2", "Every response carries a policy", "Call csp.init_app in create_app", "V3.4.3")
+def every_response_has_a_policy(subject: Subject) -> Iterator[str]:
+    """Ask for a page, a file and nothing."""
+    for path in (subject.page.rule, "/audit/nothing/here", f"{subject.app.static_url_path or '/static'}/nothing.css"):
+        headers = subject.browser().open(path).headers
+        if "Content-Security-Policy" not in headers and "Content-Security-Policy-Report-Only" not in headers:
+            yield f"{path} comes without a policy."
+
+
+@step("3.S3", "Nothing inline, nothing from elsewhere, scripts by nonce", MEND, "V3.4.3", "V3.4.6")
+def policy_is_strict(subject: Subject) -> Iterator[str]:
+    """Read the policy of a page, and compare its nonces."""
+    policy = policy_of(subject, subject.page.rule)
+    if not policy:
+        yield "The page has no policy that blocks anything."
+        return
+    for name in NEEDED:
+        if name not in policy:
+            yield f"{name} is missing."
+    for name, most in MOST.items():
+        if more := set(policy.get(name, ())) - most:
+            yield f"{name} allows {' '.join(sorted(more))}."
+    if "'nonce'" not in policy.get("script-src", ()) or "'strict-dynamic'" not in policy.get("script-src", ()):
+        yield "script-src asks for no nonce with 'strict-dynamic'."
+    if policy.get("require-trusted-types-for") != ["'script'"]:
+        yield "require-trusted-types-for 'script' is missing."
+    if "upgrade-insecure-requests" not in policy:
+        yield "upgrade-insecure-requests is missing."
+    first, second = (_nonces(subject) for _ in range(2))
+    if first[0] == second[0]:
+        yield "The nonce is the same in two responses."
+    for header, in_page in (first, second):
+        if set(in_page) - {header}:
+            yield "A script of the page has no nonce, or another one than the policy."
+            break
+
+
+@step("3.S4", "One policy for all; a view is loosened in one place, for a reason", MEND, "V3.4.3")
+def views_are_not_loosened(subject: Subject) -> Iterator[str]:
+    """Ask every route for its policy, and read the templates for what any strict policy would block."""
+    usual = policy_of(subject, subject.page.rule)
+    for rule in subject.rules("GET"):
+        with subject.view(rule.endpoint, lambda: ""):
+            policy = policy_of(subject, subject.url(rule))
+        looser = [name for name in {*policy, *usual} if set(policy.get(name, ["absent"])) - set(usual.get(name, ()))]
+        if not looser:
+            continue
+        reason = getattr(subject.app.view_functions[rule.endpoint], "csp_relaxed", ("",))[0]
+        evidence = f"{rule.rule}: {', '.join(sorted(looser))}"
+        yield Relaxed(f"{evidence} ({reason})") if reason else f"{evidence} differs, and nobody says why."
+    for name, source in subject.templates.items():
+        for inline in INLINE.finditer(source):
+            line = source.count("\n", 0, inline.start()) + 1
+            yield f"{name}:{line}: Something inline, which a strict policy blocks."
+    if subject.own:
+        trial = subject.make({"CSP_REPORT_ONLY": True})
+        headers = subject.browser(trial).open(subject.page.rule).headers
+        if "Content-Security-Policy-Report-Only" not in headers:
+            yield "CSP_REPORT_ONLY does not try a policy out."
+        subject.make({})  # Talisman keeps its settings in one object for all apps
+
+
+@step(
+    "3.S5",
+    "Violations are reported, cleaned, bounded and summed up",
+    "Keep report-uri, report-to and app/views/csp_reports.py",
+    "V3.4.7",
+)
+def violations_are_reported(subject: Subject) -> Iterator[str]:
+    """Send reports as browsers and as attackers do."""
+    headers = subject.browser().open(subject.page.rule).headers
+    policy = policy_of(subject, subject.page.rule)
+    where = next(iter(policy.get("report-uri", [])), "")
+    if not where:
+        yield "The policy names no place for reports."
+        return
+    group = next(iter(policy.get("report-to", [])), "")
+    if not group or f'{group}="{where}"' not in headers.get("Reporting-Endpoints", ""):
+        yield "report-to and Reporting-Endpoints do not name the place too."
+    if not subject.own:
+        return
+    page = f"https://{subject.host}/audit"
+    old = {"document-uri": f"{page}?token=hunter2", "violated-directive": "img-src", "effective-directive": "img-src"}
+    blocked = "https://evil.example/x\n2026 ERROR forged"
+    attempts = [
+        ("application/csp-report", {"csp-report": {**old, "blocked-uri": blocked}}, 204),
+        (
+            "application/reports+json",
+            [
+                {
+                    "type": "csp-violation",
+                    "body": {"documentURL": page, "effectiveDirective": "font-src", "blockedURL": "https://b.example/"},
+                }
+            ],
+            204,
+        ),
+        ("application/csp-report", {"csp-report": {**old, "blocked-uri": "chrome-extension://abc"}}, 204),
+        ("application/csp-report", {"csp-report": {**old, "x": "y" * 50_000}}, 413),
+        ("application/csp-report", ["nonsense"], 400),
+    ]
+    start = len(subject.log.getvalue())
+    for content_type, body, status in attempts:
+        answer = subject.browser().open(where, method="POST", data=json.dumps(body), content_type=content_type)
+        if answer.status_code != status:
+            yield f"{where} answers {answer.status_code} instead of {status}."
+    logged = [line for line in subject.log.getvalue()[start:].splitlines() if "CSP violation" in line]
+    if len(logged) != 2 or "hunter2" in "".join(logged) or any(line.startswith("2026 ERROR") for line in logged):
+        yield f"{len(logged)} of the 2 true reports were logged, or with what was secret or forged in them."
+    summary = subject.run("csp-reports")
+    if "evil.example" not in summary or "font-src" not in summary:
+        yield "flask csp-reports does not sum the reports up."
+    flood = subject.browser()
+    answers = [flood.open(where, method="POST", data="[]", content_type="text/plain").status_code for _ in range(70)]
+    if answers[-1] != 429:
+        yield "A flood of reports is not cut off."
+
+
+def policy_of(subject: Subject, path: str) -> dict[str, list[str]]:
+    """Give the policy that is in force at ``path``, with ``'nonce'`` for every nonce."""
+    header = subject.browser().open(path).headers.get("Content-Security-Policy", "")
+    directives = [part.split() for part in re.sub(r"'nonce-[^']*'", "'nonce'", header).split(";")]
+    return {words[0].lower(): words[1:] for words in directives if words}
+
+
+def _nonces(subject: Subject) -> tuple[str, list[str]]:
+    """Give the nonce of the policy, and those of the page's scripts ('' for a script without)."""
+    page = subject.browser().open(subject.page.rule)
+    header = re.search(r"'nonce-([^']*)'", page.headers.get("Content-Security-Policy", ""))
+    scripts = re.findall(r"<script\b([^>]*)>", page.text)
+    found = [re.search(r'nonce="([^"]*)"', script) for script in scripts]
+    return header[1] if header else "", [match[1] if match else "" for match in found]

@@ -1,0 +1,223 @@
+"""2 CSRF: does a request that changes something get through without the token of its own page?"""
+
+from __future__ import annotations
+
+import ast
+import re
+import time
+from collections.abc import Iterator
+from unittest import mock
+
+from flask_wtf import FlaskForm
+from werkzeug.routing import Rule
+from wtforms.form import BaseForm
+
+from app.audit.probes import is_pinned
+from app.audit.steps import Relaxed, step
+from app.audit.subject import UNSAFE_METHODS, Browser, NotApplicable, Subject, random_key
+from app.audit.templates import own_files
+from app.security.csrf import EXEMPT
+
+
+@step("2.S1", "Flask-WTF is a pinned dependency", "Pin flask-wtf in requirements.txt, with its hash", "V15.2.4")
+def flask_wtf_is_pinned(subject: Subject) -> Iterator[str]:
+    """Read the requirements."""
+    yield from is_pinned(subject, "flask-wtf")
+
+
+@step(
+    "2.S2",
+    "Tokens are signed with the key of mitigation 1",
+    "Leave WTF_CSRF_SECRET_KEY to app/security/csrf.py",
+    "V3.5.1",
+)
+def tokens_need_the_key(subject: Subject) -> Iterator[str]:
+    """Send a token that another key has signed, and one of a former key."""
+    rule = _guarded(subject)
+    if not subject.own:
+        if subject.app.config.get("WTF_CSRF_SECRET_KEY"):
+            yield "WTF_CSRF_SECRET_KEY is another key than SECRET_KEY."
+        return
+    key = str(subject.app.secret_key)
+    for settings, wanted, fault in (
+        ({"SECRET_KEY": random_key()}, False, "A token that another key has signed is accepted."),
+        ({"SECRET_KEY": random_key(), "SECRET_KEY_FALLBACKS": key}, True, "A token of the former key is refused."),
+    ):
+        other = subject.make(settings)
+        token, raw = _token(subject)
+        session = subject.forge({"csrf_token": raw, "_born": int(time.time())}, other)
+        browser = subject.browser(other)
+        browser.client.set_cookie(other.config["SESSION_COOKIE_NAME"], session, domain=subject.host, secure=True)
+        if subject.reaches(rule, _unsafe(rule)[0], browser, data={"csrf_token": token}) != wanted:
+            yield fault
+
+
+@step("2.S3", "Every form is a FlaskForm", "Let the form extend FlaskForm")
+def forms_are_flask_forms(subject: Subject) -> Iterator[str]:
+    """Look for other forms, and for views that read a form by hand."""
+    _state_changing(subject)
+    package = subject.app.import_name.partition(".")[0]
+    for form in _subclasses(BaseForm):
+        if form.__module__.partition(".")[0] == package and not issubclass(form, FlaskForm):
+            yield f"{form.__module__}.{form.__name__} is no FlaskForm."
+    for file, tree in subject.trees.items():
+        for node in ast.walk(tree):
+            read = node.value if isinstance(node, ast.Subscript | ast.Attribute) else None
+            if (
+                read is not None
+                and ast.unparse(read) == "request.form"
+                and getattr(node, "attr", "get") in ("get", "getlist")
+            ):
+                yield f"{file}:{getattr(node, 'lineno', 0)}: A form is read by hand."
+
+
+@step("2.S4", "Every form renders its token", "Add {{ form.hidden_tag() }} to the form", "V3.5.1")
+def forms_render_their_token(subject: Subject) -> Iterator[str]:
+    """Read all templates."""
+    _state_changing(subject)
+    yield from subject.static("CF04")
+
+
+@step(
+    "2.S5",
+    "Every state-changing route asks for the token",
+    "Remove the exemption, or give its reason to csrf.exempt",
+    "V3.5.1",
+    "V3.5.3",
+)
+def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
+    """Send each route what another site could send."""
+    rules = _state_changing(subject)
+    token, _ = _token(subject)
+    stale = _stale_token(subject)
+    protected = bool(_guarded_rules(subject))
+    for rule in rules:
+        view = subject.app.view_functions[rule.endpoint]
+        name = f"{view.__module__}.{view.__name__}"
+        for method in _unsafe(rule):
+            attacks = {
+                "no token": {},
+                "a wrong token": {"csrf_token": "x" + token[1:]},
+                "another session's token": {"csrf_token": token},
+            }
+            for what, form in attacks.items():
+                if subject.reaches(rule, method, subject.browser(), data=form):
+                    if name in EXEMPT and _is_csp_report(subject, rule):
+                        break
+                    evidence = f"{method} {rule.rule} takes {what}"
+                    if name in EXEMPT:
+                        yield Relaxed(f"{evidence}: {EXEMPT[name]}")
+                    elif protected and name in _exempt_views(subject):
+                        yield Relaxed(f"{evidence}: it is exempt, and nobody says why.")
+                    else:
+                        yield f"{evidence}."
+                    break
+    for browser, form in stale:
+        rule = _guarded(subject)
+        if subject.reaches(rule, _unsafe(rule)[0], browser, data=form):
+            yield "A token of two days ago is accepted."
+    for rule in subject.rules("GET"):
+        if re.search(r"(?i)(logout|sign.?out|delete|remove)", rule.rule) and "POST" not in (rule.methods or ()):
+            yield f"GET {rule.rule} looks as if it changed something."
+
+
+@step(
+    "2.S6",
+    "AJAX sends the token to its own origin; the origin of each request is checked",
+    "Keep urls and headers as in app/security/csrf.py",
+    "V3.5.1",
+    "V3.5.3",
+)
+def other_origins_are_refused(subject: Subject) -> Iterator[str]:
+    """Send a right token from another site, and read what the scripts do."""
+    rule = _guarded(subject)
+    method = _unsafe(rule)[0]
+    elsewhere = {
+        "that the browser marks as cross-site": {"Sec-Fetch-Site": "cross-site"},
+        "from another origin": {"Origin": "https://evil.example"},
+        "from another site's page": {"Referer": "https://evil.example/"},
+        "from nowhere": {"Referer": ""},
+    }
+    for what, headers in elsewhere.items():
+        browser = subject.browser()
+        token = browser.token()
+        if subject.reaches(rule, method, browser, data={"csrf_token": token}, headers=headers):
+            yield f"A request {what} is taken with a right token."
+    browser = subject.browser()
+    token = browser.token()
+    if not subject.reaches(rule, method, browser, headers={"X-CSRFToken": token}):
+        yield "The token is not taken from the header X-CSRFToken."
+    if 'name="csrf-token"' not in browser.open(subject.page.rule).text:
+        yield "No <meta> shows the token to scripts."
+    scripts = {name: path.read_text(encoding="utf-8") for name, path in own_files(subject.package, "static/**/*.js")}
+    senders = [name for name, text in scripts.items() if re.search(r"fetch\(|XMLHttpRequest", text)]
+    for name in senders:
+        if not re.search(r"X-CSRFToken|csrfHeaders\(", scripts[name]):
+            yield f"{name} sends requests without X-CSRFToken."
+    for name, text in scripts.items():
+        if "X-CSRFToken" in text and not re.search(r"\.origin\s*===?\s*(window\.)?location\.origin", text):
+            yield f"{name} would send the token to another origin."
+
+
+def _unsafe(rule: Rule) -> list[str]:
+    return [method for method in UNSAFE_METHODS if method in (rule.methods or ())]
+
+
+def _state_changing(subject: Subject) -> list[Rule]:
+    if not (rules := subject.rules(*UNSAFE_METHODS)):
+        raise NotApplicable("no route takes anything but GET")
+    return rules
+
+
+def _guarded_rules(subject: Subject) -> list[Rule]:
+    return [rule for rule in _state_changing(subject) if not subject.reaches(rule, _unsafe(rule)[0], subject.browser())]
+
+
+def _guarded(subject: Subject) -> Rule:
+    for rule in _guarded_rules(subject):
+        browser = subject.browser()
+        if subject.reaches(rule, _unsafe(rule)[0], browser, data={"csrf_token": browser.token()}):
+            return rule
+    raise LookupError("no route takes a request with its page's token and refuses one without")
+
+
+def _token(subject: Subject) -> tuple[str, str]:
+    """Give a token of a session of its own, and what that session keeps of it."""
+    browser = subject.browser()
+    token = browser.token()
+    cookie = browser.client.get_cookie(subject.app.config["SESSION_COOKIE_NAME"], domain=subject.host)
+    serializer = subject.app.session_interface.get_signing_serializer(subject.app)  # type: ignore[attr-defined]
+    kept = serializer.loads(cookie.value) if cookie and serializer else {}
+    return token or "x" * 40, str(kept.get("csrf_token", ""))
+
+
+def _stale_token(subject: Subject) -> list[tuple[Browser, dict[str, str]]]:
+    """Give a browser and a token of two days ago, in a session that is alive."""
+    now = time.time()
+    browser = subject.browser()
+    with mock.patch("time.time", return_value=now - 2 * 86400):
+        token = browser.token()
+        cookie = browser.client.get_cookie(subject.app.config["SESSION_COOKIE_NAME"], domain=subject.host)
+        serializer = subject.app.session_interface.get_signing_serializer(subject.app)  # type: ignore[attr-defined]
+        kept = dict(serializer.loads(cookie.value)) if cookie and serializer else {}
+    if not kept:
+        return []
+    value = subject.forge({**kept, "_born": int(now)})
+    browser.client.set_cookie(subject.app.config["SESSION_COOKIE_NAME"], value, domain=subject.host, secure=True)
+    return [(browser, {"csrf_token": token})]
+
+
+def _is_csp_report(subject: Subject, rule: Rule) -> bool:
+    headers = subject.browser().open(subject.page.rule).headers
+    return f"report-uri {rule.rule}" in headers.get("Content-Security-Policy", "")
+
+
+def _exempt_views(subject: Subject) -> set[str]:
+    return set(getattr(subject.app.extensions.get("csrf"), "_exempt_views", ()))
+
+
+def _subclasses(base: type) -> Iterator[type]:
+    found: type
+    for found in base.__subclasses__():
+        yield found
+        yield from _subclasses(found)

@@ -1,0 +1,160 @@
+"""5 Errors: what does a visitor learn from a failure, and what does the log?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NoReturn
+from unittest import mock
+
+from flask import abort
+from werkzeug.exceptions import ServiceUnavailable, TooManyRequests, default_exceptions
+from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.test import TestResponse
+
+from app.audit.steps import step
+from app.audit.subject import Browser, Subject
+
+MEND = "Leave every failure to app/security/errors.py"
+STATUSES = (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 422, 429, 500, 502, 503)
+PROBLEM = "application/problem+json"
+SECRET = "audit-" + "hunter2"
+TELLING = ("Traceback", SECRET, "werkzeug", "Werkzeug", "File &#34;", 'File "', "sqlite", "SELECT", ".py")
+
+
+@step("5.S1", "A page of its own for every status, a problem (RFC 9457) for scripts", MEND, "V16.5.1")
+def every_status_has_a_page(subject: Subject) -> Iterator[str]:
+    """Let a view fail with each status."""
+    texts: dict[str, int] = {}
+    for status in STATUSES:
+        page = _failing(subject, lambda status=status: abort(status))
+        if page.status_code != status:
+            yield f"{status} becomes {page.status_code}."
+        default = default_exceptions[status].description or "" if status in default_exceptions else ""
+        if page.mimetype != "text/html" or default[:40] in page.text or len(page.text) < 200:
+            yield f"{status} shows the framework's own page."
+        words = "".join(re.findall(r"(?s)<main.*</main>", page.text)) or page.text
+        if status in texts.values() or (words := re.sub(r"[0-9a-f]{32}|\d+", "", words)) in texts:
+            yield f"{status} has the words of {texts.get(words)}."
+        texts[words] = status
+        problem = _failing(subject, lambda status=status: abort(status), headers={"Accept": "application/json"})
+        body = problem.get_json(silent=True) or {}
+        if (
+            problem.mimetype != PROBLEM
+            or body.get("status") != status
+            or body.get("title") != HTTP_STATUS_CODES[status]
+        ):
+            yield f"{status} is no problem (RFC 9457) for a script."
+
+
+@step("5.S2", "No answer tells how the app is built", MEND, "V16.5.1", "V13.4.2")
+def nothing_is_told(subject: Subject) -> Iterator[str]:
+    """Let a view raise what holds a secret."""
+    for headers in ({}, {"Accept": "application/json"}):
+        answer = _failing(subject, _raise, headers=headers)
+        told = [word for word in (*TELLING, str(subject.package)) if word in answer.text]
+        if told or answer.status_code != 500:
+            yield f"A failure answers {answer.status_code} and shows {', '.join(told) or 'nothing'}."
+    if subject.app.debug:
+        yield "Debug is on: the development server may offer a console."
+
+
+@step(
+    "5.S3",
+    "The log has it all, with the id that the page shows, one line each, without secrets",
+    MEND,
+    "V16.2.5",
+    "V16.4.1",
+    "V16.3.4",
+)
+def the_log_has_it_all(subject: Subject) -> Iterator[str]:
+    """Let a view fail, and read the log."""
+    start = len(subject.log.getvalue())
+    answer = _failing(subject, _raise_with_password, path="/audit/%0a%1b[31mforged%0d", headers={"Cookie": "a=b"})
+    log = subject.log.getvalue()[start:]
+    number = answer.headers.get("X-Request-ID", "")
+    if "AuditError" not in log:
+        yield "The log does not tell what failed."
+    if not number or number not in answer.text or number not in log:
+        yield "The page shows no number that finds its line in the log."
+    if SECRET in log:
+        yield "A password is in the log."
+    if str(subject.app.secret_key) in log:
+        yield "The key is in the log."
+    if any(line.startswith(("\x1b", "forged")) for line in log.splitlines()) or "\x1b" in log:
+        yield "Who writes into an address can forge a line of the log."
+
+
+@step("5.S4", "One handler for everything, which can't fail itself", MEND, "V16.5.3", "V16.5.4")
+def nothing_gets_past(subject: Subject) -> Iterator[str]:
+    """Fail in hooks, in the session, in the templates and in the database."""
+    app = subject.app
+    places = {
+        "a hook before the view": (app.before_request_funcs, lambda: _raise()),
+        "a hook after the view": (app.after_request_funcs, lambda _: _raise()),
+        "a teardown": (app.teardown_request_funcs, lambda _: _raise()),
+    }
+    for place, (hooks, hook) in places.items():
+        functions = hooks.setdefault(None, [])  # type: ignore[attr-defined]
+        functions.append(hook)
+        try:
+            answer = subject.browser().open(subject.page.rule)
+        finally:
+            functions.remove(hook)
+        yield from _fault_of(answer, place)
+    with (
+        mock.patch.object(app.jinja_env, "get_or_select_template", _raise),
+        mock.patch.object(app.jinja_env, "get_template", _raise),
+    ):
+        yield from _fault_of(_failing(subject, _raise), "the error page itself")
+    with mock.patch.object(app.session_interface, "open_session", _raise):
+        yield from _fault_of(subject.browser().open(subject.page.rule), "the session")
+    with mock.patch.object(app, "make_response", _raise):
+        yield from _fault_of(subject.browser().open(subject.page.rule), "the response")
+
+
+@step("5.S5", "The right status every time, Allow and Retry-After included", MEND, "V16.5.1")
+def statuses_are_right(subject: Subject) -> Iterator[str]:
+    """Ask for what is not there, in the wrong way, and for what is busy."""
+    if (status := subject.browser().open("/audit/nothing/here").status_code) != 404:
+        yield f"An unknown address answers {status}."
+    wrong = subject.browser().open(subject.page.rule, method="TRACE")
+    if wrong.status_code != 405 or "GET" not in wrong.headers.get("Allow", ""):
+        yield f"A wrong method answers {wrong.status_code}, without Allow."
+    for error in (TooManyRequests, ServiceUnavailable):
+        answer = _failing(subject, lambda error=error: _throw(error(retry_after=7)))
+        if answer.headers.get("Retry-After") != "7":
+            yield f"Retry-After is lost on {answer.status_code}."
+    for path in ("/%ff%fe", "/%00", "/?%00=%ff", "/" + "a" * 9000):
+        if (status := subject.browser().open(path).status_code) >= 500:
+            yield f"A malformed address answers {status}."
+
+
+class AuditError(Exception):
+    """What the audit's views raise."""
+
+
+def _throw(error: Exception) -> NoReturn:
+    raise error
+
+
+def _raise(*_: object, **__: object) -> NoReturn:
+    raise AuditError(f"{SECRET}: SELECT")
+
+
+def _raise_with_password() -> NoReturn:
+    raise AuditError(f"login(password='{SECRET}', x)")
+
+
+def _failing(subject: Subject, view: object, *, path: str = "", headers: dict[str, str] | None = None) -> TestResponse:
+    """Ask for a page whose view fails."""
+    browser: Browser = subject.browser()
+    with subject.view(subject.page.endpoint, view):  # type: ignore[arg-type]
+        if path:
+            browser.open(path)
+        return browser.open(subject.page.rule, headers=headers)
+
+
+def _fault_of(answer: TestResponse, place: str) -> Iterator[str]:
+    if answer.status_code != 500 or "Traceback" in answer.text or SECRET in answer.text or not answer.text:
+        yield f"A failure in {place} gets past the handler."

@@ -1,0 +1,128 @@
+"""6 Headers: are the browser's protections switched on, for every response?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from werkzeug.datastructures import Headers
+
+from app.audit.probes import is_pinned
+from app.audit.steps import step
+from app.audit.subject import Subject
+from app.audit.templates import own_files
+
+MEND = "Leave the headers to app/security/headers.py; a view may set a stricter value itself"
+TWO_YEARS = 2 * 365 * 24 * 3600
+
+# Some of the features that a page has no use for; a browser grants most of them to the page itself by default.
+POWERFUL = ("camera", "microphone", "geolocation", "payment", "usb", "display-capture", "bluetooth", "serial", "hid")
+ISOLATION = {
+    "Cross-Origin-Opener-Policy": ("same-origin",),
+    "Cross-Origin-Embedder-Policy": ("require-corp", "credentialless"),
+    "Cross-Origin-Resource-Policy": ("same-origin",),
+    "X-Permitted-Cross-Domain-Policies": ("none",),
+    "Referrer-Policy": ("strict-origin-when-cross-origin", "same-origin", "strict-origin", "no-referrer"),
+}
+SCANNERS = {
+    "MDN's Observatory": r"(?i)observatory",
+    "a CSP evaluator": r"(?i)csp.?evaluator",
+    "a header checker": r"shcheck",
+}
+
+
+@step(
+    "6.S1", "Flask-Talisman is a pinned dependency", "Pin flask-talisman in requirements.txt, with its hash", "V15.2.4"
+)
+def talisman_is_pinned(subject: Subject) -> Iterator[str]:
+    """Read the requirements."""
+    yield from is_pinned(subject, "flask-talisman")
+
+
+@step("6.S2", "On every response: pages, files, redirects, errors, unknown hosts", MEND, "V3.4.4")
+def every_response_has_them(subject: Subject) -> Iterator[str]:
+    """Ask for one of each kind."""
+    browser = subject.browser()
+    file = next((name for name, _ in own_files(subject.package, "static/*.*")), "static/nothing").removeprefix(
+        "static/"
+    )
+    static = f"{subject.app.static_url_path or '/static'}/{file}"
+    answers = {
+        "a page": browser.open(subject.page.rule),
+        "a file": browser.open(static),
+        "a file that has not changed": browser.open(static, headers={"If-None-Match": "*"}),
+        "a 404": browser.open("/audit/nothing/here"),
+        "a 405": browser.open(subject.page.rule, method="TRACE"),
+        "a redirect to https": browser.open(subject.page.rule, scheme="http"),
+        "an unknown host": browser.open(subject.page.rule, host="unknown.example"),
+    }
+    for kind, answer in answers.items():
+        lacking = [
+            name for name in ("X-Content-Type-Options", "X-Frame-Options", *ISOLATION) if name not in answer.headers
+        ]
+        if lacking:
+            yield f"{kind} ({answer.status_code}) lacks {', '.join(lacking)}."
+
+
+@step("6.S3", "https by a 308 to the canonical host, HSTS, no framing, no guessing of types", MEND, "V3.4.1", "V3.4.4")
+def https_is_enforced(subject: Subject) -> Iterator[str]:
+    """Ask over http, through a proxy that nobody has set up, and with another host."""
+    browser = subject.browser()
+    for method, headers in (
+        ("GET", {}),
+        ("POST", {}),
+        ("GET", {"X-Forwarded-Proto": "https"}),
+        ("GET", {"X-Forwarded-Host": "evil.example"}),
+    ):
+        answer = browser.open(subject.page.rule, method=method, scheme="http", headers=headers)
+        where = answer.headers.get("Location", "")
+        if answer.status_code != 308 or not where.startswith(f"https://{subject.host}/"):
+            forged = "".join(f" with {name}" for name in headers)
+            yield f"{method} over http{forged} answers {answer.status_code} {where}."
+    found = browser.open(subject.page.rule).headers
+    hsts = found.get("Strict-Transport-Security", "")
+    age = re.search(r"max-age=(\d+)", hsts)
+    if not age or int(age[1]) < TWO_YEARS or "includeSubDomains" not in hsts:
+        yield f"Strict-Transport-Security is {hsts or 'missing'!r}."
+    for name, value in (("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff"), ("X-XSS-Protection", "0")):
+        if found.get(name) != value:
+            yield f"{name} is {found.get(name, 'missing')!r}."
+    if subject.own and "preload" not in subject.browser(subject.make({"HSTS_PRELOAD": True})).open(
+        subject.page.rule
+    ).headers.get("Strict-Transport-Security", ""):
+        yield "HSTS_PRELOAD does not ask for the preload list."
+
+
+@step("6.S4", "Referrer, permissions, isolation; nothing personal in a cache", MEND, "V3.4.5", "V3.4.8", "V14.3.2")
+def the_rest_is_sent(subject: Subject) -> Iterator[str]:
+    """Read the headers of a page."""
+    found = subject.browser().open(subject.page.rule).headers
+    for name, values in ISOLATION.items():
+        if found.get(name) not in values:
+            yield f"{name} is {found.get(name, 'missing')!r}."
+    granted = [
+        name for name in POWERFUL if f"{name}=()" not in found.get("Permissions-Policy", "").replace(" ", "").split(",")
+    ]
+    if granted:
+        yield f"Permissions-Policy grants {', '.join(granted)}."
+    if "no-store" not in found.get("Cache-Control", ""):
+        yield f"Cache-Control is {found.get('Cache-Control', 'missing')!r} on a page."
+    yield from _versions(found)
+
+
+@step("6.S5", "Scanners are part of the tests", "Keep tests/test_scanners.py")
+def scanners_are_tests(subject: Subject) -> Iterator[str]:
+    """Read the tests."""
+    tests = [path for path in sorted(subject.project.glob("tests/**/*")) if path.suffix in (".py", ".mjs", ".json")]
+    text = "\n".join(
+        path.read_text(encoding="utf-8", errors="replace") for path in tests if path.name != "package-lock.json"
+    )
+    for scanner, sign in SCANNERS.items():
+        if not re.search(sign, text):
+            yield f"No test runs {scanner}."
+
+
+def _versions(found: Headers) -> Iterator[str]:
+    for name in ("Server", "X-Powered-By"):
+        if re.search(r"[\d.]{3}", found.get(name, "")):
+            yield f"{name} tells a version."

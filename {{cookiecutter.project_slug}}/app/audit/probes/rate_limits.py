@@ -1,0 +1,225 @@
+"""8 Rate limiting: how many requests and guesses get through, from where?"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from unittest import mock
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Rule
+from werkzeug.test import TestResponse
+
+from app.audit.probes import is_pinned
+from app.audit.steps import Relaxed, step
+from app.audit.subject import NotApplicable, Subject
+from app.security.rate_limits import EXEMPT, claim_attempt
+
+MEND = "Leave counting to app/security/rate_limits.py; name stricter limits with @limited"
+WRONG = "a wrong guess"
+JSON = {"Accept": "application/json"}
+MANY = 70  # requests; a copy of the app takes 40 a minute for a page and 60 for the rest
+STRICTER = re.compile(r"(?i)log.?in|sign.?in|sign.?up|regist|reset|forgot|uploads?$")
+BUILT_IN = frozenset({"health.healthz"})
+
+
+@step(
+    "8.S1",
+    "Flask-Limiter is pinned, and counts",
+    "Pin flask-limiter in requirements.txt; call rate_limits.init_app",
+    "V2.4.1",
+    "V15.2.4",
+)
+def requests_are_counted(subject: Subject) -> Iterator[str]:
+    """Ask for a page until it is enough."""
+    yield from is_pinned(subject, "flask-limiter")
+    if _until_refused(subject, subject.page) is None:
+        yield f"{MANY} requests in a row are answered."
+
+
+@step(
+    "8.S2",
+    "Who counts is the user or the address, IPv6 by /64; a proxy's word only if it is ours",
+    MEND,
+    "V2.4.1",
+    "V4.1.3",
+)
+def the_right_one_is_counted(subject: Subject) -> Iterator[str]:
+    """Come from many addresses that are one, and from two that are not."""
+    limit = _until_refused(subject, subject.page)
+    if limit is None:
+        yield "Nobody is counted."
+        return
+    sources = {
+        "X-Forwarded-For": ["192.0.2.7"] * (limit + 1),
+        "addresses of one IPv6 network": [f"2001:db8:1:2::{number:x}" for number in range(limit + 1)],
+        "an IPv4 address in IPv6 form": [("192.0.2.8", "::ffff:192.0.2.8")[number % 2] for number in range(limit + 1)],
+    }
+    for what, addresses in sources.items():
+        forged = what == "X-Forwarded-For"
+        answers = [
+            _ask(subject, subject.page, address, {"X-Forwarded-For": f"10.0.{n // 250}.{n % 250}"} if forged else {})
+            for n, address in enumerate(addresses)
+        ]
+        if answers[-1].status_code != 429:
+            yield f"With {what}, one client gets as many requests as it likes."
+    if _ask(subject, subject.page, "203.0.113.99").status_code == 429:
+        yield "One client uses up the requests of all others."
+    if _ask(subject, subject.page, "2001:db8:1:3::1").status_code == 429:
+        yield "One IPv6 network uses up the requests of its neighbours."
+    yield from _users_count_apart(subject)
+
+
+@step("8.S3", "A limit for every route, stricter ones where guessing or flooding pays", MEND, "V2.4.1")
+def every_route_is_limited(subject: Subject) -> Iterator[str]:
+    """Read the limit that each route announces, and flood the ones worth it."""
+    for rule in subject.rules("GET"):
+        with subject.view(rule.endpoint, lambda: ""):
+            headers = subject.browser().open(subject.url(rule)).headers
+        if "RateLimit-Limit" in headers:
+            continue
+        if rule.endpoint in BUILT_IN and rule.endpoint in EXEMPT:
+            continue
+        reason = EXEMPT.get(rule.endpoint)
+        yield Relaxed(f"Nothing limits {rule.rule}: {reason}") if reason else f"Nothing limits {rule.rule}."
+    for path in ("/audit/nothing/here", f"{subject.app.static_url_path or '/static'}/nothing.css"):
+        if "RateLimit-Limit" not in subject.browser().open(path).headers:
+            yield f"Nothing limits {path}."
+    usual = _until_refused(subject, subject.page) or MANY
+    for rule in subject.rules("POST"):
+        limit = _until_refused(subject, rule, "POST")
+        if limit is None:
+            yield f"{MANY} POST {rule.rule} in a row get through."
+        elif limit >= usual and STRICTER.search(rule.rule):
+            yield f"POST {rule.rule} is limited no stricter than a page."
+
+
+@step(
+    "8.S4",
+    "Guesses at a password wait, 1, 2, 4 … seconds up to 15 minutes, and never for good",
+    "Call claim_attempt before a password is verified, attempt_succeeded after the right one",
+    "V6.1.1",
+    "V6.3.1",
+    "V6.3.8",
+)
+def guesses_wait(subject: Subject) -> Iterator[str]:
+    """Guess at an account, and at one that does not exist."""
+    sign_in = [rule for rule in subject.rules("POST") if re.search(r"(?i)log.?in|sign.?in", rule.rule)]
+    if not subject.own:
+        if not sign_in:
+            raise NotApplicable("nobody can sign in")
+        yield "Nothing was found that slows guesses at a password down more and more."
+        return
+    guess = _form_guess if sign_in and subject.member() else _call_guess
+    statuses = {}
+    for account in ("member@audit.example", "nobody@audit.example"):
+        waits = [guess(subject, account, "192.0.2.50" if account[0] == "m" else "192.0.2.51") for _ in range(4)]
+        statuses[account] = [0 if wait is None else wait for wait in waits]
+        if statuses[account][:3] != [0, 0, 0] or not 1 <= statuses[account][3] <= 2:
+            yield f"After three guesses, the waits were {statuses[account]}."
+    if len({tuple(map(bool, waits)) for waits in statuses.values()}) > 1:
+        yield "How guesses wait tells whether an account exists."
+    if not guess(subject, "member@audit.example", "192.0.2.52"):
+        yield "From another address, the account does not wait."
+    if not guess(subject, "third@audit.example", "192.0.2.50"):
+        yield "At another account, the address does not wait."
+    now = time.time()
+    growing: list[int] = [0]
+    for number in range(14):
+        now += growing[-1] + 1 if number else 1000
+        with mock.patch("time.time", return_value=now):
+            if _call_guess(subject, "growing@audit.example", f"203.0.113.{number}"):
+                break
+            growing.append(_call_guess(subject, "growing@audit.example", f"192.0.2.{100 + number}") or 0)
+    if len(growing) < 15 or growing != sorted(growing) or not 600 <= growing[-1] <= 900:
+        yield f"The growing do not double up to 15 minutes: {growing[1:]}."
+    if guess is _form_guess:
+        yield from _right_password_ends_it(subject)
+
+
+@step("8.S5", "A 429 says for how long, to people and to scripts; a form says how many tries are left", MEND, "V2.4.1")
+def refusals_are_clear(subject: Subject) -> Iterator[str]:
+    """Flood a page, and read the refusal."""
+    if "RateLimit-Remaining" not in _ask(subject, subject.page, "192.0.2.60").headers:
+        yield "RateLimit-Remaining is missing."
+    for _ in range(MANY):
+        page = _ask(subject, subject.page, "192.0.2.60")
+        if page.status_code == 429:
+            break
+    if page.status_code != 429 or not page.headers.get("Retry-After", "").isdigit():
+        yield f"The refusal is a {page.status_code} without Retry-After."
+        return
+    if "data-retry-after=" not in page.text:
+        yield "The page of a 429 has no countdown."
+    problem = _ask(subject, subject.page, "192.0.2.60", {"Accept": "application/json"})
+    if problem.mimetype != "application/problem+json" or problem.get_json()["status"] != 429:
+        yield "A script gets no problem (RFC 9457) for a 429."
+    if subject.own and subject.member():
+        form = {"email": "tries@audit.example", "password": WRONG}
+        if not re.search(r"(?i)left|remain", _main(subject.browser().send("/login", form).text)):
+            yield "The form of the sign-in does not say how many tries are left."
+
+
+def _ask(
+    subject: Subject, rule: Rule, address: str, headers: dict[str, str] | None = None, method: str = "GET"
+) -> TestResponse:
+    with subject.view(rule.endpoint, lambda: ""):
+        return subject.browser(address=address).open(subject.url(rule), method=method, headers=headers)
+
+
+def _until_refused(subject: Subject, rule: Rule, method: str = "GET") -> int | None:
+    """Give the number of requests that one client may send in a row, None for more than ``MANY``."""
+    browser = subject.browser()
+    path = subject.url(rule)
+    with subject.view(rule.endpoint, lambda: ""):
+        for number in range(MANY):
+            if browser.open(path, method=method, headers=JSON).status_code == 429:
+                return number
+    return None
+
+
+def _users_count_apart(subject: Subject) -> Iterator[str]:
+    if (member := subject.new_member()) is None:
+        return
+    member.address = "192.0.2.70"
+    with subject.view(subject.page.endpoint, lambda: ""):
+        refused = any(member.open(subject.page.rule, headers=JSON).status_code == 429 for _ in range(MANY))
+    if not refused or _ask(subject, subject.page, member.address).status_code == 429:
+        yield "Who is signed in counts for the address, not for the user."
+
+
+def _form_guess(subject: Subject, account: str, address: str) -> int | None:
+    """Guess at the sign-in; give the seconds to wait, None when the guess was let through."""
+    form = {"email": account, "password": WRONG}
+    answer = subject.browser(address=address).send("/login", form)
+    return int(answer.headers.get("Retry-After", 0)) if answer.status_code == 429 else None
+
+
+def _call_guess(subject: Subject, account: str, address: str) -> int | None:
+    """Guess as the sign-in of the team's own would."""
+    environ = {"REMOTE_ADDR": address}
+    with subject.app.test_request_context(base_url=f"https://{subject.host}", environ_overrides=environ):
+        try:
+            claim_attempt(account)
+        except HTTPException as refusal:
+            return int(getattr(refusal, "retry_after", 0))
+    return None
+
+
+def _right_password_ends_it(subject: Subject) -> Iterator[str]:
+    email, password = subject.new_account()
+    for number in range(4):
+        _form_guess(subject, email, f"192.0.2.{80 + number}")
+    later = time.time() + 10
+    with mock.patch("time.time", return_value=later):
+        browser = subject.browser(address="192.0.2.90")
+        browser.send("/login", {"email": email, "password": password})
+        if browser.open("/account").status_code != 200:
+            yield "After the wait, the right password does not work."
+        if _form_guess(subject, email, "192.0.2.91") is not None:
+            yield "The right password does not end the waits."
+
+
+def _main(text: str) -> str:
+    return text.partition("<main")[2]

@@ -1,0 +1,207 @@
+"""1 Secret key: is it random, out of sight, refused when weak, and can it be rotated?"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import math
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from unittest import mock
+
+from flask import Flask
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+
+from app import settings
+from app.audit.steps import step
+from app.audit.subject import Subject, random_key
+from app.security.secret_key import weakness
+
+GUESSABLE = (
+    "",
+    "dev",
+    "changeme" * 4,
+    "x" * 64,
+    "abcdefghijklmnopqrstuvwxyzabcd",
+    "1234567890" * 4,
+    "Zx3_vQ-8LmPk2TyR",
+)
+RANDOM = (
+    "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c",
+    "Zx3_vQ-8LmPk2TyRb7WnJd5GhCs9FaKe",
+    "3q2+7wQm5sX1Zr8KpVtYb0LhJc=",
+)
+# The audit puts one of its own in its place.
+ENV_FILE = settings.ENV_FILE
+WITHOUT_KEY = dict.fromkeys(["SECRET_KEY"])
+SECRET_NAMES = ("SECRET_KEY", "secret_key")
+
+
+@step("1.S1", "The key is random, 256 bits or more", "Make one with: flask --app app secret-key new")
+def random_key_is_made(subject: Subject) -> Iterator[str]:
+    """Let the command make two keys."""
+    if fault := weakness(str(subject.app.secret_key or "")):
+        yield f"The key in force {fault}."
+    if "secret-key" not in subject.app.cli.commands:
+        yield "There is no command that makes a random key."
+        return
+    first, second = (_env_after(subject, ["new"], "")["SECRET_KEY"] for _ in range(2))
+    bits = len(first) * math.log2(16 if re.fullmatch("[0-9a-f]+", first) else 64)
+    if first == second or bits < 256 or weakness(first):
+        yield f"The command makes keys of {bits:.0f} bits{', always the same' if first == second else ''}."
+
+
+@step(
+    "1.S2",
+    "The key lives in .env alone, for its owner's eyes",
+    "chmod 600 .env; list it in .gitignore and .dockerignore",
+    "V13.3.1",
+)
+def key_is_out_of_sight(subject: Subject) -> Iterator[str]:
+    """Read the project for the key, and look who can read the file."""
+    for file, tree in subject.trees.items():
+        for node in ast.walk(tree):
+            for target, value in _assignments(node):
+                if (
+                    target in SECRET_NAMES
+                    and isinstance(value, ast.Constant)
+                    and isinstance(value.value, str)
+                    and value.value
+                ):
+                    yield f"{file}:{value.lineno}: The key is written in the code."
+    for name in (".gitignore", *([".dockerignore"] if (subject.project / "Dockerfile").exists() else [])):
+        # Listed by its name, or by a list of what alone is let in.
+        if not re.search(r"(?m)^((\*\*/|/)?\.env(\*|\.\*)?|\*)[ \t]*(#.*)?$", subject.text_of(name)) or re.search(
+            r"(?m)^!\.env\s*$", subject.text_of(name)
+        ):
+            yield f"{name} does not list .env."
+    env = subject.project / ".env"
+    if os.name == "posix" and env.exists() and env.stat().st_mode & 0o077:
+        yield f"Other users of this machine can read .env ({env.stat().st_mode & 0o777:03o})."
+    if "secret-key" in subject.app.cli.commands:
+        kept = _env_after(subject, ["new"], f"SECRET_KEY={(key := random_key())}\n")
+        if kept["SECRET_KEY"] != key:
+            yield "The command that makes a key overwrites the one there is."
+        _env_after(subject, ["new"], "")
+        if os.name == "posix" and (mode := settings.ENV_FILE.stat().st_mode & 0o077):
+            yield f"The command writes a .env that others can read ({mode:03o})."
+
+
+@step("1.S3", "The environment wins over .env, whatever starts the app", "Read SECRET_KEY in app/settings.py as it was")
+def environment_wins(subject: Subject) -> Iterator[str]:
+    """Start the app with a key in both places."""
+    if not subject.own:
+        if not subject.code_mentions("environ", "getenv", "from_prefixed_env", "load_dotenv", "BaseSettings"):
+            yield "The code reads no environment."
+        return
+    if not ENV_FILE.is_absolute():
+        yield "Where .env is looked for depends on the folder the app is started in."
+    in_file, in_environment = random_key(), random_key()
+    settings.ENV_FILE.write_text(f"SECRET_KEY={in_file}\n", encoding="utf-8")
+    if subject.make(WITHOUT_KEY).secret_key != in_file:
+        yield "A key in .env is not used."
+    with mock.patch.dict(os.environ, {"SECRET_KEY": in_environment}):
+        if subject.make(WITHOUT_KEY).secret_key != in_environment:
+            yield "A key in the environment does not win over the one in .env."
+
+
+@step("1.S4", "A guessable key stops the start", "Check the key at start, as app/settings.py did")
+def guessable_key_stops_the_start(subject: Subject) -> Iterator[str]:
+    """Start the app with keys that everybody knows."""
+    if not subject.own:
+        if (fault := weakness(str(subject.app.secret_key or ""))) is None:
+            fault = "is strong, but nothing would refuse a weak one"
+        yield f"The key {fault}."
+        return
+    for key in GUESSABLE:
+        with contextlib.suppress(settings.SettingsError):
+            subject.make({"SECRET_KEY": key})
+            yield f"The app starts with a key like {key[:8]!r}…"
+    for key in RANDOM:
+        try:
+            subject.make({"SECRET_KEY": key})
+        except settings.SettingsError:
+            yield "A random key is refused."
+
+
+@step(
+    "1.S5",
+    "The key can be rotated, signing nobody out",
+    "Use SECRET_KEY_FALLBACKS, and flask secret-key rotate",
+    "V13.3.4",
+)
+def key_rotates(subject: Subject) -> Iterator[str]:
+    """Rotate, and come back with a session, a token and a reset link of before."""
+    if "secret-key" not in subject.app.cli.commands or not subject.own:
+        yield "There is no command that rotates the key."
+        return
+    old = random_key()
+    after = _env_after(subject, ["rotate"], f"SECRET_KEY={old}\nLOG_FORMAT=json\n")
+    new, fallbacks = after.get("SECRET_KEY", ""), after.get("SECRET_KEY_FALLBACKS", "")
+    if fallbacks != old or new == old or weakness(new) or after.get("LOG_FORMAT") != "json":
+        yield "flask secret-key rotate does not keep the former key beside a new one."
+    text = settings.ENV_FILE.read_text(encoding="utf-8")
+    if _env_after(subject, ["rotate", "--prune"], text).get("SECRET_KEY_FALLBACKS"):
+        yield "flask secret-key rotate --prune leaves the former keys."
+    before, rotated = subject.make({"SECRET_KEY": old}), subject.make({"SECRET_KEY": new, "SECRET_KEY_FALLBACKS": old})
+    pruned = subject.make({"SECRET_KEY": new})
+    name = before.config["SESSION_COOKIE_NAME"]
+    for app, cookie, wanted in (
+        (rotated, subject.forge({"audit": 1, "_born": int(time.time())}, before), True),
+        (pruned, subject.forge({"audit": 1, "_born": int(time.time())}, before), False),
+        (pruned, subject.forge({"audit": 1, "_born": int(time.time())}, rotated), True),
+    ):
+        if ("audit" in _session_of(app, name, cookie)) != wanted:
+            yield "A session of the former key is " + ("refused." if wanted else "accepted after the key was pruned.")
+    yield from _reset_link(before, rotated)
+
+
+def _reset_link(before: Flask, rotated: Flask) -> Iterator[str]:
+    if "security" not in rotated.extensions:
+        return
+    old, new = (app.extensions["security"].reset_serializer for app in (before, rotated))
+    if not _opens(new, old.dumps("audit")):
+        yield "A reset link of the former key is refused."
+    if _opens(old, new.dumps("audit")):
+        yield "New reset links are still signed with the former key."
+
+
+def _opens(serializer: URLSafeTimedSerializer, link: str | bytes) -> bool:
+    try:
+        serializer.loads(link)
+    except BadSignature:
+        return False
+    return True
+
+
+def _session_of(app: Flask, name: str, cookie: str) -> Mapping[str, object]:
+    with app.test_request_context(headers={"Cookie": f"{name}={cookie}"}, base_url="https://localhost") as context:
+        return app.session_interface.open_session(app, context.request) or {}
+
+
+def _env_after(subject: Subject, arguments: list[str], content: str) -> dict[str, str]:
+    """Run ``flask secret-key …`` on a .env of the audit's own, and give what is in it then."""
+    settings.ENV_FILE.unlink(missing_ok=True)
+    if content:
+        settings.ENV_FILE.write_text(content, encoding="utf-8")
+    subject.run("secret-key", *arguments)
+    lines = settings.ENV_FILE.read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def _assignments(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """Give what a node assigns, also by ``app.name = …``, ``config["name"] = …``, ``f(name=…)`` and ``{"name": …}``."""
+    if isinstance(node, ast.Assign):
+        for target in node.targets:
+            name = getattr(target, "id", None) or getattr(target, "attr", None)
+            if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
+                name = target.slice.value
+            yield str(name), node.value
+    elif isinstance(node, ast.keyword) and node.arg:
+        yield node.arg, node.value
+    elif isinstance(node, ast.Dict):
+        for key, value in zip(node.keys, node.values, strict=True):
+            if isinstance(key, ast.Constant):
+                yield str(key.value), value

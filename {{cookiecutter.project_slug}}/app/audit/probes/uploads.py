@@ -1,0 +1,266 @@
+"""9 Uploads: what gets in, where does it lie, and who gets it back?"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+from PIL import Image, PngImagePlugin
+from werkzeug.test import TestResponse
+
+from app.audit.steps import step
+from app.audit.subject import Browser, NotApplicable, Subject
+from app.settings import SettingsError
+
+MEND = "Take files through uploads.save_all, and give them back through uploads.send"
+JSON = {"Accept": "application/json"}
+# In two halves, or a virus scanner takes this file away.
+EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
+SECRET_PLACE = b"48.8584 N"
+
+
+class Attempt(NamedTuple):
+    """A file that must not be taken, and why."""
+
+    what: str
+    name: str
+    content: bytes
+    declared: str
+
+
+@step("9.S1", "Extension, signature and declared type agree; images are made anew", MEND, "V5.2.2", "V5.2.6")
+def types_are_checked(subject: Subject) -> Iterator[str]:
+    """Send what is right, and what only looks so."""
+    visitor = _visitor(subject)
+    png = _png()
+    stored = _send(subject, visitor, "a.png", png, "image/png")
+    if stored.status_code != 201:
+        yield f"A good picture is refused ({stored.status_code})."
+    elif SECRET_PLACE in visitor.open(f"/uploads/{stored.get_json()['id']}").get_data():
+        yield "A picture comes back with the place where it was taken."
+    for attempt in (
+        Attempt("a script by its extension", "a.php", b"<?php system('id'); ?>", "text/plain"),
+        Attempt("a page by its extension", "a.html", b"<script>alert(1)</script>", "text/html"),
+        Attempt(
+            "a drawing with a script",
+            "a.svg",
+            b"<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>",
+            "image/svg+xml",
+        ),
+        Attempt("a program named a picture", "a.png", b"MZ\x90\x00" + b"\0" * 200, "image/png"),
+        Attempt("a picture named a text", "a.txt", png, "text/plain"),
+        Attempt("a picture declared a page", "a.png", png, "text/html"),
+        Attempt("a damaged picture", "a.png", png[:40], "image/png"),
+        Attempt("a picture of too many pixels", "a.png", _png((5_100, 5_100), "1"), "image/png"),
+    ):
+        if (answer := _send(subject, visitor, *attempt[1:])).status_code < 400:
+            yield f"{attempt.what} is taken ({answer.status_code})."
+
+
+@step("9.S2", "The client's file name is for people only", MEND, "V5.3.2", "V5.4.2")
+def names_are_for_people(subject: Subject) -> Iterator[str]:
+    """Send names that climb, hide and turn round."""
+    visitor = _visitor(subject)
+    for name in (
+        "../../climbed.txt",
+        "..\\..\\climbed.txt",
+        "/etc/climbed.txt",
+        "climbed\u202etxt.txt",
+        "climbed\r\nX-Evil: 1.txt",
+        "con.txt",
+        "n" * 400 + ".txt",
+    ):
+        answer = _send(subject, visitor, name, b"harmless", "text/plain")
+        shown = str((answer.get_json(silent=True) or {}).get("name", ""))
+        if answer.status_code == 201 and (
+            re.search(r"[/\\\x00-\x1f\u202e]|\.\.", shown) or len(shown) > 255 or shown == "con.txt"
+        ):
+            yield f"A file is shown as {shown[:40]!r}."
+        if answer.status_code >= 500:
+            yield f"The name {name[:20]!r} answers {answer.status_code}."
+    if outside := [path.name for path in subject.folder.rglob("*climbed*")]:
+        yield f"Names of clients are names of files: {outside[0]!r}."
+
+
+@step(
+    "9.S3",
+    "Stored outside the app, for the app's own eyes, not executable",
+    "Set UPLOAD_DIR outside the app; chmod 700 it",
+    "V5.3.1",
+)
+def storage_is_apart(subject: Subject) -> Iterator[str]:
+    """Look at what was stored, and try folders that are served."""
+    visitor = _visitor(subject)
+    _send(subject, visitor, "a.txt", b"stored", "text/plain")
+    folder = _folder(subject)
+    if any(
+        folder.is_relative_to(place) for place in (subject.package, Path(subject.app.static_folder or subject.package))
+    ):
+        yield "Files are stored inside the app."
+    for path in (folder, *folder.rglob("*")):
+        if path.stat().st_mode & (0o077 if path.is_dir() else 0o177):
+            yield f"Others can get at what is stored ({path.stat().st_mode & 0o777:03o})."
+            break
+    for place in (subject.package / "uploads", subject.package / "static", subject.package):
+        try:
+            subject.make({"UPLOAD_DIR": str(place)})
+        except SettingsError:
+            continue
+        finally:
+            if place.name == "uploads" and place.is_dir() and not any(place.iterdir()):
+                place.rmdir()
+        yield f"The app starts with UPLOAD_DIR={place.name}, inside itself."
+
+
+@step("9.S4", "Stored under a random name of 128 bits", MEND, "V5.3.2")
+def stored_names_are_random(subject: Subject) -> Iterator[str]:
+    """Send a file twice, and look at its names."""
+    visitor = _visitor(subject)
+    ids = [str(_send(subject, visitor, "same.txt", b"same", "text/plain").get_json()["id"]) for _ in range(2)]
+    if ids[0] == ids[1] or not all(re.fullmatch(r"[0-9a-f]{32,}|[\w-]{22,}", each) for each in ids):
+        yield f"A file is called {ids[0]!r}."
+    if len({each[:8] for each in ids}) < 2 or len({each[-8:] for each in ids}) < 2:
+        yield "Two files have nearly the same name: one tells the other's."
+    if any("same" in path.name for path in _folder(subject).rglob("*")):
+        yield "The client's name is the name of the file."
+
+
+@step(
+    "9.S5",
+    "Bounds on size, number, parts, quota and free disk",
+    "Set MAX_CONTENT_LENGTH and the quotas; leave the bounds in app/security/uploads.py",
+    "V5.2.1",
+    "V5.2.4",
+)
+def sizes_are_bounded(subject: Subject) -> Iterator[str]:
+    """Send too much, in every way."""
+    app = subject.app
+    for name in ("MAX_CONTENT_LENGTH", "MAX_FORM_MEMORY_SIZE", "MAX_FORM_PARTS"):
+        if not app.config.get(name):
+            yield f"{name} is not set: one request can fill the memory or the disk."
+    _visitor(subject)
+    visitor = _new_visitor(subject)
+    most = int(app.config.get("MAX_CONTENT_LENGTH") or 2**20)
+    too_large = _send(subject, visitor, "a.txt", b"a" * (most + 1000), "text/plain")
+    if too_large.status_code != 413:
+        yield f"A file of more than MAX_CONTENT_LENGTH answers {too_large.status_code}."
+    parts = {f"part{number}": "" for number in range(2000)}
+    if (
+        answer := visitor.send("/uploads", {**parts, "file": _file("a.txt", b"a", "text/plain")}, headers=JSON)
+    ).status_code != 413:
+        yield f"A form of 2,000 parts answers {answer.status_code}."
+    body = b"csrf_token=" + b"a" * 600_000
+    form = visitor.open("/uploads", method="POST", data=body, content_type="application/x-www-form-urlencoded")
+    if form.status_code != 413:
+        yield f"A form of 600 kB is held in memory ({form.status_code})."
+    owner = _new_visitor(subject)
+    answers = [_send(subject, owner, f"{number}.txt", b"a", "text/plain").status_code for number in range(15)]
+    if answers[0] != 201 or answers[-1] != 413:
+        yield f"The 15th file of an owner who may keep 14 answers {answers[-1]}."
+    large = _new_visitor(subject)
+    answers = [_send(subject, large, "a.txt", b"a" * 900_000, "text/plain").status_code for _ in range(3)]
+    if answers[0] != 201 or answers[-1] != 413:
+        yield f"More bytes than an owner may keep answer {answers[-1]}."
+    full = shutil.disk_usage(_folder(subject))._replace(free=1000)
+    with mock.patch.object(shutil, "disk_usage", return_value=full):
+        if (status := _send(subject, _new_visitor(subject), "a.txt", b"a" * 500, "text/plain").status_code) != 503:
+            yield f"On a full disk an upload answers {status}."
+
+
+@step(
+    "9.S6",
+    "Scanned for malware; no verdict, no upload",
+    "Set CLAMD_URL; keep uploads refusing while it is unreachable",
+    "V5.4.3",
+)
+def malware_is_refused(subject: Subject) -> Iterator[str]:
+    """Send the test file of all scanners, and take the scanner away."""
+    if (answer := _send(subject, _visitor(subject), "a.txt", EICAR, "text/plain")).status_code < 400:
+        yield f"The EICAR test file is taken ({answer.status_code})."
+    unreachable = subject.make({"CLAMD_URL": "tcp://127.0.0.1:9"})
+    before = subject.app
+    subject.app = unreachable
+    try:
+        visitor = _new_visitor(subject)
+        status = _send(subject, visitor, "a.txt", b"a", "text/plain").status_code
+        kept = (visitor.open("/uploads", headers=JSON).get_json(silent=True) or {}).get("files")
+    finally:
+        subject.app = before
+    if status != 503 or kept:
+        yield f"Without an answer of the scanner an upload answers {status}{' and is kept' if kept else ''}."
+
+
+@step("9.S7", "Given back to the owner alone, as data", MEND, "V3.2.1", "V5.4.1", "V8.2.2")
+def downloads_are_data(subject: Subject) -> Iterator[str]:
+    """Fetch a file as its owner and as somebody else."""
+    owner, other = _visitor(subject), _new_visitor(subject)
+    text = str(_send(subject, owner, "p\u00e4ge.txt", b"<script>alert(1)</script>", "text/plain").get_json()["id"])
+    picture = str(_send(subject, owner, "a.png", _png(), "image/png").get_json()["id"])
+    for path in (f"/uploads/{text}", f"/uploads/{picture}?inline=1"):
+        if (status := other.open(path).status_code) != 404:
+            yield f"Somebody else's file answers {status}."
+    other.send(f"/uploads/{text}/delete", {})
+    answer = owner.open(f"/uploads/{text}?inline=1")
+    if answer.status_code != 200:
+        yield f"The owner gets {answer.status_code}, after somebody else asked to delete the file."
+    wanted = {
+        "Content-Type": r"text/plain; charset=utf-8",
+        "Content-Disposition": r"attachment;.*filename\*=UTF-8''p%C3%A4ge\.txt",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": r"sandbox; default-src 'none'",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": r".*(no-store|private).*",
+    }
+    for name, value in wanted.items():
+        if not re.fullmatch(value, answer.headers.get(name, "")):
+            yield f"A download has {name}: {answer.headers.get(name, 'missing')}."
+    if not owner.open(f"/uploads/{picture}?inline=1").headers.get("Content-Disposition", "inline").startswith("inline"):
+        yield "A picture is not shown in the page on demand."
+    if owner.open(f"/uploads/{text}", headers={"Range": "bytes=0-3"}).status_code != 206:
+        yield "A download can't be resumed."
+
+
+def _visitor(subject: Subject) -> Browser:
+    """Give somebody who may upload. Raises NotApplicable when the app takes no files."""
+    if not subject.own:
+        _judge_by_reading(subject)
+    if not any(rule.rule == "/uploads" for rule in subject.rules("POST")):
+        raise NotApplicable("no route takes files")
+    return subject.member() or subject.browser()
+
+
+def _new_visitor(subject: Subject) -> Browser:
+    return subject.new_member() or subject.browser()
+
+
+def _judge_by_reading(subject: Subject) -> None:
+    """Say of a foreign app, whose views never run here, what its code shows."""
+    place = subject.code_mentions("files", "FileField", "MultipleFileField")
+    if not place:
+        raise NotApplicable("no code takes files")
+    raise LookupError(f"files are taken at {place}, and nothing shows that this step is done")
+
+
+def _folder(subject: Subject) -> Path:
+    return Path(subject.app.config["UPLOAD_DIR"]).resolve()
+
+
+def _file(name: str, content: bytes, declared: str) -> tuple[io.BytesIO, str, str]:
+    return io.BytesIO(content), name, declared
+
+
+def _send(subject: Subject, visitor: Browser, name: str, content: bytes, declared: str) -> TestResponse:
+    return visitor.send("/uploads", {"file": _file(name, content, declared)}, headers=JSON)
+
+
+def _png(size: tuple[int, int] = (20, 10), mode: str = "RGB") -> bytes:
+    place = PngImagePlugin.PngInfo()
+    place.add_text("GPS", SECRET_PLACE.decode())
+    written = io.BytesIO()
+    Image.new(mode, size).save(written, "PNG", pnginfo=place)
+    return written.getvalue()

@@ -1,0 +1,191 @@
+"""10 URLs: where can a link lead to, and what does the app believe of an address?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import quote, urlsplit
+
+from flask import redirect, url_for
+from werkzeug.routing import UnicodeConverter
+from werkzeug.test import TestResponse
+from werkzeug.wrappers import Response
+
+from app.audit.steps import step
+from app.audit.subject import ALLOWED_HOST, NotApplicable, Subject
+from app.security import urls
+
+MEND = "Redirect with url_for, or with urls.redirect_to for what a request asks for"
+EVIL = (
+    "https://evil.example/",
+    "//evil.example",
+    "/\\evil.example",
+    "/\t/evil.example",
+    "https:evil.example",
+    "https://{host}.evil.example/",
+    "https://{host}@evil.example/",
+    "javascript:alert(1)",
+    "/%2fevil.example",
+    "/a/..//..//evil.example/",
+)
+PRIVATE = (
+    "http://169.254.169.254/",
+    "https://127.0.0.1/",
+    "https://[::1]/",
+    "https://10.0.0.1/",
+    "https://0x7f000001/",
+    "https://2130706433/",
+    "https://[::ffff:10.0.0.1]/",
+    "file:///etc/passwd",
+    "https://user@example.com/",
+    "https://example.com:22/",
+)
+FETCHERS = ("urlopen", "requests", "httpx", "urllib3", "aiohttp", "HTTPSConnection", "HTTPConnection")
+
+
+@step(
+    "10.S1",
+    "Parameters are typed, bounded and single",
+    "Give the route a converter with a bound; leave app/security/urls.py in front",
+    "V2.2.1",
+    "V15.3.7",
+)
+def parameters_are_bounded(subject: Subject) -> Iterator[str]:
+    """Send long, double and impossible ones."""
+    page = subject.page.rule
+    for path, status, what in (
+        (f"{page}?x={'a' * 9000}", 414, "An address of 9,000 characters"),
+        (f"/{'a' * 9000}", 414, "A path of 9,000 characters"),
+        (f"{page}?audit=1&audit=2", 400, "A parameter given twice"),
+        (f"{page}?audit=%00", 400, "A null byte"),
+    ):
+        if (found := subject.browser().open(path).status_code) != status:
+            yield f"{what} answers {found}."
+    for rule in subject.rules("GET", "POST"):
+        for name in rule.arguments:
+            converter = rule._converters[name]
+            if type(converter) is UnicodeConverter and converter.regex in ("[^/]{1,}", "[^/]+"):
+                yield f"{rule.rule} takes any text as {name}."
+
+
+@step("10.S2", "Redirects stay on the host, or lead through a page that says where to", MEND, "V3.7.2", "V3.7.3")
+def redirects_stay_here(subject: Subject) -> Iterator[str]:
+    """Ask for the way to other sites."""
+    if not subject.own:
+        if subject.static("UR04"):
+            yield "Redirects go where a request asks for."
+            return
+        raise NotApplicable("no redirect depends on a request")
+    if not any(rule.rule == "/redirect" for rule in subject.rules("GET")):
+        raise NotApplicable("no route leads on to other addresses")
+    for target in (
+        *(each.format(host=subject.host) for each in EVIL),
+        f"http://{ALLOWED_HOST}/",
+        f"https://{ALLOWED_HOST}:8443/",
+        f"https://{ALLOWED_HOST}.evil.example/",
+    ):
+        answer = _ask_for(subject, target)
+        if answer.status_code == 200 or _leaves(subject, answer):
+            yield f"{target!r} is a way out ({answer.status_code})."
+    leaving = _ask_for(subject, f"https://{ALLOWED_HOST}/a")
+    if leaving.status_code != 200 or ALLOWED_HOST not in leaving.text or "Location" in leaving.headers:
+        yield "To an allowed site, no page says where the link leads."
+    inside = _ask_for(subject, "/uploads?x=1")
+    if not inside.headers.get("Location", "").endswith("/uploads?x=1"):
+        yield "A way within the site does not work."
+
+
+@step(
+    "10.S3", "Every link within the app is made by url_for", "Write {{ url_for(…) }} instead of the address", "V1.2.2"
+)
+def links_are_made(subject: Subject) -> Iterator[str]:
+    """Read all templates."""
+    yield from subject.static("UR03")
+
+
+@step("10.S4", "One function decides; a redirect of other code is checked on its way out", MEND, "V3.7.2")
+def one_function_decides(subject: Subject) -> Iterator[str]:
+    """Let a view redirect carelessly, sign in with a target, and read the code."""
+    yield from subject.static("UR04")
+    for target in (each.format(host=subject.host) for each in EVIL):
+        with subject.view(
+            subject.page.endpoint, lambda target=target: Response(status=302, headers={"Location": target})
+        ):
+            answer = subject.browser().open(subject.page.rule)
+        if _leaves(subject, answer):
+            yield f"A careless redirect to {target!r} goes out."
+            break
+    with subject.view(subject.page.endpoint, lambda: redirect(url_for(subject.page.endpoint))):
+        if not 300 <= subject.browser().open(subject.page.rule).status_code < 400:
+            yield "A redirect within the app is stopped."
+    if subject.own and subject.member():
+        email, password = subject.new_account()
+        for target in EVIL[:3]:
+            form = {"email": email, "password": password, "next": target}
+            if _leaves(subject, subject.browser().send("/login", form)):
+                yield f"The sign-in leads to {target!r}."
+
+
+@step(
+    "10.S5",
+    "The host comes from the settings, and a guard stands before what the app fetches",
+    "Set TRUSTED_HOSTS and SERVER_NAME; fetch through check_outgoing_url",
+    "V4.1.3",
+    "V1.3.6",
+)
+def hosts_are_ours(subject: Subject) -> Iterator[str]:
+    """Come with another host, and ask the guard for private addresses."""
+    for headers, host in (
+        ({}, "evil.example"),
+        ({}, f"evil.{subject.host}"),
+        ({"X-Forwarded-Host": "evil.example"}, ""),
+    ):
+        with subject.view(subject.page.endpoint, lambda: url_for(subject.page.endpoint, _external=True)):
+            answer = subject.browser().open(subject.page.rule, host=host, headers={"Referer": "", **headers})
+        if host and answer.status_code != 400:
+            yield f"Host: {host} is answered ({answer.status_code})."
+        if "evil" in answer.text:
+            yield f"An absolute address repeats {'X-Forwarded-Host' if headers else 'Host'}."
+    if subject.own:
+        second = subject.make({"TRUSTED_HOSTS": f"{subject.host},second.example", "SERVER_NAME": ""})
+        with subject.view(subject.page.endpoint, lambda: url_for(subject.page.endpoint, _external=True), second):
+            if "second.example" in subject.browser(second).open(subject.page.rule, host="second.example").text:
+                yield "An absolute address repeats the request's host."
+    yield from _guard(subject)
+
+
+def _leaves(subject: Subject, answer: TestResponse) -> bool:
+    """Tell whether a browser would go to another place than this host."""
+    location = re.sub(r"[\t\r\n]", "", answer.headers.get("Location", "")).replace("\\", "/")
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return True
+    return parts.scheme not in ("", "https", "http") or parts.netloc not in ("", subject.host)
+
+
+def _guard(subject: Subject) -> Iterator[str]:
+    fetches = subject.code_mentions(*FETCHERS)
+    if "security/urls.py" not in subject.trees:
+        if fetches:
+            yield f"{fetches}: something is fetched, and no guard stands before it."
+        return
+    for url in PRIVATE:
+        try:
+            urls.check_outgoing_url(url, resolve=lambda *_: ["10.0.0.1"])
+        except ValueError:
+            continue
+        yield f"The guard lets {url} through."
+    for addresses in (["93.184.216.34", "127.0.0.1"], ["169.254.169.254"], ["fd00::1"]):
+        try:
+            urls.check_outgoing_url("https://rebinding.example/", resolve=lambda *_, addresses=addresses: addresses)
+        except ValueError:
+            continue
+        yield f"The guard lets a name through that resolves to {addresses[-1]}."
+    pinned = urls.check_outgoing_url("https://example.com/a", resolve=lambda *_: ["93.184.216.34"])
+    if pinned.address != "93.184.216.34":
+        yield "The guard pins no address: a name may resolve to another one afterwards."
+
+
+def _ask_for(subject: Subject, target: str) -> TestResponse:
+    return subject.browser().open(f"/redirect?next={quote(target, safe='')}")

@@ -1,0 +1,121 @@
+"""The audit: all probes on a copy of the app, and what each room of ``app/security`` says of the real one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+from flask import Flask
+
+from app import settings
+from app.audit.findings import Finding, Row, finding_id
+from app.audit.probes import (  # noqa: F401 - each registers its steps
+    cookies,
+    csp,
+    csrf,
+    errors,
+    headers,
+    rate_limits,
+    secret_key,
+    templating,
+    uploads,
+    urls,
+)
+from app.audit.steps import STEPS
+from app.audit.subject import ALLOWED_HOST, HOST, Subject, random_key
+from app.security import MITIGATIONS
+
+
+def audit_own(factory: Callable[[Mapping[str, object]], Flask]) -> list[Row]:
+    """Examine the app that ``factory`` makes, as it would start in production. Raises what its start raises.
+
+    Nothing of the real one is touched: the probes have a copy, whose files are in a temporary folder.
+    """
+    with _quiet() as log, tempfile.TemporaryDirectory(prefix="audit-") as folder:
+        # Debug is for development: what counts is the app as it is served.
+        real = factory({"FLASK_DEBUG": False})
+        told = [found for room in MITIGATIONS for found in room.check(real)]
+
+        def copy(changes: Mapping[str, object]) -> Flask:
+            app = factory(changes)
+            app.instance_path = str(Path(folder, "instance"))
+            return app
+
+        names = settings.Settings.model_fields
+        own = {name: value for name, value in _settings(Path(folder)).items() if name in names}
+        with (
+            mock.patch.object(settings, "ENV_FILE", Path(folder, "instance", ".env")),
+            mock.patch.dict(os.environ, clear=False),
+        ):
+            for name in names:
+                os.environ.pop(name, None)
+            settings.ENV_FILE.parent.mkdir()
+            package = Path(real.root_path)
+            subject = Subject(copy(own), package, package.parent, Path(folder), log, copy, own)
+            return _rows(subject, told)
+
+
+def audit_foreign(app: Flask, project: Path) -> list[Row]:
+    """Examine any Flask app. None of its views runs; see ``app/audit/subject.py``."""
+    with _quiet() as log, tempfile.TemporaryDirectory(prefix="audit-") as folder:
+        return _rows(Subject(app, Path(app.root_path).resolve(), project, Path(folder), log), [])
+
+
+def _settings(folder: Path) -> dict[str, object]:
+    """Give settings under which the probes know what to expect."""
+    return {
+        "FLASK_DEBUG": False,
+        "SECRET_KEY": random_key(),
+        "SECRET_KEY_FALLBACKS": (),
+        "TRUSTED_HOSTS": HOST,
+        "SERVER_NAME": HOST,
+        "TRUSTED_PROXY_HOPS": 0,
+        "ALLOWED_REDIRECT_HOSTS": ALLOWED_HOST,
+        "PERMANENT_SESSION_LIFETIME": 600,
+        "SESSION_ABSOLUTE_LIFETIME": 3600,
+        "CSP_REPORT_ONLY": False,
+        "HSTS_PRELOAD": False,
+        "RATELIMIT_STORAGE_URI": "memory://",
+        "RATELIMIT_DEFAULT": "40 per minute",
+        "UPLOAD_DIR": str(folder / "uploads"),
+        "UPLOAD_EXTENSIONS": "txt,pdf,png,jpg,webp,gif",
+        "UPLOAD_QUOTA_BYTES": 2_500_000,
+        "UPLOAD_QUOTA_FILES": 14,
+        "MAX_CONTENT_LENGTH": 2**20,
+        "CLAMD_URL": "",
+        "LOG_FORMAT": "text",
+        "DATABASE_URL": f"sqlite:///{folder / 'audit.db'}",
+        "MAIL_SERVER": "",
+    }
+
+
+def _rows(subject: Subject, told: list[Finding]) -> list[Row]:
+    rows = []
+    for number, room in enumerate(MITIGATIONS, start=1):
+        results = []
+        for step in [each for each in STEPS.values() if each.id.startswith(f"{number}.")]:
+            result = step.examine(subject)
+            more = tuple(found for found in told if found.id == finding_id(step.id))
+            results.append(replace(result, findings=result.findings + more))
+        rows.append(Row(number, room.TITLE, tuple(results)))
+    return rows
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[io.StringIO]:
+    """Send all logs to one place in memory, and put the handlers back at the end."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    log = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(log), contextlib.redirect_stdout(log):
+            yield log
+    finally:
+        root.handlers, root.level = handlers, level

@@ -1,0 +1,57 @@
+"""The 53 steps: which probe looks at each, what mends it, and which requirements of ASVS 5.0 it checks.
+
+A probe is a function in ``app/audit/probes/``. It attacks the app, or reads its code, and yields one text for each
+fault that it has seen: the evidence. When it yields nothing, the step is implemented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from app.audit.findings import Finding, Severity, StepResult, finding_id
+from app.audit.subject import NotApplicable, Subject
+
+Probe = Callable[[Subject], Iterator[str]]
+
+
+class Relaxed(str):
+    """Evidence of what somebody loosened on purpose, and said why in the code."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of one mitigation."""
+
+    id: str
+    title: str
+    mend: str
+    asvs: tuple[str, ...]
+    probe: Probe
+
+    def examine(self, subject: Subject) -> StepResult:
+        """Let the probe look. Raises nothing: a probe that fails has found an app that it can't get through to."""
+        findings, reason = [], ""
+        try:
+            for evidence in self.probe(subject):
+                severity: Severity = "relaxed" if isinstance(evidence, Relaxed) else "missing"
+                findings.append(Finding(finding_id(self.id), severity, str(evidence), self.mend))
+        except NotApplicable as nothing:
+            reason = "" if findings else str(nothing)
+        except Exception as error:
+            evidence = f"The probe got no sensible answer ({type(error).__name__}: {error})"
+            findings.append(Finding(finding_id(self.id), "missing", evidence[:300], self.mend))
+        return StepResult(self.id, self.title, self.asvs, tuple(findings), reason)
+
+
+STEPS: dict[str, Step] = {}
+
+
+def step(step_id: str, title: str, mend: str, *asvs: str) -> Callable[[Probe], Probe]:
+    """Register a probe for a step, e.g. ``2.S5``."""
+
+    def register(probe: Probe) -> Probe:
+        STEPS[step_id] = Step(step_id, title, mend, asvs, probe)
+        return probe
+
+    return register

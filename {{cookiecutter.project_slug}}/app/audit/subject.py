@@ -1,0 +1,272 @@
+"""The app under audit: a copy of it that may be attacked, since nothing of the real one is touched.
+
+An app like this one (its ``create_app`` takes settings) is made anew, with a database, an upload folder, counters and
+a key of its own in a temporary folder. Any other Flask app is examined as it is, and then no view of it ever runs:
+each is replaced by one of the audit's own, so that the hooks around it are judged and nothing is done.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import itertools
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from flask_wtf import FlaskForm
+from flask_wtf.csrf import generate_csrf
+from werkzeug.datastructures import Headers
+from werkzeug.routing import Rule
+from werkzeug.test import Client, EnvironBuilder, TestResponse
+
+from app.audit.findings import Finding
+from app.audit.templates import check_code, check_templates, templates_of, trees_of
+
+HOST = "audit.example"
+ALLOWED_HOST = "docs.audit.example"
+UNSAFE_METHODS = ("POST", "PUT", "PATCH", "DELETE")
+
+_clients = itertools.count(1)
+
+View = Callable[..., Any]
+
+
+class NotApplicable(Exception):  # noqa: N818 - not an error
+    """A step has nothing to protect in this app. The message says why."""
+
+
+@dataclass
+class Subject:
+    """The app, how to make another one of it, and where its code and its project's files are.
+
+    ``factory`` takes settings; it is None for a foreign app. ``log`` is where all of them write their logs, and
+    ``folder`` what they may write to.
+    """
+
+    app: Flask
+    package: Path
+    project: Path
+    folder: Path
+    log: io.StringIO
+    factory: Callable[[Mapping[str, object]], Flask] | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def own(self) -> bool:
+        """Whether the app is a copy that may be attacked."""
+        return self.factory is not None
+
+    def make(self, changes: Mapping[str, object]) -> Flask:
+        """Give another copy, with some settings changed (None: not given). Raises NotApplicable for a foreign app."""
+        if self.factory is None:
+            raise NotApplicable("the app can't be made with other settings")
+        settings = {**self.settings, **changes}
+        return self.factory({name: value for name, value in settings.items() if value is not None})
+
+    @cached_property
+    def _read(self) -> list[Finding]:
+        return [*check_code(self.trees), *check_templates(self.app)]
+
+    def static(self, finding_id: str) -> list[str]:
+        """Give the evidence that reading the templates and the code has brought for one step."""
+        return [found.evidence for found in self._read if found.id == finding_id]
+
+    @cached_property
+    def _member(self) -> Browser | None:
+        return self.new_member()
+
+    def member(self) -> Browser | None:
+        """Give a browser that is signed in, the same every time; None in an app without accounts."""
+        return self._member
+
+    def new_member(self) -> Browser | None:
+        """Give a browser that is signed in to an account of its own; None in an app without accounts."""
+        if not self.own or "/register" not in {rule.rule for rule in self.rules("POST")}:
+            return None
+        email, password = self.new_account()
+        browser = self.browser()
+        browser.send("/login", {"email": email, "password": password})
+        browser.seen = ""  # the sign-in has begun another session
+        return browser
+
+    def new_account(self) -> tuple[str, str]:
+        """Register, and give the address and the password."""
+        email, password = f"member-{next(_clients)}@audit.example", "correct horse battery staple 42"
+        form = {"email": email, "password": password, "password_confirm": password}
+        answer = self.browser().send("/register", form)
+        if answer.status_code != 303:
+            raise LookupError(f"a registration answers {answer.status_code}")
+        return email, password
+
+    @property
+    def host(self) -> str:
+        """A host name that the app answers to."""
+        trusted = self.app.config.get("TRUSTED_HOSTS") or ["localhost"]
+        return str(self.app.config.get("SERVER_NAME") or str(trusted[0]).lstrip("."))
+
+    @cached_property
+    def trees(self) -> dict[str, ast.Module]:
+        """The Python files of the app, by their names in the package."""
+        return trees_of(self.package)
+
+    @cached_property
+    def templates(self) -> dict[str, str]:
+        """The source of every template, by its name."""
+        return templates_of(self.app)
+
+    def text_of(self, *patterns: str) -> str:
+        """Give the text of the project's files at its top that fit a pattern."""
+        found = [path for pattern in patterns for path in sorted(self.project.glob(pattern)) if path.is_file()]
+        return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in found)
+
+    def code_mentions(self, *names: str) -> str:
+        """Give the first place (``file:line``) where the code uses one of these names; '' for none."""
+        for file, tree in self.trees.items():
+            for node in ast.walk(tree):
+                name = getattr(node, "id", None) or getattr(node, "attr", None)
+                if name in names or (isinstance(node, ast.ImportFrom | ast.Import) and _imports(node) & set(names)):
+                    return f"{file}:{getattr(node, 'lineno', 0)}"
+        return ""
+
+    def rules(self, *methods: str) -> list[Rule]:
+        """Give the routes that take one of these methods, without the static files."""
+        return [
+            rule
+            for rule in self.app.url_map.iter_rules()
+            if not rule.endpoint.endswith("static") and set(methods) & (rule.methods or set())
+        ]
+
+    def url(self, rule: Rule) -> str:
+        """Give an address that fits a route."""
+        values = {name: _sample(rule, name) for name in rule.arguments}
+        with self.app.test_request_context(base_url=f"https://{self.host}"):
+            adapter = self.app.url_map.bind(self.host)
+            return str(adapter.build(rule.endpoint, values, method=sorted(rule.methods or {"GET"})[-1]))
+
+    @property
+    def page(self) -> Rule:
+        """A route that shows a page without any argument. Raises NotApplicable when there is none."""
+        pages = [rule for rule in self.rules("GET") if not rule.arguments]
+        if not pages:
+            raise NotApplicable("the app has no page")
+        # Health probes are treated apart by many apps.
+        return min(pages, key=lambda rule: ("health" in rule.endpoint, rule.rule != "/", rule.rule))
+
+    def browser(self, app: Flask | None = None, *, address: str = "") -> Browser:
+        """Give a browser with an address of its own, which no limit has counted yet."""
+        number = next(_clients)
+        return Browser(
+            self, app or self.app, address or f"198.{18 + number // 65536}.{number // 256 % 256}.{number % 256}"
+        )
+
+    @contextlib.contextmanager
+    def view(self, endpoint: str, view: View, app: Flask | None = None) -> Iterator[None]:
+        """Let ``view`` stand in for a view; what its decorators have marked on that one stays."""
+        views = (app or self.app).view_functions
+        original = views[endpoint]
+        views[endpoint] = wraps(original)(lambda *_args, **_kwargs: view())
+        try:
+            yield
+        finally:
+            views[endpoint] = original
+
+    def reaches(self, rule: Rule, method: str, browser: Browser, **kwargs: Any) -> bool:
+        """Tell whether a request gets through to the view of a route."""
+        calls = []
+        again = getattr(self.app.view_functions[rule.endpoint], "shows_form_again", False)
+
+        def view() -> str:
+            # Such a view is also called to show a form again, and acts only when the form is valid.
+            calls.append(FlaskForm().validate_on_submit() if again else True)
+            return "reached"
+
+        with self.view(rule.endpoint, view, browser.app):
+            browser.open(self.url(rule), method=method, **kwargs)
+        return any(calls)
+
+    def run(self, *arguments: str) -> str:
+        """Run a command of the copy, and give what it prints."""
+        with self.app.app_context():  # flask audit itself runs in the context of the real app
+            return self.app.test_cli_runner().invoke(args=arguments).output
+
+    def forge(self, content: Mapping[str, object], app: Flask | None = None) -> str:
+        """Give a session cookie's value with this content, signed by the app's own key."""
+        app = app or self.app
+        serializer = app.session_interface.get_signing_serializer(app)  # type: ignore[attr-defined]
+        if serializer is None:
+            raise NotApplicable("the app has no secret key, so no sessions")
+        return str(serializer.dumps(dict(content)))
+
+
+class Browser:
+    """Sends requests as a browser on a page of the app does, keeps cookies, and never raises."""
+
+    def __init__(self, subject: Subject, app: Flask, address: str) -> None:
+        self.subject, self.app, self.address = subject, app, address
+        self.client = Client(app)
+        self.seen = ""
+
+    def open(
+        self,
+        path: str,
+        method: str = "GET",
+        *,
+        scheme: str = "https",
+        host: str = "",
+        headers: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> TestResponse:
+        """Send a request. An exception that the app lets through counts as the 500 that a server makes of it."""
+        origin = f"{scheme}://{host or self.subject.host}"
+        given = {"Referer": f"{origin}/", "Accept": "text/html", **(headers or {})}
+        environ = {"REMOTE_ADDR": self.address, "wsgi.errors": self.subject.log}
+        try:
+            return self.client.open(
+                path,
+                base_url=origin,
+                method=method,
+                headers={name: value for name, value in given.items() if value},
+                environ_overrides=environ,
+                **kwargs,
+            )
+        except Exception as error:
+            text = f"Traceback: {type(error).__name__}: {error}".encode()
+            request = EnvironBuilder(base_url=origin).get_request()
+            return TestResponse([text], "500 INTERNAL SERVER ERROR", Headers(), request)
+
+    def token(self) -> str:
+        """Give a CSRF token of this browser's session, as a page of the app would show it."""
+        page = self.subject.page
+        with self.subject.view(page.endpoint, generate_csrf, self.app):
+            return self.open(page.rule).text
+
+    def send(self, path: str, form: Mapping[str, Any], **kwargs: Any) -> TestResponse:
+        """Send a form with its token."""
+        self.seen = self.seen or self.token()
+        return self.open(path, method="POST", data={"csrf_token": self.seen, **form}, **kwargs)
+
+
+def random_key() -> str:
+    """Give a key of the audit's own."""
+    return secrets.token_urlsafe(48)
+
+
+def _imports(node: ast.ImportFrom | ast.Import) -> set[str]:
+    names = {alias.name for alias in node.names}
+    return names | {str(node.module)} if isinstance(node, ast.ImportFrom) else names
+
+
+def _sample(rule: Rule, name: str) -> Any:
+    converter = rule._converters[name]
+    for value in (1, "a", "0" * 32, "a.txt", 1.5, "00000000-0000-0000-0000-000000000000"):
+        with contextlib.suppress(Exception):
+            if re.fullmatch(converter.regex, converter.to_url(value)):
+                return converter.to_python(converter.to_url(value))
+    return "a"
