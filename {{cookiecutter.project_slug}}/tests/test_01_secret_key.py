@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from itsdangerous import URLSafeTimedSerializer
 
 from app import create_app, settings
 from app.security.cookies import NAME
+from app.security.secret_key import generate
 from tests.conftest import KEY, ROOT, browser_like, csrf_token
 
 DELETE = "/uploads/0123456789abcdef0123456789abcdef/delete"  # there is no such file
@@ -106,6 +109,8 @@ def test_1_T3_every_change_of_one_byte_makes_the_session_nobodys(app_config: dic
         "Zx3_vQ-8LmPk2TyR",
         "x" * 64,
         "abcabcabcabcabcabcabcabcabcabc",
+        "aA1aaA1A1aA1aa1A1aA1a1AA1aaA1A",
+        "Tr0ub4dor&3Tr0ub4dor&3Tr0ub4dor&3",
         "changeme-changeme-changeme-42",
         "this-is-my-secret-key-for-flask",
         "correcthorsebatterystaplecorrect",
@@ -117,6 +122,13 @@ def test_1_S4_the_app_does_not_start_with_a_guessable_key(app_config: dict[str, 
     with pytest.raises(settings.SettingsError, match=r"SECRET_KEY: .*flask --app app secret-key new") as refused:
         create_app(app_config | {"SECRET_KEY": key})
     assert not key or key not in refused.value.message
+
+
+@pytest.mark.parametrize("key", ["changeme-changeme-changeme-42", "Zx3_vQ-8LmPk2TyR"])
+def test_1_S4_no_former_key_is_guessable_either(app_config: dict[str, object], key: str) -> None:
+    with pytest.raises(settings.SettingsError, match="SECRET_KEY_FALLBACKS: ") as refused:
+        create_app(app_config | {"SECRET_KEY_FALLBACKS": f"{OTHER_KEY},{key}"})
+    assert key not in refused.value.message
 
 
 @pytest.mark.parametrize(
@@ -169,6 +181,34 @@ def test_1_S1_the_command_makes_a_key_where_there_is_none_and_never_replaces_one
     assert keys(checkout)[0] == key
 
 
+def test_1_S1_no_key_can_be_foreseen() -> None:
+    """Who knows the state of Python's own generator knows the next number; the operating system's has no such state."""
+    made = []
+    for _ in range(2):
+        random.seed(1)
+        made.append(generate())
+    assert made[0] != made[1]
+
+
+def test_1_S2_the_key_is_in_neither_git_nor_the_image(tmp_path: Path) -> None:
+    secret = [".env", ".env.x7k2", "instance/app.db"]
+    (tmp_path / "instance").mkdir()
+    for name in secret:
+        (tmp_path / name).touch()
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    git = ["git", "-C", str(tmp_path), "-c", f"core.excludesFile={os.devnull}"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    added = subprocess.run([*git, "add", "--all", "--verbose"], check=True, capture_output=True, text=True).stdout
+    assert added.splitlines() == ["add '.gitignore'"]
+
+    rules = ROOT / ".dockerignore"
+    for name in secret if rules.exists() else []:
+        # Docker: the last rule that fits decides.
+        fitting = [rule for rule in rules.read_text().splitlines() if fnmatch(name, rule.removeprefix("!"))]
+        assert fitting, name
+        assert not fitting[-1].startswith("!"), name
+
+
 def test_1_S5_rotation_keeps_the_former_keys_newest_first_and_the_other_settings(checkout: Path) -> None:
     (checkout / ".env").write_text(f"# ours\nSECRET_KEY={KEY}\nLOG_FORMAT=json\n")
     assert flask(checkout, "secret-key", "rotate").returncode == 0
@@ -179,6 +219,7 @@ def test_1_S5_rotation_keeps_the_former_keys_newest_first_and_the_other_settings
     assert fallbacks == f"{second},{KEY}"
     assert flask(checkout, "secret-key", "rotate", "--prune").returncode == 0
     assert keys_and_comment(checkout) == (third, "")
+    assert len({KEY, second, third}) == 3
 
 
 def keys_and_comment(folder: Path) -> tuple[str, str]:
@@ -188,6 +229,14 @@ def keys_and_comment(folder: Path) -> tuple[str, str]:
     assert "LOG_FORMAT=json" in lines
     values = dict(line.split("=", 1) for line in lines if line[0] != "#")
     return values["SECRET_KEY"], values.get("SECRET_KEY_FALLBACKS", "")
+
+
+def test_1_S5_a_rotation_writes_the_file_in_one_step(checkout: Path) -> None:
+    (checkout / ".env").write_text(f"SECRET_KEY={KEY}\n")
+    with (checkout / ".env").open() as opened:  # by somebody who has not read it yet
+        assert flask(checkout, "secret-key", "rotate").returncode == 0
+        assert opened.read() == f"SECRET_KEY={KEY}\n"
+    assert [path.name for path in checkout.glob(".env*")] == [".env"]
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "SECRET_KEY_FALLBACKS"])
@@ -207,6 +256,17 @@ def test_1_S3_the_environment_wins_over_the_file(
     assert create_app(app_config).secret_key == KEY
     monkeypatch.setenv("SECRET_KEY", OTHER_KEY)
     assert create_app(app_config).secret_key == OTHER_KEY
+
+
+def test_1_S3_the_file_is_found_wherever_the_app_is_started(checkout: Path, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "wsgi.py", checkout)
+    (checkout / ".env").write_text(f"SECRET_KEY={KEY}\n")
+    (tmp_path / ".env").write_text(f"SECRET_KEY={OTHER_KEY}\n")
+    clean = {name: value for name, value in os.environ.items() if name not in settings.Settings.model_fields}
+    command = [sys.executable, "-c", "import wsgi; print(wsgi.app.secret_key)"]
+    environment = clean | {"PYTHONPATH": str(checkout)}
+    started = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert started.stdout.splitlines() == [KEY], started.stderr
 
 
 def test_several_wrong_settings_are_told_together_and_no_secret_is_shown(app_config: dict[str, object]) -> None:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import html5lib
 import pytest
 from flask import Flask, abort
 from flask.testing import FlaskClient
@@ -59,6 +60,25 @@ def test_3_S3_each_response_has_a_nonce_of_its_own_and_its_scripts_carry_it(clie
     assert len(nonces) == 3
 
 
+def test_3_S4_no_page_has_code_inline_or_from_elsewhere(app: Flask, client: FlaskClient, member: FlaskClient) -> None:
+    """The policy would block it; who then relaxes the policy for it loses more than the line is worth."""
+    faults, scripts = [], 0
+    for path in ["/nothing", *(rule.rule for rule in app.url_map.iter_rules() if not rule.arguments)]:
+        for visitor in (browser_like(app), member):
+            for element in html5lib.parse(visitor.get(path).text, namespaceHTMLElements=False).iter():
+                loads = [element.get(name) for name in ("src", "href") if element.tag != "a" and element.get(name)]
+                scripts += element.tag == "script"
+                if (
+                    element.tag == "style"
+                    or (element.tag == "script" and not loads)
+                    or any(name == "style" or name.startswith("on") for name in element.attrib)
+                    or not all(re.match(r"/\w", address) for address in loads)
+                ):
+                    faults.append((path, element.tag, dict(element.attrib)))
+    assert faults == []
+    assert scripts
+
+
 def test_3_S3_over_plain_http_in_debug_reports_still_come(app_config: dict[str, object]) -> None:
     """Chromium sends none over http when report-to stands beside report-uri."""
     response = browser_like(create_app(app_config | {"FLASK_DEBUG": True}), "http://localhost").get("/")
@@ -95,6 +115,12 @@ def test_3_S4_one_view_is_relaxed_with_a_reason_and_nothing_else(app: Flask) -> 
     found = [(finding.id, finding.severity, finding.evidence) for finding in csp.check(app)]
     evidence = "img-src 'self' https://tiles.example (map tiles)"
     assert found == [("CP04", "relaxed", f"{view}: {evidence}") for view in ("show_map", "show_broken_map")]
+
+
+def test_3_S4_a_view_relaxed_before_the_app_was_made_relaxes_no_other(app_config: dict[str, object]) -> None:
+    csp.relax_csp("map tiles", img_src="'self' https://tiles.example")(lambda: "map")
+    response = browser_like(create_app(app_config)).get("/")
+    assert directives(response.headers["Content-Security-Policy"]) == POLICY
 
 
 def test_3_S4_strict_has_no_finding_and_no_policy_is_missing(app: Flask) -> None:

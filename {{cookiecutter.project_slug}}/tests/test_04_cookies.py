@@ -8,10 +8,12 @@ from collections.abc import Callable
 import pytest
 import time_machine
 from flask import Flask
+from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app, settings
+from app.security.cookies import NAME
 from tests.conftest import ORIGIN, Server, browser_like, csrf_token
 
 
@@ -35,6 +37,32 @@ def test_4_T1_no_cookie_is_ever_set_over_http(app: Flask) -> None:
     for path in ("/", "/uploads", "/nowhere", "/healthz"):
         assert set_cookies(client.get(path)) == []
         assert set_cookies(client.post(path)) == []
+
+
+def test_4_T1_a_cookie_that_came_over_http_is_not_sent_anew(member: FlaskClient, app: Flask) -> None:
+    """No browser sends a __Host- cookie over http, other programs do. Who listens there must not get a fresh one."""
+    member.get("/")
+    sent = member.get_cookie(NAME, domain="localhost")
+    assert sent
+    client = browser_like(app, "http://localhost")
+    client.set_cookie(NAME, sent.value, domain="localhost")
+    for path in ("/", "/uploads", "/healthz"):
+        assert set_cookies(client.get(path)) == []
+
+
+@pytest.mark.parametrize("born", [None, "now", -1, 10**12])
+def test_4_S4_a_session_without_a_birth_is_nobodys(app: Flask, born: object) -> None:
+    """As another app with the same key would sign it."""
+    owner = browser_like(app)
+    token = csrf_token(owner)
+    with owner.session_transaction() as content:
+        forged = {**content, "_born": born}
+    if born is None:
+        del forged["_born"]
+    serializer = SecureCookieSessionInterface().get_signing_serializer(app)
+    assert serializer
+    owner.set_cookie(NAME, str(serializer.dumps(forged)), domain="localhost", secure=True)
+    assert owner.post(f"/uploads/{'0' * 32}/delete", data={"csrf_token": token}).status_code == 400
 
 
 def test_4_T1_a_static_file_carries_no_cookie_that_a_cache_could_keep(member: FlaskClient) -> None:

@@ -109,6 +109,20 @@ def test_4_T1_the_servers_row_ends_a_session_whatever_the_cookie_says(member: Fl
         assert not is_signed_in(forged)
 
 
+def test_4_T1_the_servers_row_ends_after_twelve_hours_whatever_the_cookie_says(member: FlaskClient) -> None:
+    with member.session_transaction() as content:
+        secret = content["_user_id"]
+    alive = []
+    with time_machine.travel(time.time(), tick=False) as clock:
+        for _ in range(13):
+            clock.shift(3500)
+            forged = browser_like(member.application)
+            with forged.session_transaction() as content:
+                content["_user_id"] = secret
+            alive.append(is_signed_in(forged))
+    assert alive == [True] * 12 + [False]
+
+
 def test_4_T1_what_the_page_or_the_database_shows_of_a_session_opens_nothing(member: FlaskClient) -> None:
     other = browser_like(member.application)
     sign_in(other)
