@@ -96,6 +96,22 @@ def check_code(trees: Mapping[str, ast.Module]) -> Iterator[Finding]:
                 yield Finding(finding_id, "missing", f"{name}:{getattr(node, 'lineno', 0)}: {what}", mend)
 
 
+def assignments(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """Give what a node assigns, also by ``app.name = …``, ``config["name"] = …``, ``f(name=…)`` and ``{"name": …}``."""
+    if isinstance(node, ast.Assign):
+        for target in node.targets:
+            name = getattr(target, "id", None) or getattr(target, "attr", None)
+            if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
+                name = target.slice.value
+            yield str(name), node.value
+    elif isinstance(node, ast.keyword) and node.arg:
+        yield node.arg, node.value
+    elif isinstance(node, ast.Dict):
+        for key, value in zip(node.keys, node.values, strict=True):
+            if isinstance(key, ast.Constant):
+                yield str(key.value), value
+
+
 def _fault(node: ast.AST) -> tuple[str, str, str] | None:
     """Give a finding's id, what was seen, and the mend."""
     name = getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "name", None)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import runpy
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from unittest import mock
 
-from flask import session
+from flask import Flask, session
 
 from app.audit.steps import step
-from app.audit.subject import NotApplicable, Subject
+from app.audit.subject import Browser, NotApplicable, Subject
 from app.settings import SettingsError
 
 MEND = "Leave the session's settings to app/security/cookies.py"
@@ -20,8 +23,18 @@ def cookie_is_secure(subject: Subject) -> Iterator[str]:
     """Have a session begun, over https and over http."""
     if "Secure" not in _attributes(subject):
         yield "The session cookie also travels over http."
-    if _set_cookie(subject, "http"):
-        yield "The session cookie is set over http, where anybody can read it."
+    for rule in subject.rules("GET"):
+        with subject.view(rule.endpoint, _begin):
+            if "Set-Cookie" in subject.browser().open(subject.url(rule), scheme="http").headers:
+                yield f"{rule.rule} sets the session cookie over http, where anybody can read it."
+    browser, name = subject.browser(), subject.app.config["SESSION_COOKIE_NAME"]
+    browser.client.set_cookie(name, _value(subject), domain=subject.host, secure=True)
+    if "Set-Cookie" in browser.open(f"{subject.app.static_url_path or '/static'}/app.css").headers:
+        yield "A static file carries the session cookie, into every cache on its way."
+    if subject.own:
+        if subject.make({"FLASK_DEBUG": None}).debug:
+            yield "Debug, which sends the cookie over http, is on unless told otherwise."
+        yield from _served_in_debug(subject)
 
 
 @step("4.S2", "HttpOnly: out of reach for scripts", MEND, "V3.3.4")
@@ -37,6 +50,10 @@ def cookie_is_same_site(subject: Subject) -> Iterator[str]:
     attributes = _attributes(subject)
     if not {"SameSite=Lax", "SameSite=Strict"} & set(attributes):
         yield "Other sites' forms carry the session cookie."
+    if subject.own:
+        strict = subject.make({"SESSION_COOKIE_SAMESITE": "Strict"})
+        if "SameSite=Strict" not in _set_cookie(subject, app=strict):
+            yield "SESSION_COOKIE_SAMESITE=Strict changes nothing."
     yield from _starts_with(subject, "SESSION_COOKIE_SAMESITE", "None")
 
 
@@ -57,12 +74,12 @@ def session_ends(subject: Subject) -> Iterator[str]:
     idle = int(getattr(idle, "total_seconds", lambda: idle)())
     if idle > 86400:
         yield f"A session lives for {idle} seconds without a request."
-    if not longest or int(longest) > 604800:
+    if not 0 < longest <= 604800:
         yield "A session that is used lives for ever."
         longest = 30 * 86400
     now = int(time.time())
     born = _value(subject)
-    for after, steps, alive in ((idle - 5, 1, True), (idle + 5, 1, False), (int(longest) + 5, 60, False)):
+    for after, steps, alive in ((idle - 5, 1, True), (idle + 5, 1, False), (longest + 5, 60, False)):
         cookie = born
         for number in range(1, steps):
             moment = now + after * number // steps
@@ -71,6 +88,14 @@ def session_ends(subject: Subject) -> Iterator[str]:
         with mock.patch("time.time", lambda moment=now + after: moment):
             if _is_alive(subject, cookie) != alive:
                 yield f"A session of {after} seconds ago is {'over' if alive else 'alive'}."
+    if _is_alive(subject, subject.forge({"audit": 1})):
+        yield "A session without a time of birth is alive."
+    if subject.own:
+        lives = _lifetimes(subject.make({"PERMANENT_SESSION_LIFETIME": None, "SESSION_ABSOLUTE_LIFETIME": None}))
+        if lives[0] > 3600 or lives[1] > 43200:
+            yield f"Unless told otherwise, a session lives for {lives[0]} seconds idle, {lives[1]} at the most."
+        yield from _starts_with(subject, "PERMANENT_SESSION_LIFETIME", "100000000")
+        yield from _starts_with(subject, "SESSION_ABSOLUTE_LIFETIME", "100000000")
     yield from _sign_out_ends_it(subject)
 
 
@@ -84,6 +109,13 @@ def cookie_belongs_to_the_host(subject: Subject) -> Iterator[str]:
         yield "The session cookie has another path, or a domain."
     yield from _starts_with(subject, "SESSION_COOKIE_DOMAIN", "audit.example")
     yield from _starts_with(subject, "SESSION_COOKIE_PATH", "/app")
+    yield from _starts_with(subject, "SESION_COOKIE_SECURE", "1")  # a typo must not pass for a setting
+
+
+def _lifetimes(app: Flask) -> tuple[int, int]:
+    """Give the idle and the absolute lifetime in seconds, 0 for none."""
+    idle = app.config["PERMANENT_SESSION_LIFETIME"]
+    return int(getattr(idle, "total_seconds", lambda: idle)()), int(app.config.get("SESSION_ABSOLUTE_LIFETIME") or 0)
 
 
 def _starts_with(subject: Subject, setting: str, value: str) -> Iterator[str]:
@@ -101,11 +133,24 @@ def _begin() -> str:
     return str(session["audit"])
 
 
-def _set_cookie(subject: Subject, scheme: str = "https") -> str:
+def _served_in_debug(subject: Subject) -> Iterator[str]:
+    """Start what a production server starts, with the switch for development."""
+    if not (server := subject.project / "wsgi.py").exists():
+        return
+    environment = {name: str(value) for name, value in subject.settings.items() if isinstance(value, str | int)}
+    with mock.patch.dict(os.environ, environment | {"FLASK_DEBUG": "1"}):
+        try:
+            runpy.run_path(str(server))
+        except SystemExit:
+            return
+    yield "wsgi.py serves in debug."
+
+
+def _set_cookie(subject: Subject, scheme: str = "https", app: Flask | None = None) -> str:
     if not subject.app.secret_key:
         raise NotApplicable("the app has no secret key, so no sessions")
-    with subject.view(subject.page.endpoint, _begin):
-        cookies = subject.browser().open(subject.page.rule, scheme=scheme).headers.getlist("Set-Cookie")
+    with subject.view(subject.page.endpoint, _begin, app):
+        cookies = subject.browser(app).open(subject.page.rule, scheme=scheme).headers.getlist("Set-Cookie")
     name = subject.app.config["SESSION_COOKIE_NAME"]
     return next((cookie for cookie in cookies if cookie.startswith(f"{name}=")), "")
 
@@ -134,15 +179,54 @@ def _is_alive(subject: Subject, cookie: str) -> bool:
         return browser.open(subject.page.rule).text == "alive"
 
 
+def _copy_of(subject: Subject, browser: Browser) -> Browser:
+    """Give the browser of a thief who has copied the cookie."""
+    name = subject.app.config["SESSION_COOKIE_NAME"]
+    found, thief = browser.client.get_cookie(name, domain=subject.host), subject.browser()
+    if found:
+        thief.client.set_cookie(name, found.value, domain=subject.host, secure=True)
+    return thief
+
+
 def _sign_out_ends_it(subject: Subject) -> Iterator[str]:
+    """Look whether the server itself ends the session of an account."""
     if (member := subject.new_member()) is None:
         return
-    name = subject.app.config["SESSION_COOKIE_NAME"]
-    found = member.client.get_cookie(name, domain=subject.host)
-    copy = subject.browser()
-    copy.client.set_cookie(name, found.value if found else "", domain=subject.host, secure=True)
-    if copy.open("/account").status_code != 200:
+    email, password = subject.new_account()
+    account = {"email": email, "password": password}
+    before = subject.browser()
+    token = before.token()
+    before.send("/login", account)
+    if before.open("/logout", method="POST", data={"csrf_token": token}).status_code < 400:
+        yield "The session of before the sign-in goes on after it: an attacker may have planted it."
+    thief = _copy_of(subject, member)
+    if thief.open("/account").status_code != 200:
         yield "A sign-in gives no session."
     member.send("/logout", {})
-    if copy.open("/account").status_code == 200:
+    if thief.open("/account").status_code == 200:
         yield "A copy of the cookie still opens the account after the sign-out."
+    other, owner = subject.browser(), subject.browser()
+    for browser in (other, owner):
+        browser.send("/login", account)
+        browser.seen = ""
+    new = f"another {password}"
+    owner.send("/account/password", {"password": password, "new_password": new, "new_password_confirm": new})
+    if other.open("/account").status_code == 200:
+        yield "A new password leaves the other sessions alive."
+    yield from _rows_end(subject)
+
+
+def _rows_end(subject: Subject) -> Iterator[str]:
+    """Let time pass for the server's record of a session, though not for the cookie."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    idle, longest = _lifetimes(subject.app)
+    for member, moments in (
+        (subject.new_member(), [idle + 90]),
+        (subject.new_member(), [*range(500, longest, 500), longest + 90]),
+    ):
+        status = 0
+        for after in moments:
+            with mock.patch("app.identity.utcnow", return_value=now + timedelta(seconds=after)):
+                status = member.open("/account").status_code if member else 0
+        if status == 200:
+            yield f"The server's record of a session of {moments[-1]} seconds ago is alive."

@@ -15,7 +15,8 @@ from wtforms.form import BaseForm
 from app.audit.probes import is_pinned
 from app.audit.steps import Relaxed, step
 from app.audit.subject import UNSAFE_METHODS, Browser, NotApplicable, Subject, random_key
-from app.audit.templates import own_files
+from app.audit.templates import assignments, own_files
+from app.security.csp import REPORT_PATH
 from app.security.csrf import EXEMPT
 
 
@@ -62,6 +63,9 @@ def forms_are_flask_forms(subject: Subject) -> Iterator[str]:
             yield f"{form.__module__}.{form.__name__} is no FlaskForm."
     for file, tree in subject.trees.items():
         for node in ast.walk(tree):
+            for name, value in assignments(node):
+                if name == "csrf" and isinstance(value, ast.Constant) and value.value is False:
+                    yield f"{file}:{value.lineno}: A form does without its token."
             read = node.value if isinstance(node, ast.Subscript | ast.Attribute) else None
             if (
                 read is not None
@@ -102,7 +106,7 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
             }
             for what, form in attacks.items():
                 if subject.reaches(rule, method, subject.browser(), data=form):
-                    if name in EXEMPT and _is_csp_report(subject, rule):
+                    if name in EXEMPT and rule.rule == REPORT_PATH:
                         break
                     evidence = f"{method} {rule.rule} takes {what}"
                     if name in EXEMPT:
@@ -116,9 +120,13 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
         rule = _guarded(subject)
         if subject.reaches(rule, _unsafe(rule)[0], browser, data=form):
             yield "A token of two days ago is accepted."
+    if protected and not set(UNSAFE_METHODS) <= set(subject.app.config.get("WTF_CSRF_METHODS", ())):
+        yield "WTF_CSRF_METHODS leaves out methods that change something."
     for rule in subject.rules("GET"):
-        if re.search(r"(?i)(logout|sign.?out|delete|remove)", rule.rule) and "POST" not in (rule.methods or ()):
+        shows_form = getattr(subject.app.view_functions[rule.endpoint], "shows_form_again", False)
+        if re.search(r"(?i)(logout|sign.?out|delete|remove|/end$)", rule.rule) and not shows_form:
             yield f"GET {rule.rule} looks as if it changed something."
+    yield from _stale_forms(subject)
 
 
 @step(
@@ -135,6 +143,9 @@ def other_origins_are_refused(subject: Subject) -> Iterator[str]:
     elsewhere = {
         "that the browser marks as cross-site": {"Sec-Fetch-Site": "cross-site"},
         "from another origin": {"Origin": "https://evil.example"},
+        "from a host that begins like ours": {"Origin": f"https://{subject.host}.evil.example"},
+        "from our host over http": {"Origin": f"http://{subject.host}"},
+        "from a sandboxed frame": {"Origin": "null"},
         "from another site's page": {"Referer": "https://evil.example/"},
         "from nowhere": {"Referer": ""},
     }
@@ -155,8 +166,10 @@ def other_origins_are_refused(subject: Subject) -> Iterator[str]:
         if not re.search(r"X-CSRFToken|csrfHeaders\(", scripts[name]):
             yield f"{name} sends requests without X-CSRFToken."
     for name, text in scripts.items():
-        if "X-CSRFToken" in text and not re.search(r"\.origin\s*===?\s*(window\.)?location\.origin", text):
-            yield f"{name} would send the token to another origin."
+        if "X-CSRFToken" in text:
+            ours = re.search(r"(\w+)\s*=\s*[^;=]*\.origin\s*===?\s*(window\.)?location\.origin", text)
+            if not ours or len(re.findall(rf"\b{ours[1]}\b", text)) < 2:
+                yield f"{name} would send the token to another origin."
 
 
 def _unsafe(rule: Rule) -> list[str]:
@@ -207,9 +220,21 @@ def _stale_token(subject: Subject) -> list[tuple[Browser, dict[str, str]]]:
     return [(browser, {"csrf_token": token})]
 
 
-def _is_csp_report(subject: Subject, rule: Rule) -> bool:
-    headers = subject.browser().open(subject.page.rule).headers
-    return f"report-uri {rule.rule}" in headers.get("Content-Security-Policy", "")
+def _stale_forms(subject: Subject) -> Iterator[str]:
+    """Look for views that lose what was typed when a token is stale, and for those that would act on one."""
+    if not subject.own:
+        return
+    for rule in subject.rules("POST"):
+        if "GET" in (rule.methods or ()):
+            with subject.view(rule.endpoint, lambda: "shown again"):
+                answer = subject.browser().open(subject.url(rule), method="POST", data={"csrf_token": "stale"})
+            if answer.text != "shown again" or answer.status_code != 400:
+                yield f"What was typed at {rule.rule} is lost when its token is stale."
+    for file, tree in subject.trees.items():
+        for node in ast.walk(tree):
+            marks = [ast.unparse(mark) for mark in getattr(node, "decorator_list", ())]
+            if "form_view" in marks and "validate_on_submit" not in ast.unparse(node):
+                yield f"{file}:{getattr(node, 'lineno', 0)}: The view would act on a stale token."
 
 
 def _exempt_views(subject: Subject) -> set[str]:
