@@ -247,6 +247,14 @@ class Browser:
         with self.subject.view(page.endpoint, generate_csrf, self.app):
             return self.open(page.rule).text
 
+    def session(self) -> dict[str, Any]:
+        """Give what the session cookie holds, without the time of its birth."""
+        app = self.app
+        cookie = self.client.get_cookie(app.config["SESSION_COOKIE_NAME"], domain=self.subject.host)
+        serializer = app.session_interface.get_signing_serializer(app)  # type: ignore[attr-defined]
+        content = dict(serializer.loads(cookie.value)) if cookie and serializer else {}
+        return {name: value for name, value in content.items() if name != "_born"}
+
     def send(self, path: str, form: Mapping[str, Any], **kwargs: Any) -> TestResponse:
         """Send a form with its token."""
         self.seen = self.seen or self.token()

@@ -135,7 +135,7 @@ def violations_are_reported(subject: Subject) -> Iterator[str]:
         return
     page = f"https://{subject.host}/audit"
     old = {"document-uri": f"{page}?token=hunter2", "violated-directive": "img-src", "effective-directive": "img-src"}
-    blocked = 'https://evil.example/x"<b>\n2026 ERROR forged?token=hunter2'
+    blocked = 'https://evil.example/x"<b>\n2026 ERROR forged?q=hunter2'
     foreign = "https://foreign.example/page"
     attempts = [
         ("application/csp-report", {"csp-report": {**old, "blocked-uri": blocked}}, 204),
@@ -172,13 +172,13 @@ def violations_are_reported(subject: Subject) -> Iterator[str]:
     subject.browser().open(where, method="POST", data=many, content_type="application/reports+json")
     if subject.log.getvalue()[start:].count("CSP violation") > 50:
         yield "One request may bring any number of reports."
-    summary = subject.run("csp-reports")
-    if summary.find("img-src") > summary.find("font-src"):
+    counts = [int(line.split()[0]) for line in subject.run("csp-reports").splitlines()]
+    if counts != sorted(counts, reverse=True) or len(counts) < 3:
         yield "flask csp-reports does not show the most frequent first."
     with mock.patch.object(csp_reports, "MAX_FILE", 500):
-        for _ in range(3):
+        for _ in range(6):
             subject.browser().open(where, method="POST", data=many, content_type="application/reports+json")
-    if sum(path.stat().st_size for path in Path(subject.app.instance_path).glob("csp-reports*")) > 20_000:
+    if sum(path.stat().st_size for path in Path(subject.app.instance_path).glob("csp-reports*")) > 8_000:
         yield "The file of the reports grows without end."
     own = subject.browser().open(where, method="POST", data="[]").headers.get("RateLimit-Limit")
     if own == headers.get("RateLimit-Limit"):
@@ -203,9 +203,11 @@ def _relaxing(subject: Subject) -> Iterator[str]:
         told = " ".join(found.evidence for found in csp.check(app))
     finally:
         app.view_functions[endpoint] = usual
+    fresh = subject.make({})  # made after a view was relaxed, as the views of an app are
+    everywhere = subject.browser(fresh).open(subject.page.rule).headers.get("Content-Security-Policy", "")
     if elsewhere not in relaxed.get("img-src", ()):
         yield "relax_csp does not relax its view."
-    if elsewhere in str(other) or elsewhere in str(policy_of(subject, subject.page.rule)):
+    if elsewhere in str(other) or elsewhere in everywhere:
         yield "relax_csp relaxes other views as well."
     if "the audit's reason" not in told:
         yield "A view that relax_csp relaxes is not told of."

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from unittest import mock
 
+from flask import Flask
 from flask_wtf import FlaskForm
 from werkzeug.routing import Rule
 from wtforms.form import BaseForm
@@ -39,13 +40,17 @@ def tokens_need_the_key(subject: Subject) -> Iterator[str]:
         if subject.app.config.get("WTF_CSRF_SECRET_KEY"):
             yield "WTF_CSRF_SECRET_KEY is another key than SECRET_KEY."
         return
-    key = str(subject.app.secret_key)
-    for settings, wanted, fault in (
-        ({"SECRET_KEY": random_key()}, False, "A token that another key has signed is accepted."),
-        ({"SECRET_KEY": random_key(), "SECRET_KEY_FALLBACKS": key}, True, "A token of the former key is refused."),
+    former, key = str(subject.app.secret_key), random_key()
+    plain, rotated = (
+        subject.make({"SECRET_KEY": key}),
+        subject.make({"SECRET_KEY": key, "SECRET_KEY_FALLBACKS": former}),
+    )
+    for made_by, other, wanted, fault in (
+        (subject.app, plain, False, "A token that another key has signed is accepted."),
+        (subject.app, rotated, True, "A token of the former key is refused."),
+        (rotated, plain, True, "Tokens go on being signed with the former key."),
     ):
-        other = subject.make(settings)
-        token, raw = _token(subject)
+        token, raw = _token(subject, made_by)
         session = subject.forge({"csrf_token": raw, "_born": int(time.time())}, other)
         browser = subject.browser(other)
         browser.client.set_cookie(other.config["SESSION_COOKIE_NAME"], session, domain=subject.host, secure=True)
@@ -194,14 +199,11 @@ def _guarded(subject: Subject) -> Rule:
     raise LookupError("no route takes a request with its page's token and refuses one without")
 
 
-def _token(subject: Subject) -> tuple[str, str]:
+def _token(subject: Subject, app: Flask | None = None) -> tuple[str, str]:
     """Give a token of a session of its own, and what that session keeps of it."""
-    browser = subject.browser()
+    browser = subject.browser(app)
     token = browser.token()
-    cookie = browser.client.get_cookie(subject.app.config["SESSION_COOKIE_NAME"], domain=subject.host)
-    serializer = subject.app.session_interface.get_signing_serializer(subject.app)  # type: ignore[attr-defined]
-    kept = serializer.loads(cookie.value) if cookie and serializer else {}
-    return token or "x" * 40, str(kept.get("csrf_token", ""))
+    return token or "x" * 40, str(browser.session().get("csrf_token", ""))
 
 
 def _stale_token(subject: Subject) -> list[tuple[Browser, dict[str, str]]]:
@@ -210,9 +212,7 @@ def _stale_token(subject: Subject) -> list[tuple[Browser, dict[str, str]]]:
     browser = subject.browser()
     with mock.patch("time.time", return_value=now - 2 * 86400):
         token = browser.token()
-        cookie = browser.client.get_cookie(subject.app.config["SESSION_COOKIE_NAME"], domain=subject.host)
-        serializer = subject.app.session_interface.get_signing_serializer(subject.app)  # type: ignore[attr-defined]
-        kept = dict(serializer.loads(cookie.value)) if cookie and serializer else {}
+        kept = browser.session()
     if not kept:
         return []
     value = subject.forge({**kept, "_born": int(now)})
