@@ -13,6 +13,7 @@ from app.audit.findings import Finding, Row, State
 
 HERE = Path(__file__).parent
 MARKS: dict[State, str] = {"implemented": "+", "relaxed": "~", "missing": "!", "not applicable": "."}
+SHOWN = 4  # findings of one step in the table
 LEVELS = {"missing": "error", "relaxed": "warning"}
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -29,8 +30,10 @@ def as_text(rows: Sequence[Row]) -> str:
             lines.append(
                 f"   {MARKS[step.state]} {step.id:<5} {step.title}{f' ({step.reason})' if step.reason else ''}"
             )
-            for found in step.findings:
+            for found in step.findings[:SHOWN]:
                 lines.append(f"       {found.id} {found.severity}: {found.evidence}")
+            if len(step.findings) > SHOWN:
+                lines.append(f"       … and {len(step.findings) - SHOWN} more of these (see --format json)")
             if step.findings:
                 lines.append(f"       mend: {step.findings[0].mend}")
     states = [row.state for row in rows]

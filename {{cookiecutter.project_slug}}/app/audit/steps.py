@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from app.audit.findings import Finding, Severity, StepResult, finding_id
-from app.audit.subject import NotApplicable, Subject
+from app.audit.subject import NoAnswer, NotApplicable, Subject
 
 Probe = Callable[[Subject], Iterator[str]]
 
@@ -38,6 +38,8 @@ class Step:
                 findings.append(Finding(finding_id(self.id), severity, str(evidence), self.mend))
         except NotApplicable as nothing:
             reason = "" if findings else str(nothing)
+        except NoAnswer as answer:
+            findings.append(Finding(finding_id(self.id), "missing", f"{answer}.".capitalize(), self.mend))
         except Exception as error:
             evidence = f"The probe got no sensible answer ({type(error).__name__}: {error})"
             findings.append(Finding(finding_id(self.id), "missing", evidence[:300], self.mend))

@@ -42,6 +42,10 @@ class NotApplicable(Exception):  # noqa: N818 - not an error
     """A step has nothing to protect in this app. The message says why."""
 
 
+class NoAnswer(Exception):  # noqa: N818 - not an error either
+    """A step can't be judged as it should be, since something before it is missing. The message says what."""
+
+
 @dataclass
 class Subject:
     """The app, how to make another one of it, and where its code and its project's files are.
@@ -102,7 +106,7 @@ class Subject:
         form = {"email": email, "password": password, "password_confirm": password}
         answer = self.browser().send("/register", form)
         if answer.status_code != 303:
-            raise LookupError(f"a registration answers {answer.status_code}")
+            raise NoAnswer(f"a registration answers {answer.status_code}")
         return email, password
 
     @property

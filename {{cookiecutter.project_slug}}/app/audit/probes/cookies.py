@@ -13,7 +13,7 @@ from unittest import mock
 from flask import Flask, session
 
 from app.audit.steps import step
-from app.audit.subject import Browser, NotApplicable, Subject
+from app.audit.subject import Browser, NoAnswer, NotApplicable, Subject
 from app.settings import SettingsError
 
 MEND = "Leave the session's settings to app/security/cookies.py"
@@ -154,7 +154,7 @@ def _set_cookie(subject: Subject, scheme: str = "https", app: Flask | None = Non
 
 def _attributes(subject: Subject) -> list[str]:
     if not (cookie := _set_cookie(subject)):
-        raise LookupError("no session cookie came over https")
+        raise NoAnswer("no session cookie came over https")
     return cookie.split("; ")
 
 

@@ -15,7 +15,7 @@ from wtforms.form import BaseForm
 
 from app.audit.probes import is_pinned
 from app.audit.steps import Relaxed, step
-from app.audit.subject import UNSAFE_METHODS, Browser, NotApplicable, Subject, random_key
+from app.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, NotApplicable, Subject, random_key
 from app.audit.templates import assignments, own_files
 from app.security.csp import REPORT_PATH
 from app.security.csrf import EXEMPT
@@ -84,6 +84,8 @@ def forms_are_flask_forms(subject: Subject) -> Iterator[str]:
 def forms_render_their_token(subject: Subject) -> Iterator[str]:
     """Read all templates."""
     _state_changing(subject)
+    if not any("<form" in source.lower() for source in subject.templates.values()):
+        raise NotApplicable("no template has a form")
     yield from subject.static("CF04")
 
 
@@ -196,7 +198,7 @@ def _guarded(subject: Subject) -> Rule:
         browser = subject.browser()
         if subject.reaches(rule, _unsafe(rule)[0], browser, data={"csrf_token": browser.token()}):
             return rule
-    raise LookupError("no route takes a request with its page's token and refuses one without")
+    raise NoAnswer("no route takes a request with its page's token and refuses one without")
 
 
 def _token(subject: Subject, app: Flask | None = None) -> tuple[str, str]:

@@ -102,8 +102,9 @@ def key_is_out_of_sight(subject: Subject) -> Iterator[str]:
 def environment_wins(subject: Subject) -> Iterator[str]:
     """Start the app with a key in both places."""
     if not subject.own:
-        if not subject.code_mentions("environ", "getenv", "from_prefixed_env", "load_dotenv", "BaseSettings"):
-            yield "The code reads no environment."
+        code = "\n".join(map(ast.unparse, subject.trees.values()))
+        if not re.search(r"(environ|getenv)\W[^\n]*SECRET_KEY|from_prefixed_env|BaseSettings", code):
+            yield "The key is not read from the environment."
         return
     if not ENV_FILE.is_absolute():
         yield "Where .env is looked for depends on the folder the app is started in."

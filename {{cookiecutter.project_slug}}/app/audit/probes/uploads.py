@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 from werkzeug.test import TestResponse
 
 from app.audit.steps import step
-from app.audit.subject import Browser, NotApplicable, Subject
+from app.audit.subject import Browser, NoAnswer, NotApplicable, Subject
 from app.settings import SettingsError
 
 MEND = "Take files through uploads.save_all, and give them back through uploads.send"
@@ -243,7 +243,7 @@ def _judge_by_reading(subject: Subject) -> None:
     place = subject.code_mentions("files", "FileField", "MultipleFileField")
     if not place:
         raise NotApplicable("no code takes files")
-    raise LookupError(f"files are taken at {place}, and nothing shows that this step is done")
+    raise NoAnswer(f"files are taken at {place}, and nothing shows that this step is done")
 
 
 def _folder(subject: Subject) -> Path:
