@@ -29,13 +29,13 @@ def main() -> int:
             *(entry for entry in sys.path if Path(entry or ".").resolve() != HERE / "app" / "audit"),
         ]
         from app import create_app
-        from app.audit.report import FORMATS, exit_code
+        from app.audit.report import FORMATS
         from app.audit.run import audit_foreign, audit_own
 
         if options.app:
-            rows = audit_foreign(_load(options.app, options.path.resolve()), options.path.resolve())
+            report = audit_foreign(_load(options.app, options.path.resolve()), options.path.resolve())
         else:
-            rows = audit_own(create_app)
+            report = audit_own(create_app)
     except SystemExit as stopped:
         print(f"The audit could not run: the app stopped with {stopped.code}", file=sys.stderr)
         return 2
@@ -43,8 +43,8 @@ def main() -> int:
         reason = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
         print(f"The audit could not run: {reason}", file=sys.stderr)
         return 2
-    print(FORMATS[options.format](rows))
-    return exit_code(rows, strict=options.strict)
+    print(FORMATS[options.format](report))
+    return report.exit_code(strict=options.strict)
 
 
 def _load(name: str, folder: Path) -> Any:

@@ -21,11 +21,11 @@ def command(factory: Callable[[Mapping[str, object]], Flask]) -> click.Command:
         Exit 0: nothing is missing. 1: something is. 2: the audit could not run.
         """
         # Here: the audit is large, and the app starts without it.
-        from app.audit.report import FORMATS, exit_code
+        from app.audit.report import FORMATS
         from app.audit.run import audit_own
 
-        rows = audit_own(factory)
-        click.echo(FORMATS[output](rows))
-        sys.exit(exit_code(rows, strict=strict))
+        report = audit_own(factory)
+        click.echo(FORMATS[output](report))
+        sys.exit(report.exit_code(strict=strict))
 
     return audit

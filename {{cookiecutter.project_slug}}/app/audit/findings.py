@@ -36,6 +36,7 @@ class StepResult:
 
     id: str
     title: str
+    mend: str
     asvs: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
     reason: str = ""
@@ -73,6 +74,19 @@ class Row:
     def findings(self) -> list[Finding]:
         """The findings of all steps."""
         return [found for step in self.steps for found in step.findings]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an audit found. ``folder`` is where the app's code is in its project (``app``; empty: at its top)."""
+
+    rows: tuple[Row, ...]
+    folder: str
+
+    def exit_code(self, *, strict: bool) -> int:
+        """Give 1 when something is missing, or with ``strict`` also when something is relaxed; else 0."""
+        states = {row.state for row in self.rows}
+        return int("missing" in states or (strict and "relaxed" in states))
 
 
 def finding_id(step: str) -> str:

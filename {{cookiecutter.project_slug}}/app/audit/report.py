@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from app.audit.findings import Finding, Row, State
+from app.audit.findings import Finding, Report, State
 
 HERE = Path(__file__).parent
 MARKS: dict[State, str] = {"implemented": "+", "relaxed": "~", "missing": "!", "not applicable": "."}
@@ -21,10 +21,10 @@ SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _PLACE = re.compile(r"([\w./-]+\.(?:py|html|txt|js|xml)):(\d+): ")
 
 
-def as_text(rows: Sequence[Row]) -> str:
+def as_text(report: Report) -> str:
     """Give a table, with what was found under each step."""
     lines = []
-    for row in rows:
+    for row in report.rows:
         lines.append(f"\n{row.number:>2} {row.title:<28} {row.state}")
         for step in row.steps:
             lines.append(
@@ -35,15 +35,15 @@ def as_text(rows: Sequence[Row]) -> str:
             if len(step.findings) > SHOWN:
                 lines.append(f"       … and {len(step.findings) - SHOWN} more of these (see --format json)")
             if step.findings:
-                lines.append(f"       mend: {step.findings[0].mend}")
-    states = [row.state for row in rows]
+                lines.append(f"       mend: {step.mend}")
+    states = [row.state for row in report.rows]
     counts = [f"{states.count(state)} {state}" for state in MARKS if state in states]
-    return "\n".join([*lines, "", f"{len(rows)} mitigations: {', '.join(counts)}"]).lstrip("\n")
+    return "\n".join([*lines, "", f"{len(report.rows)} mitigations: {', '.join(counts)}"]).lstrip("\n")
 
 
-def as_json(rows: Sequence[Row]) -> str:
+def as_json(report: Report) -> str:
     """Give what ``report.schema.json`` describes."""
-    report = {
+    content = {
         "version": 1,
         "mitigations": [
             {
@@ -62,37 +62,38 @@ def as_json(rows: Sequence[Row]) -> str:
                     for step in row.steps
                 ],
             }
-            for row in rows
+            for row in report.rows
         ],
     }
-    return json.dumps(report, indent=2)
+    return json.dumps(content, indent=2)
 
 
-def as_sarif(rows: Sequence[Row]) -> str:
+def as_sarif(report: Report) -> str:
     """Give SARIF 2.1.0 as GitHub's code scanning takes it: a rule a step, a result a finding."""
-    steps = [step for row in rows for step in row.steps]
+    steps = [step for row in report.rows for step in row.steps]
     rules = [
         {
             "id": step.finding_id,
             "name": step.id,
             "shortDescription": {"text": step.title},
+            "help": {"text": step.mend},
             "properties": {"tags": ["security", *(f"ASVS-5.0-{each}" for each in step.asvs)]},
         }
         for step in steps
     ]
-    results = [_result(found) for step in steps for found in step.findings]
+    results = [_result(found, report.folder) for step in steps for found in step.findings]
     run = {"tool": {"driver": {"name": "flask audit", "rules": rules}}, "results": results}
     return json.dumps({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
 
 
-def as_html(rows: Sequence[Row]) -> str:
+def as_html(report: Report) -> str:
     """Give one page without scripts, which needs nothing else."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = (HERE / "report.html").read_text(encoding="utf-8")
-    return environment.from_string(source).render(rows=rows, marks=MARKS)
+    return environment.from_string(source).render(rows=report.rows, marks=MARKS)
 
 
-FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
+FORMATS: dict[str, Callable[[Report], str]] = {
     "text": as_text,
     "json": as_json,
     "sarif": as_sarif,
@@ -100,25 +101,24 @@ FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
 }
 
 
-def exit_code(rows: Sequence[Row], *, strict: bool) -> int:
-    """Give 1 when something is missing, or with ``strict`` also when something is relaxed; else 0."""
-    states = {row.state for row in rows}
-    return int("missing" in states or (strict and "relaxed" in states))
-
-
-def _result(found: Finding) -> dict[str, object]:
-    file, line = next(_places(found), ("app/__init__.py", 1))
+def _result(found: Finding, folder: str) -> dict[str, object]:
+    file, line = next(_places(found), ("__init__.py", 1))
     return {
         "ruleId": found.id,
         "level": LEVELS[found.severity],
         "message": {"text": f"{found.evidence} Mend: {found.mend}"},
         "locations": [
-            {"physicalLocation": {"artifactLocation": {"uri": file}, "region": {"startLine": line}}},
+            {
+                "physicalLocation": {
+                    "artifactLocation": {"uri": f"{folder}/{file}".lstrip("/")},
+                    "region": {"startLine": line},
+                }
+            },
         ],
     }
 
 
 def _places(found: Finding) -> Iterator[tuple[str, int]]:
     if place := _PLACE.match(found.evidence):
-        folder = "app" if place[1].endswith(".py") or place[1].startswith("static/") else "app/templates"
-        yield f"{folder}/{place[1]}", max(1, int(place[2]))
+        is_code = place[1].endswith(".py") or place[1].startswith("static/")
+        yield place[1] if is_code else f"templates/{place[1]}", max(1, int(place[2]))

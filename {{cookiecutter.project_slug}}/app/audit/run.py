@@ -15,7 +15,7 @@ from unittest import mock
 from flask import Flask
 
 from app import settings
-from app.audit.findings import Finding, Row, finding_id
+from app.audit.findings import Finding, Report, Row, finding_id
 from app.audit.probes import (  # noqa: F401 - each registers its steps
     cookies,
     csp,
@@ -33,7 +33,7 @@ from app.audit.subject import ALLOWED_HOST, HOST, Subject, random_key
 from app.security import MITIGATIONS
 
 
-def audit_own(factory: Callable[[Mapping[str, object]], Flask]) -> list[Row]:
+def audit_own(factory: Callable[[Mapping[str, object]], Flask]) -> Report:
     """Examine the app that ``factory`` makes, as it would start in production. Raises what its start raises.
 
     Nothing of the real one is touched: the probes have a copy, whose files are in a temporary folder.
@@ -61,13 +61,15 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask]) -> list[Row]:
             settings.ENV_FILE.parent.mkdir()
             package = Path(real.root_path)
             subject = Subject(copy(own), package, package.parent, Path(folder), log, copy, own)
-            return _rows(subject, told)
+            return Report(_rows(subject, told), package.name)
 
 
-def audit_foreign(app: Flask, project: Path) -> list[Row]:
+def audit_foreign(app: Flask, project: Path) -> Report:
     """Examine any Flask app. None of its views runs; see ``app/audit/subject.py``."""
     with _quiet() as log, tempfile.TemporaryDirectory(prefix="audit-") as folder:
-        return _rows(Subject(app, Path(app.root_path).resolve(), project, Path(folder), log), [])
+        package = Path(app.root_path).resolve()
+        rows = _rows(Subject(app, package, project, Path(folder), log), [])
+        return Report(rows, package.relative_to(project).as_posix().strip(".") if project in package.parents else "")
 
 
 def _settings(folder: Path) -> dict[str, object]:
@@ -98,7 +100,7 @@ def _settings(folder: Path) -> dict[str, object]:
     }
 
 
-def _rows(subject: Subject, told: list[Finding]) -> list[Row]:
+def _rows(subject: Subject, told: list[Finding]) -> tuple[Row, ...]:
     rows = []
     for number, room in enumerate(MITIGATIONS, start=1):
         results = []
@@ -107,7 +109,7 @@ def _rows(subject: Subject, told: list[Finding]) -> list[Row]:
             more = tuple(found for found in told if found.id == finding_id(step.id))
             results.append(replace(result, findings=result.findings + more))
         rows.append(Row(number, room.TITLE, tuple(results)))
-    return rows
+    return tuple(rows)
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ class Step:
         except Exception as error:
             evidence = f"The probe got no sensible answer ({type(error).__name__}: {error})"
             findings.append(Finding(finding_id(self.id), "missing", evidence[:300], self.mend))
-        return StepResult(self.id, self.title, self.asvs, tuple(findings), reason)
+        return StepResult(self.id, self.title, self.mend, self.asvs, tuple(findings), reason)
 
 
 STEPS: dict[str, Step] = {}

@@ -22,9 +22,9 @@ from typing import Any
 from flask import Flask
 from flask_wtf import FlaskForm
 from flask_wtf.csrf import generate_csrf
-from werkzeug.datastructures import Headers
+from werkzeug.datastructures import FileStorage, Headers
 from werkzeug.routing import Rule
-from werkzeug.test import Client, EnvironBuilder, TestResponse
+from werkzeug.test import Client, EnvironBuilder, TestResponse, encode_multipart
 
 from app.audit.findings import Finding
 from app.audit.templates import check_code, check_templates, templates_of, trees_of
@@ -238,6 +238,7 @@ class Browser:
                 method=method,
                 headers={name: value for name, value in given.items() if value},
                 environ_overrides=environ,
+                buffered=True,
                 **kwargs,
             )
         except Exception as error:
@@ -262,7 +263,13 @@ class Browser:
     def send(self, path: str, form: Mapping[str, Any], **kwargs: Any) -> TestResponse:
         """Send a form with its token."""
         self.seen = self.seen or self.token()
-        return self.open(path, method="POST", data={"csrf_token": self.seen, **form}, **kwargs)
+        form = {"csrf_token": self.seen, **form}
+        if not any(isinstance(value, FileStorage) for value in form.values()):
+            return self.open(path, method="POST", data=form, **kwargs)
+        # Not left to the client, which spools a large body to a file and never closes it.
+        boundary, body = encode_multipart(form)
+        content_type = f"multipart/form-data; boundary={boundary}"
+        return self.open(path, method="POST", data=body, content_type=content_type, **kwargs)
 
 
 def random_key() -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from unittest import mock
 
 from PIL import Image, PngImagePlugin
+from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse
 
 from app.audit.steps import step
@@ -250,8 +251,8 @@ def _folder(subject: Subject) -> Path:
     return Path(subject.app.config["UPLOAD_DIR"]).resolve()
 
 
-def _file(name: str, content: bytes, declared: str) -> tuple[io.BytesIO, str, str]:
-    return io.BytesIO(content), name, declared
+def _file(name: str, content: bytes, declared: str) -> FileStorage:
+    return FileStorage(io.BytesIO(content), name, content_type=declared)
 
 
 def _send(subject: Subject, visitor: Browser, name: str, content: bytes, declared: str) -> TestResponse:

@@ -1,0 +1,144 @@
+"""``flask audit`` on this app: nothing to mend, nothing touched, and readable by people and programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app import create_app, settings
+from app.audit.findings import Report
+from app.audit.report import FORMATS
+from app.audit.run import audit_own
+from app.audit.steps import STEPS
+from tests.conftest import KEY, ROOT
+
+STEPS_OF = {1: 5, 2: 6, 3: 5, 4: 5, 5: 5, 6: 5, 7: 5, 8: 5, 9: 7, 10: 5}
+
+
+def audited(app_config: dict[str, object], **changes: object) -> Report:
+    """Audit the app with these settings in its environment, as a server has them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (app_config | changes).items():
+            patch.setenv(name, str(value))
+        return audit_own(create_app)
+
+
+def told(report: Report) -> list[tuple[str, str, str]]:
+    return [(found.id, found.severity, found.evidence) for row in report.rows for found in row.findings]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    folder = tmp_path_factory.mktemp("audited")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "ENV_FILE", folder / ".env")
+        config: dict[str, object] = {"SECRET_KEY": KEY, "UPLOAD_DIR": folder / "uploads"}
+        if "DATABASE_URL" in settings.Settings.model_fields:
+            config["DATABASE_URL"] = f"sqlite:///{folder / 'app.db'}"
+        return audited(config)
+
+
+def test_each_of_the_53_steps_is_implemented(report: Report) -> None:
+    assert told(report) == []
+    assert {row.number: [step.id for step in row.steps] for row in report.rows} == {
+        number: [f"{number}.S{step}" for step in range(1, steps + 1)] for number, steps in STEPS_OF.items()
+    }
+    assert {step.state for row in report.rows for step in row.steps} == {"implemented"}
+    assert len(STEPS) == 53
+
+
+# What a team may set as it likes is no finding.
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"PERMANENT_SESSION_LIFETIME": 60, "SESSION_ABSOLUTE_LIFETIME": 60},
+        {"PERMANENT_SESSION_LIFETIME": 86400, "SESSION_ABSOLUTE_LIFETIME": 604800, "LOG_FORMAT": "json"},
+        {"SESSION_COOKIE_SAMESITE": "Strict", "HSTS_PRELOAD": True, "TRUSTED_PROXY_HOPS": 3},
+        {"UPLOAD_EXTENSIONS": "png", "UPLOAD_QUOTA_FILES": 1, "UPLOAD_QUOTA_BYTES": 1, "MAX_CONTENT_LENGTH": 1024},
+        {"RATELIMIT_DEFAULT": "5 per hour", "ALLOWED_REDIRECT_HOSTS": "a.example,b.example"},
+        {"TRUSTED_HOSTS": "www.example.com,example.com", "SERVER_NAME": "example.com:8443"},
+    ],
+)
+def test_no_setting_within_its_range_is_a_finding(app_config: dict[str, object], changes: dict[str, object]) -> None:
+    assert told(audited(app_config, **changes)) == []
+
+
+def test_what_is_loosened_on_purpose_is_relaxed(app_config: dict[str, object]) -> None:
+    loose = audited(app_config, CSP_REPORT_ONLY=True)
+    assert [(finding, severity) for finding, severity, _ in told(loose)] == [("CP04", "relaxed")]
+    assert (loose.exit_code(strict=False), loose.exit_code(strict=True)) == (0, 1)
+
+
+def test_what_is_missing_is_told_with_its_evidence_and_mend(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.security.headers.HEADERS", {})
+    found = audited(app_config)
+    assert found.exit_code(strict=False) == 1
+    assert found.rows[5].state == "missing"
+    page = FORMATS["text"](found)
+    assert "! 6.S4" in page
+    assert "mend: Leave the headers to app/security/headers.py" in page
+
+
+def test_the_table_says_it_all(report: Report) -> None:
+    lines = FORMATS["text"](report).splitlines()
+    assert lines[0].split() == ["1", "Secret", "key", "implemented"]
+    assert sum(line.startswith("   + ") for line in lines) == 53
+    assert lines[-1] == "10 mitigations: 10 implemented"
+
+
+def test_sarif_has_a_rule_a_step(report: Report) -> None:
+    run = json.loads(FORMATS["sarif"](report))["runs"][0]
+    assert len(run["tool"]["driver"]["rules"]) == 53
+    assert run["results"] == []
+
+
+def test_html_is_one_page_without_scripts(report: Report) -> None:
+    page = FORMATS["html"](report)
+    assert page.count("<h2>") == 10
+    assert "<script" not in page
+    assert "src=" not in page
+    assert "href=" not in page
+
+
+def state_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_of_the_real_app_is_touched(
+    app_config: dict[str, object], tmp_path: Path, app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".env").write_text("LOG_FORMAT=text\n")
+    before, handlers = state_of(tmp_path), logging.getLogger().handlers[:]
+    written = (ROOT / "instance").exists() and state_of(ROOT / "instance")
+    audited(app_config)
+    assert state_of(tmp_path) == before
+    assert ((ROOT / "instance").exists() and state_of(ROOT / "instance")) == written
+    assert logging.getLogger().handlers == handlers
+    assert os.environ.get("FLASK_DEBUG") is None
+
+
+def audit_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    # A name without this app's settings, so that the .env of whoever runs the tests does not count.
+    clean = {name: value for name, value in os.environ.items() if name not in settings.Settings.model_fields}
+    command: list[Any] = [sys.executable, ROOT / "app/audit", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("SECRET_KEY", "weak"), ("TRUSTED_HOSTS", "https://a.example")])
+def test_an_app_that_does_not_start_is_one_line_and_exit_2(setting: str, value: str) -> None:
+    ended = audit_command(**{"SECRET_KEY": KEY, setting: value})
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("The audit could not run: ")
+    assert f"{setting}: " in ended.stderr
+    assert "Traceback" not in ended.stderr
