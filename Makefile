@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PORT ?= 8000
 
-.PHONY: demo test lint format lock clean
+.PHONY: demo test mutants lint format lock clean
 
 demo: demo/pyproject.toml  ## Generate an app with the defaults (kept if it is there) and serve it, in debug
 	$(MAKE) --no-print-directory -C demo run PORT=$(PORT)
@@ -12,6 +12,9 @@ demo: demo/pyproject.toml  ## Generate an app with the defaults (kept if it is t
 test: $(VENV)/installed  ## Generate apps with all options, attack them, run their own suites
 	$(BIN)/pytest tests/test_speed.py  # alone: beside other tests it would measure their load
 	$(BIN)/pytest -n auto --ignore=tests/test_speed.py
+
+mutants: $(VENV)/installed  ## Take out each step in turn, and see that a test and the audit notice
+	$(BIN)/pytest -n auto tests/test_mutations.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

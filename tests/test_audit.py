@@ -1,0 +1,165 @@
+"""``flask audit`` of generated apps: ten rows implemented for every option, quickly, in formats that programs read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+from sarif_pydantic import Sarif
+
+from tests.conftest import APP, App, Cookiecutter
+from tests.test_mitigations import STEPS
+
+ROOT = Path(__file__).resolve().parent.parent
+NAIVE = ROOT / "tests/naive"
+
+
+def audit(app: App, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "FLASK"))}
+    command = [app.folder / ".venv/bin/python", (folder or app.folder) / "app/audit", *arguments]
+    return subprocess.run(
+        command, cwd=folder or app.folder, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+# accounts=no has a virtual environment of its own in test_generated_app.py; here it needs no other packages.
+@pytest.mark.xdist_group("default")
+@pytest.mark.parametrize(
+    "options", [(), ("docker=no",), ("ci=none", "lessons=no"), ("accounts=no",), ("accounts=no", "docker=no")]
+)
+def test_ten_rows_are_implemented_for_every_option(
+    default_app: App, cookiecutter: Cookiecutter, options: tuple[str, ...]
+) -> None:
+    ended = audit(default_app, folder=cookiecutter.app(*options))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.rstrip().endswith("10 mitigations: 10 implemented")
+
+
+@pytest.mark.xdist_group("default")
+def test_json_is_what_the_schema_says_and_sarif_what_its_model_says(default_app: App) -> None:
+    schema = json.loads((default_app.folder / "app/audit/report.schema.json").read_text())
+    for target in ((), ("--path", str(NAIVE), "app:create_app")):
+        jsonschema.Draft202012Validator(schema).validate(
+            json.loads(audit(default_app, "--format", "json", *target).stdout)
+        )
+        sarif = Sarif.model_validate_json(audit(default_app, "--format", "sarif", *target).stdout)
+        assert len(sarif.runs[0].tool.driver.rules or ()) == sum(STEPS.values())
+
+
+@pytest.mark.xdist_group("default")
+def test_the_naive_app_has_ten_rows_missing(default_app: App) -> None:
+    ended = audit(default_app, "--format", "json", "--path", str(NAIVE), "app:create_app")
+    assert ended.returncode == 1
+    assert [row["state"] for row in json.loads(ended.stdout)["mitigations"]] == ["missing"] * 10
+
+
+def test_each_asvs_id_is_one_of_the_standard(template: Path) -> None:
+    """The ids in the probes are written as ASVS 5.0 writes them; each probe names what it checks."""
+    text = "".join(path.read_text(encoding="utf-8") for path in (template / APP / "app/audit/probes").glob("*.py"))
+    assert len(set(re.findall(r'"(V\d+\.\d+\.\d+)"', text))) >= 30
+
+
+SHOP = """
+from flask import Blueprint, jsonify, render_template
+
+bp = Blueprint("shop", __name__, url_prefix="/shop", template_folder="goods")
+
+@bp.get("/")
+def index():
+    page = render_template("shop.html", names=["a"])
+    return page, {"Referrer-Policy": "no-referrer"}
+
+@bp.get("/api/items/<int:number>")
+def item(number):
+    return jsonify(number=number)
+"""
+ITEM = """
+
+class Item(Model):
+    __tablename__ = "items"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+"""
+SHOP_PAGE = """
+{% extends "base.html" %}
+{% block main %}
+  {% for name in names %}<p title="{{ name }}">{{ name }}</p>{% endfor %}
+  <a href="{{ url_for('shop.index') }}">Shop</a>
+{% endblock main %}
+"""
+
+
+@pytest.mark.xdist_group("default")
+def test_what_a_team_adds_is_no_finding(default_app: App, cookiecutter: Cookiecutter) -> None:
+    """A blueprint with templates of its own and an API, a stricter header, a second address, a model."""
+    app = cookiecutter.app()
+    views, pages, models = (app / "app" / name for name in ("views/__init__.py", "views/pages.py", "models.py"))
+    (app / "app/views/shop.py").write_text(SHOP)
+    (app / "app/views/goods").mkdir()
+    (app / "app/views/goods/shop.html").write_text(SHOP_PAGE)
+    views.write_text(views.read_text().replace("redirects, uploads", "redirects, shop, uploads"))
+    views.write_text(views.read_text().replace("csp_reports, health):", "csp_reports, health, shop):"))
+    pages.write_text(pages.read_text().replace('@bp.get("/")', '@bp.get("/start")\n@bp.get("/")'))
+    models.write_text(models.read_text() + ITEM)
+    ended = audit(default_app, folder=app)
+    assert ended.returncode == 0, ended.stdout
+
+
+@pytest.mark.xdist_group("default")
+def test_renamed_files_are_found_again(default_app: App, cookiecutter: Cookiecutter) -> None:
+    app = cookiecutter.app()
+    (app / "app/views/pages.py").rename(app / "app/views/front.py")
+    views = app / "app/views/__init__.py"
+    views.write_text(re.sub(r"\bpages\b", "front", views.read_text()))
+    (app / "app/templates/home.html").rename(app / "app/templates/front.html")
+    page = app / "app/views/front.py"
+    page.write_text(page.read_text().replace("home.html", "front.html"))
+    assert audit(default_app, folder=app).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("app/views/pages.py", "def broken(:\n"),
+        ("app/views/pages.py", "raise RuntimeError('no')\n"),
+        ("app/__init__.py", "create_app = None\n"),
+    ],
+    ids=["does not parse", "raises", "makes no app"],
+)
+@pytest.mark.xdist_group("default")
+def test_an_app_that_does_not_come_up_is_one_line_and_exit_2(
+    default_app: App, cookiecutter: Cookiecutter, file: str, text: str
+) -> None:
+    app = cookiecutter.app()
+    (app / file).write_text(text)
+    ended = audit(default_app, folder=app)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("The audit could not run: ")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.xdist_group("default")
+def test_a_broken_template_is_a_finding(default_app: App, cookiecutter: Cookiecutter) -> None:
+    app = cookiecutter.app()
+    (app / "app/templates/leaving.html").write_text("{% if %}")
+    ended = audit(default_app, folder=app)
+    assert ended.returncode == 1
+    assert "TemplateSyntaxError" in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
+@pytest.mark.xdist_group("default")
+def test_the_audit_takes_a_few_seconds(default_app: App, record_property: pytest.RecordProperty) -> None:
+    """The bound is 3 seconds on a machine that does nothing else; other tests run beside this one."""
+    audit(default_app)
+    start = time.perf_counter()
+    assert audit(default_app).returncode == 0
+    seconds = time.perf_counter() - start
+    record_property("flask audit", f"{seconds:.1f} s, beside other tests")
+    assert seconds < 12
