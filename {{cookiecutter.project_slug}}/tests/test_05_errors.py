@@ -231,6 +231,13 @@ def test_5_S5_a_refusal_keeps_its_status_wherever_it_is_raised(app: Flask, place
     assert "Too late." in response.text
 
 
+def test_5_S4_a_broken_error_page_keeps_the_status(app: Flask) -> None:
+    app.jinja_env.globals["url_for"] = fail
+    response = browser_like(app).get("/nothing")
+    assert (response.status_code, response.mimetype) == (404, "text/plain")
+    assert response.headers["X-Request-ID"] in response.text
+
+
 def test_5_T2_no_response_tells_what_the_app_is_built_with(app: Flask) -> None:
     app.add_url_rule("/folder/", view_func=lambda: "in")
     client = browser_like(app)

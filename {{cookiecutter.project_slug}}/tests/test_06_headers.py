@@ -5,7 +5,9 @@ The values expected are those of the OWASP Secure Headers Project and of MDN's H
 
 from __future__ import annotations
 
+import ast
 import io
+import json
 import re
 from collections.abc import Callable
 from urllib.parse import unquote
@@ -17,7 +19,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from app.security import errors, headers
-from tests.conftest import Server, browser_like, post
+from tests.conftest import ROOT, Server, browser_like, post
 
 HTTP = "http://localhost"
 
@@ -285,6 +287,23 @@ def test_6_S2_the_server_sends_them_over_the_wire(serve: Callable[..., Server]) 
         _, received, _ = server.request(path)
         for name, value in EXPECTED.items():
             assert (path, name, received.get_all(name)) == (path, name, [value])
+
+
+def test_6_S5_three_scanners_are_part_of_the_tests() -> None:
+    tests = {}
+    for node in ast.parse((ROOT / "tests/test_scanners.py").read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            tests[node.name] = [ast.unparse(mark) for mark in node.decorator_list]
+    for verdict in (
+        "test_6_S5_observatory_gives_its_best_grade",
+        "test_6_S5_csp_evaluator_finds_nothing_in_the_policy_of_a_page",
+        "test_6_S5_shcheck_misses_no_header",
+    ):
+        assert tests[verdict] == []  # no mark lets it off
+    pinned = json.loads((ROOT / "tests/scanners/package.json").read_text())["dependencies"]
+    assert set(pinned) == {"@mdn/mdn-http-observatory", "csp_evaluator"}
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in pinned.values())
+    assert re.search(r"(?m)^shcheck==", (ROOT / "requirements-dev.txt").read_text())
 
 
 def test_6_S3_no_setting_of_this_app_sends_a_wildcard_cors_header(client: FlaskClient) -> None:

@@ -177,6 +177,17 @@ def test_7_T2_no_payload_becomes_markup(app: Flask, member: FlaskClient) -> None
     assert shown > 50
 
 
+def test_7_S2_a_file_name_is_shown_as_it_was_typed(member: FlaskClient) -> None:
+    """A name has no angle brackets when it gets here; who prints it raw all the same lets its entities become some."""
+    name = "O'Neil &amp; &lt;b&gt;.txt"
+    assert post(member, "/uploads", {"file": (io.BytesIO(b"a"), name)}).status_code == 303
+    page = html5lib.parse(member.get("/uploads").text, namespaceHTMLElements=False)
+    assert [element.text for element in page.iter("bdi")] == [name]
+    assert [element.text for element in page.iter("p") if element.get("class") == "message message"] == [
+        f"{name} is uploaded."
+    ]
+
+
 def test_7_T2_the_judge_sees_what_is_printed_raw() -> None:
     contexts = ("<p>%s</p>", '<p title="%s">', "<p title='%s'>", "<p title=%s>", "<p title=`%s`>", '<a href="%s">')
     seen = [

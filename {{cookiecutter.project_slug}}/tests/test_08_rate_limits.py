@@ -149,6 +149,15 @@ def test_8_S4_the_right_password_works_after_the_wait_and_ends_it(door: Flask, c
     assert [guess(door)[0] for _ in range(4)] == [401, 401, 401, 429]
 
 
+def test_8_S4_a_success_ends_the_wait_of_the_account_everywhere(door: Flask, clock: time_machine.Coordinates) -> None:
+    clock.shift(wall(door, clock))
+    assert guess(door, address="192.0.2.1")[0] == 401
+    assert guess(door, address="192.0.2.2")[0] == 429
+    clock.shift(900)
+    assert guess(door, password=RIGHT)[0] == 200
+    assert guess(door, address="192.0.2.2")[0] == 401
+
+
 def test_8_S4_strangers_do_not_hold_up_an_owner_where_they_have_been_before(
     door: Flask, clock: time_machine.Coordinates
 ) -> None:
@@ -309,6 +318,7 @@ STRICTER = [
     ("sign_in", "/login"),
     ("register", "/register"),
     ("reset", "/reset"),
+    ("reset", "/reset/x"),
     # % endif
 ]
 
@@ -323,6 +333,12 @@ def test_8_S3_forms_have_stricter_limits_and_count_without_a_token_too(
     assert 429 not in answers[:-1]
     assert answers[-1] == 429
     assert client.get(path).status_code != 429  # the page with the form still shows
+
+
+def test_8_S3_the_default_stops_a_flood(app: Flask) -> None:
+    client = browser_like(app)
+    answers = [client.get("/.well-known/security.txt").status_code for _ in range(125)]
+    assert answers == [200] * 120 + [429] * 5
 
 
 def ask(server: Server, path: str, source: str) -> int:

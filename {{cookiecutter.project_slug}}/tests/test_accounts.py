@@ -288,6 +288,7 @@ def test_the_sessions_are_listed_with_their_browsers(member: FlaskClient) -> Non
     sign_in(other)
     page = member.get("/account").text
     assert "Evil&lt;b&gt;Browser&lt;/b&gt;/1.0 xxx" in page
+    assert "<b>Browser" not in page
     assert "x" * 200 not in page
     assert page.count("This browser") == 1
 
