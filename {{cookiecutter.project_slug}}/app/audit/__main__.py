@@ -10,7 +10,10 @@ import argparse
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 HERE = Path(__file__).resolve().parents[2]
 
@@ -33,7 +36,7 @@ def main() -> int:
         from app.audit.run import audit_foreign, audit_own
 
         if options.app:
-            report = audit_foreign(_load(options.app, options.path.resolve()), options.path.resolve())
+            report = audit_foreign(lambda folder: _load(options.app, folder), options.path.resolve())
         else:
             report = audit_own(create_app)
     except SystemExit as stopped:
@@ -41,27 +44,23 @@ def main() -> int:
         return 2
     except Exception as error:
         reason = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
-        print(f"The audit could not run: {reason}", file=sys.stderr)
+        print(f"The audit could not run: {' '.join(str(reason).split())[:300]}", file=sys.stderr)
         return 2
     print(FORMATS[options.format](report))
     return report.exit_code(strict=options.strict)
 
 
-def _load(name: str, folder: Path) -> Any:
+def _load(name: str, folder: Path) -> Flask:
     """Import another app. Many are called ``app`` too, so the modules of this one must not stand in their way."""
-    from flask import Flask
+    from flask.cli import find_app_by_string, find_best_app
 
     for ours in [each for each in sys.modules if each.partition(".")[0] == "app"]:
         del sys.modules[ours]
     sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(HERE))]
     module_name, _, attribute = name.partition(":")
+    # Flask would show the traceback of a module that can't be imported.
     module = importlib.import_module(module_name)
-    names = [attribute] if attribute else ["app", "application", "create_app", "make_app"]
-    found = next((getattr(module, each) for each in names if hasattr(module, each)), None)
-    app = found if isinstance(found, Flask) or not callable(found) else found()
-    if not isinstance(app, Flask):
-        raise TypeError(f"{name} is no Flask app, nor a function that gives one")
-    return app
+    return find_app_by_string(module, attribute) if attribute else find_best_app(module)
 
 
 if __name__ == "__main__":

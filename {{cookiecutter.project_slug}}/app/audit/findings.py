@@ -78,10 +78,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What an audit found. ``folder`` is where the app's code is in its project (``app``; empty: at its top)."""
+    """What an audit found.
+
+    ``folder`` is where the app's code is in its project (``app``; empty: at its top). The evidence names files of a
+    ``foreign`` app from the top of its project, those of this app from its folder.
+    """
 
     rows: tuple[Row, ...]
     folder: str
+    foreign: bool = False
 
     def exit_code(self, *, strict: bool) -> int:
         """Give 1 when something is missing, or with ``strict`` also when something is relaxed; else 0."""

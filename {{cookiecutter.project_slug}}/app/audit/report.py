@@ -38,6 +38,8 @@ def as_text(report: Report) -> str:
                 lines.append(f"       mend: {step.mend}")
     states = [row.state for row in report.rows]
     counts = [f"{states.count(state)} {state}" for state in MARKS if state in states]
+    if report.foreign:
+        lines.append("\nFiles of app/ that a mend names are those of an app that this template made.")
     return "\n".join([*lines, "", f"{len(report.rows)} mitigations: {', '.join(counts)}"]).lstrip("\n")
 
 
@@ -81,7 +83,7 @@ def as_sarif(report: Report) -> str:
         }
         for step in steps
     ]
-    results = [_result(found, report.folder) for step in steps for found in step.findings]
+    results = [_result(found, report) for step in steps for found in step.findings]
     run = {"tool": {"driver": {"name": "flask audit", "rules": rules}}, "results": results}
     return json.dumps({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
 
@@ -101,8 +103,8 @@ FORMATS: dict[str, Callable[[Report], str]] = {
 }
 
 
-def _result(found: Finding, folder: str) -> dict[str, object]:
-    file, line = next(_places(found), ("__init__.py", 1))
+def _result(found: Finding, report: Report) -> dict[str, object]:
+    file, line = next(_places(found, report), (f"{report.folder}/__init__.py", 1))
     return {
         "ruleId": found.id,
         "level": LEVELS[found.severity],
@@ -110,7 +112,7 @@ def _result(found: Finding, folder: str) -> dict[str, object]:
         "locations": [
             {
                 "physicalLocation": {
-                    "artifactLocation": {"uri": f"{folder}/{file}".lstrip("/")},
+                    "artifactLocation": {"uri": file.lstrip("/")},
                     "region": {"startLine": line},
                 }
             },
@@ -118,7 +120,8 @@ def _result(found: Finding, folder: str) -> dict[str, object]:
     }
 
 
-def _places(found: Finding) -> Iterator[tuple[str, int]]:
+def _places(found: Finding, report: Report) -> Iterator[tuple[str, int]]:
     if place := _PLACE.match(found.evidence):
         is_code = place[1].endswith(".py") or place[1].startswith("static/")
-        yield place[1] if is_code else f"templates/{place[1]}", max(1, int(place[2]))
+        folder = "" if report.foreign else report.folder if is_code else f"{report.folder}/templates"
+        yield f"{folder}/{place[1]}", max(1, int(place[2]))

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -31,6 +32,8 @@ from app.audit.probes import (  # noqa: F401 - each registers its steps
 from app.audit.steps import STEPS
 from app.audit.subject import ALLOWED_HOST, HOST, Subject, random_key
 from app.security import MITIGATIONS
+
+LARGE = 50_000_000  # bytes
 
 
 def audit_own(factory: Callable[[Mapping[str, object]], Flask]) -> Report:
@@ -64,12 +67,38 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask]) -> Report:
             return Report(_rows(subject, told), package.name)
 
 
-def audit_foreign(app: Flask, project: Path) -> Report:
-    """Examine any Flask app. None of its views runs; see ``app/audit/subject.py``."""
-    with _quiet() as log, tempfile.TemporaryDirectory(prefix="audit-") as folder:
-        package = Path(app.root_path).resolve()
-        rows = _rows(Subject(app, package, project, Path(folder), log), [])
-        return Report(rows, package.relative_to(project).as_posix().strip(".") if project in package.parents else "")
+def audit_foreign(load: Callable[[Path], Flask], project: Path) -> Report:
+    """Examine any Flask app, which ``load`` imports from a folder. Raises what its start raises.
+
+    None of its views runs; see ``app/audit/subject.py``. It is started in a copy of its folder: what its modules write
+    when they are imported, logs and databases, goes there.
+    """
+    if not project.is_dir():
+        raise NotADirectoryError(f"there is no folder {project}")
+    with _quiet() as log, tempfile.TemporaryDirectory(prefix="audit-", ignore_cleanup_errors=True) as folder:
+        copy = Path(folder).resolve() / "foreign" / project.name
+        shutil.copytree(project, copy, symlinks=True, ignore=_left_out)
+        with contextlib.chdir(copy):
+            app = load(copy)
+            package = Path(app.root_path).resolve()
+            rows = _rows(Subject(app, package, copy, Path(folder), log), [])
+        where = package.relative_to(copy).as_posix().strip(".") if package.is_relative_to(copy) else ""
+        return Report(rows, where, foreign=True)
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """Give what the copy of a foreign app's folder does without: other people's code, history, large files."""
+    out = {".git", "node_modules", "__pycache__"} & set(names)
+    for name in set(names) - out:
+        path = Path(folder, name)
+        if path.is_symlink():
+            continue
+        if path.is_dir():
+            left_out = (path / "pyvenv.cfg").exists()
+        else:
+            left_out = not path.is_file() or not os.access(path, os.R_OK) or path.stat().st_size > LARGE
+        out |= {name} if left_out else set()
+    return out
 
 
 def _settings(folder: Path) -> dict[str, object]:

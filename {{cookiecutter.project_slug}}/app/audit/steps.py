@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from app.audit.findings import Finding, Severity, StepResult, finding_id
-from app.audit.subject import NoAnswer, NotApplicable, Subject
+from app.audit.subject import NoAnswer, NotApplicable, Subject, Unproved
 
 Probe = Callable[[Subject], Iterator[str]]
 
@@ -32,14 +32,16 @@ class Step:
     def examine(self, subject: Subject) -> StepResult:
         """Let the probe look. Raises nothing: a probe that fails has found an app that it can't get through to."""
         findings, reason = [], ""
+        severity: Severity
         try:
             for evidence in self.probe(subject):
-                severity: Severity = "relaxed" if isinstance(evidence, Relaxed) else "missing"
+                severity = "relaxed" if isinstance(evidence, Relaxed) else "missing"
                 findings.append(Finding(finding_id(self.id), severity, str(evidence), self.mend))
         except NotApplicable as nothing:
             reason = "" if findings else str(nothing)
         except NoAnswer as answer:
-            findings.append(Finding(finding_id(self.id), "missing", f"{answer}.".capitalize(), self.mend))
+            said, severity = str(answer), "relaxed" if isinstance(answer, Unproved) else "missing"
+            findings.append(Finding(finding_id(self.id), severity, f"{said[:1].upper()}{said[1:]}.", self.mend))
         except Exception as error:
             evidence = f"The probe got no sensible answer ({type(error).__name__}: {error})"
             findings.append(Finding(finding_id(self.id), "missing", evidence[:300], self.mend))

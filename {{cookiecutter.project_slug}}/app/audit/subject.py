@@ -1,8 +1,9 @@
 """The app under audit: a copy of it that may be attacked, since nothing of the real one is touched.
 
 An app like this one (its ``create_app`` takes settings) is made anew, with a database, an upload folder, counters and
-a key of its own in a temporary folder. Any other Flask app is examined as it is, and then no view of it ever runs:
-each is replaced by one of the audit's own, so that the hooks around it are judged and nothing is done.
+a key of its own in a temporary folder. Any other Flask app is examined as it is, in a copy of its folder, and then no
+view of it ever runs: each is replaced by one of the audit's own, so that the hooks around it are judged and nothing
+is done. What its views would do is read in its code.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask
+from flask.sessions import SecureCookieSessionInterface
 from flask_wtf import FlaskForm
 from flask_wtf.csrf import generate_csrf
 from werkzeug.datastructures import FileStorage, Headers
-from werkzeug.routing import Rule
+from werkzeug.routing import BuildError, Rule
 from werkzeug.test import Client, EnvironBuilder, TestResponse, encode_multipart
 
 from app.audit.findings import Finding
@@ -32,6 +34,13 @@ from app.audit.templates import check_code, check_templates, templates_of, trees
 HOST = "audit.example"
 ALLOWED_HOST = "docs.audit.example"
 UNSAFE_METHODS = ("POST", "PUT", "PATCH", "DELETE")
+
+# How the code of an app shows that it begins sessions, or takes what a browser sends by itself.
+SESSIONS = re.compile(
+    r"from flask import[^\n]*\b(session|flash)\b|\bflask\.(session|flash)\b"
+    r"|\bflask_(login|wtf|security|session|user|dance|admin|seasurf|oidc|oauthlib)\b|\bauthlib\b"
+)
+AMBIENT = re.compile(r"\.(set_)?cookies?\b|\bset_cookie\b|HTTPBasicAuth|HTTPDigestAuth|\brequest\.authorization\b")
 
 _clients = itertools.count(1)
 
@@ -44,6 +53,10 @@ class NotApplicable(Exception):  # noqa: N818 - not an error
 
 class NoAnswer(Exception):  # noqa: N818 - not an error either
     """A step can't be judged as it should be, since something before it is missing. The message says what."""
+
+
+class Unproved(NoAnswer):
+    """The code looks as if a step were done, and no probe can show it."""
 
 
 @dataclass
@@ -62,6 +75,12 @@ class Subject:
     factory: Callable[[Mapping[str, object]], Flask] | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not self.own:
+            for endpoint, view in self.app.view_functions.items():
+                if not _is_static(endpoint):
+                    self.app.view_functions[endpoint] = self._stand_in(view, lambda: "", self.app)
+
     @property
     def own(self) -> bool:
         """Whether the app is a copy that may be attacked."""
@@ -76,7 +95,9 @@ class Subject:
 
     @cached_property
     def _read(self) -> list[Finding]:
-        return [*check_code(self.trees), *check_templates(self.app)]
+        if self.own:
+            return [*check_code(self.trees), *check_templates(self.app)]
+        return [*check_code(self.trees, strict=False), *check_templates(self.app, self.project)]
 
     def static(self, finding_id: str) -> list[str]:
         """Give the evidence that reading the templates and the code has brought for one step."""
@@ -117,13 +138,35 @@ class Subject:
 
     @cached_property
     def trees(self) -> dict[str, ast.Module]:
-        """The Python files of the app, by their names in the package."""
-        return trees_of(self.package)
+        """The Python files of the app, by their names in the package; in its project when it is a foreign app."""
+        if self.own:
+            return trees_of(self.package)
+        elsewhere = {} if self.package.is_relative_to(self.project) else trees_of(self.package)
+        return elsewhere | trees_of(self.project)
 
     @cached_property
     def templates(self) -> dict[str, str]:
         """The source of every template, by its name."""
-        return templates_of(self.app)
+        return templates_of(self.app, None if self.own else self.project)
+
+    @cached_property
+    def code(self) -> str:
+        """All code as one text."""
+        return "\n".join(map(ast.unparse, self.trees.values()))
+
+    @property
+    def keeps_sessions(self) -> bool:
+        """Whether the app begins sessions, as far as its code shows."""
+        return self.own or bool(SESSIONS.search(self.code)) or bool(self.app.config.get("SESSION_TYPE"))
+
+    @property
+    def knows_visitors(self) -> bool:
+        """Whether a browser sends something of its visitor by itself: a session, another cookie, Basic credentials."""
+        return (
+            self.keeps_sessions
+            or bool(AMBIENT.search(self.code))
+            or "cookies" in str(self.app.config.get("JWT_TOKEN_LOCATION"))
+        )
 
     def text_of(self, *patterns: str) -> str:
         """Give the text of the project's files at its top that fit a pattern."""
@@ -131,11 +174,17 @@ class Subject:
         return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in found)
 
     def code_mentions(self, *names: str) -> str:
-        """Give the first place (``file:line``) where the code uses one of these names; '' for none."""
+        """Give the first place (``file:line``) where the code uses one of these names; '' for none.
+
+        A name with a dot (``request.files``) is that of an attribute of something.
+        """
         for file, tree in self.trees.items():
             for node in ast.walk(tree):
                 name = getattr(node, "id", None) or getattr(node, "attr", None)
-                if name in names or (isinstance(node, ast.ImportFrom | ast.Import) and _imports(node) & set(names)):
+                dotted = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+                if {name, dotted} & set(names) or (
+                    isinstance(node, ast.ImportFrom | ast.Import) and _imports(node) & set(names)
+                ):
                     return f"{file}:{getattr(node, 'lineno', 0)}"
         return ""
 
@@ -144,24 +193,41 @@ class Subject:
         return [
             rule
             for rule in self.app.url_map.iter_rules()
-            if not rule.endpoint.endswith("static") and set(methods) & (rule.methods or set())
+            if not _is_static(rule.endpoint)
+            and rule.endpoint in self.app.view_functions  # or it is an alias, for url_for alone
+            and not rule.websocket
+            and set(methods) & (rule.methods or set())
         ]
 
     def url(self, rule: Rule) -> str:
         """Give an address that fits a route."""
-        values = {name: _sample(rule, name) for name in rule.arguments}
-        with self.app.test_request_context(base_url=f"https://{self.host}"):
+        defaults = rule.defaults or {}
+        values = {name: defaults[name] if name in defaults else _sample(rule, name) for name in rule.arguments}
+        with (
+            self.app.test_request_context(base_url=f"https://{self.host}"),
+            contextlib.suppress(BuildError, ValueError),
+        ):
             adapter = self.app.url_map.bind(self.host)
             return str(adapter.build(rule.endpoint, values, method=sorted(rule.methods or {"GET"})[-1]))
+        return re.sub("<[^>]*>", "a", rule.rule)
 
     @property
     def page(self) -> Rule:
         """A route that shows a page without any argument. Raises NotApplicable when there is none."""
-        pages = [rule for rule in self.rules("GET") if not rule.arguments]
-        if not pages:
-            raise NotApplicable("the app has no page")
+        return self._page or self._no_page()
+
+    @staticmethod
+    def _no_page() -> Rule:
+        raise NotApplicable("the app has no page whose address is the same for all")
+
+    @cached_property
+    def _page(self) -> Rule | None:
+        pages = [rule for rule in self.rules("GET") if rule.arguments <= set(rule.defaults or ())]
         # Health probes are treated apart by many apps.
-        return min(pages, key=lambda rule: ("health" in rule.endpoint, rule.rule != "/", rule.rule))
+        pages.sort(key=lambda rule: ("health" in rule.endpoint, rule.rule != "/", rule.rule))
+        # Hooks of a foreign app may send all visitors to its sign-in.
+        open_to_all = (rule for rule in pages if self.own or self.reaches(rule, "GET", self.browser()))
+        return next(open_to_all, next(iter(pages), None))
 
     def browser(self, app: Flask | None = None, *, address: str = "") -> Browser:
         """Give a browser with an address of its own, which no limit has counted yet."""
@@ -175,11 +241,20 @@ class Subject:
         """Let ``view`` stand in for a view; what its decorators have marked on that one stays."""
         views = (app or self.app).view_functions
         original = views[endpoint]
-        views[endpoint] = wraps(original)(lambda *_args, **_kwargs: view())
+        views[endpoint] = self._stand_in(original, view, app or self.app)
         try:
             yield
         finally:
             views[endpoint] = original
+
+    def _stand_in(self, original: View, view: View, app: Flask) -> View:
+        @wraps(original)
+        def stand_in(*_args: object, **_kwargs: object) -> Any:
+            if not self.own:
+                _count(app, f"{original.__module__}.{original.__name__}")
+            return view()
+
+        return stand_in
 
     def reaches(self, rule: Rule, method: str, browser: Browser, **kwargs: Any) -> bool:
         """Tell whether a request gets through to the view of a route."""
@@ -203,10 +278,17 @@ class Subject:
     def forge(self, content: Mapping[str, object], app: Flask | None = None) -> str:
         """Give a session cookie's value with this content, signed by the app's own key."""
         app = app or self.app
-        serializer = app.session_interface.get_signing_serializer(app)  # type: ignore[attr-defined]
+        if not isinstance(app.session_interface, SecureCookieSessionInterface):
+            raise NoAnswer(f"sessions are kept by {type(app.session_interface).__name__}, where no probe can forge one")
+        serializer = app.session_interface.get_signing_serializer(app)
         if serializer is None:
             raise NotApplicable("the app has no secret key, so no sessions")
         return str(serializer.dumps(dict(content)))
+
+    @property
+    def domain(self) -> str:
+        """The domain of the app's cookies."""
+        return str(self.app.config.get("SESSION_COOKIE_DOMAIN") or self.host.partition(":")[0]).lstrip(".")
 
 
 class Browser:
@@ -250,13 +332,16 @@ class Browser:
         """Give a CSRF token of this browser's session, as a page of the app would show it."""
         page = self.subject.page
         with self.subject.view(page.endpoint, generate_csrf, self.app):
-            return self.open(page.rule).text
+            answer = self.open(page.rule)
+        return answer.text if answer.status_code == 200 else ""
 
     def session(self) -> dict[str, Any]:
         """Give what the session cookie holds, without the time of its birth."""
         app = self.app
-        cookie = self.client.get_cookie(app.config["SESSION_COOKIE_NAME"], domain=self.subject.host)
-        serializer = app.session_interface.get_signing_serializer(app)  # type: ignore[attr-defined]
+        cookie = self.client.get_cookie(app.config["SESSION_COOKIE_NAME"], domain=self.subject.domain)
+        if not isinstance(app.session_interface, SecureCookieSessionInterface):
+            return {}
+        serializer = app.session_interface.get_signing_serializer(app)
         content = dict(serializer.loads(cookie.value)) if cookie and serializer else {}
         return {name: value for name, value in content.items() if name != "_born"}
 
@@ -277,6 +362,17 @@ def random_key() -> str:
     return secrets.token_urlsafe(48)
 
 
+def _is_static(endpoint: str) -> bool:
+    return endpoint.rpartition(".")[2] == "static"
+
+
+def _count(app: Flask, name: str) -> None:
+    """Do what Flask-Limiter's decorator does, which is not run with the view that it is on."""
+    for limiter in app.extensions.get("limiter", ()) if isinstance(app.extensions.get("limiter"), set) else ():
+        if name in limiter._marked_for_limiting:
+            limiter._check_request_limit(in_middleware=False, callable_name=name)
+
+
 def _imports(node: ast.ImportFrom | ast.Import) -> set[str]:
     names = {alias.name for alias in node.names}
     return names | {str(node.module)} if isinstance(node, ast.ImportFrom) else names
@@ -284,7 +380,15 @@ def _imports(node: ast.ImportFrom | ast.Import) -> set[str]:
 
 def _sample(rule: Rule, name: str) -> Any:
     converter = rule._converters[name]
-    for value in (1, "a", "0" * 32, "a.txt", 1.5, "00000000-0000-0000-0000-000000000000"):
+    for value in (
+        *getattr(converter, "items", ()),
+        1,
+        "a",
+        "0" * 32,
+        "a.txt",
+        1.5,
+        "00000000-0000-0000-0000-000000000000",
+    ):
         with contextlib.suppress(Exception):
             if re.fullmatch(converter.regex, converter.to_url(value)):
                 return converter.to_python(converter.to_url(value))

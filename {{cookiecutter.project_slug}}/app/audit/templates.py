@@ -7,13 +7,14 @@ it is switched off or is not enough, forms without a token, and addresses that n
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 
 from flask import Flask
-from jinja2 import Environment, nodes
+from jinja2 import BaseLoader, Environment, TemplateNotFound, TemplateSyntaxError, nodes
 
 from app.audit.findings import Finding
 from app.security.templating import ALLOWED
@@ -23,6 +24,8 @@ HERE = Path(__file__).resolve().parent
 # Folders that are not an app's own code.
 FOREIGN = frozenset(("venv", ".venv", "env", "site-packages", "node_modules", "tests", "test", "build", "dist"))
 
+TESTS = re.compile(r"(test_.*|.*_test|tests?|conftest|setup)\.py")
+
 URL_ATTRIBUTES = frozenset(
     ("action", "background", "cite", "data", "formaction", "href", "manifest", "ping", "poster", "src", "srcset")
 )
@@ -31,6 +34,12 @@ RAW_NAMES = frozenset(("Markup", "HTMLString", "__html__"))
 COMPILING_NAMES = frozenset(("from_string", "render_template_string", "stream_template_string"))
 RENDERING_NAMES = frozenset(("render_template", "stream_template", "get_template", "render_text"))
 
+FAULTS = {
+    "TM03": "goes around the escaping.",
+    "TM04": "takes a template that is not named in the code.",
+    "UR04": "takes an address that url_for has not made.",
+}
+
 USE_ESCAPING = "Print the value with {{ }} alone, or say in templating.ALLOWED why not."
 
 # Stands in the HTML for a printed expression: the name of its outermost filter or function.
@@ -38,10 +47,14 @@ _MARK = re.compile("\ue000([^\ue001]*)\ue001")
 _QUOTED = re.compile(r""""[^"]*"|'[^']*'""")
 
 
-def check_templates(app: Flask) -> Iterator[Finding]:
-    """Read all templates of an app."""
-    for name, source in templates_of(app).items():
-        yield from check_template(app.jinja_env, name, source)
+def check_templates(app: Flask, project: Path | None = None) -> Iterator[Finding]:
+    """Read all templates of an app, of a foreign one those in its project."""
+    for name, source in templates_of(app, project).items():
+        try:
+            yield from check_template(app.jinja_env, name, source)
+        except TemplateSyntaxError as error:
+            what = f"The template can't be read, so nothing is known of it ({error.message})."
+            yield Finding("TM02", "missing", f"{name}:{error.lineno}: {what}", "Mend its syntax.")
 
 
 def check_template(environment: Environment, name: str, source: str) -> Iterator[Finding]:
@@ -69,31 +82,79 @@ def check_template(environment: Environment, name: str, source: str) -> Iterator
 
 def own_files(folder: Path, *patterns: str) -> Iterator[tuple[str, Path]]:
     """Give the files of an app's folder that are its own code, with their names in it."""
+    # The audit itself is no part of what it examines, nor is one in another app that this template made.
+    audits = {HERE, *(path.parent for path in folder.rglob("audit/subject.py"))}
     for path in sorted(found for pattern in patterns for found in folder.rglob(pattern)):
         parts = path.relative_to(folder).parts
-        # The audit itself is no part of what it examines.
-        if not any(part in FOREIGN or part.startswith(".") for part in parts) and HERE not in path.resolve().parents:
+        if (
+            not any(part in FOREIGN or part.startswith(".") for part in parts)
+            and not TESTS.fullmatch(path.name)
+            and not audits & set(path.parents)
+        ):
             yield "/".join(parts), path
 
 
 def trees_of(folder: Path) -> dict[str, ast.Module]:
     """Give the Python files of an app's folder, by their names in it."""
-    return {name: ast.parse(path.read_bytes()) for name, path in own_files(folder, "*.py")}
+    trees = {}
+    for name, path in own_files(folder, "*.py"):
+        with contextlib.suppress(SyntaxError, ValueError):  # no Python can run it either
+            trees[name] = ast.parse(path.read_bytes())
+    return trees
 
 
-def templates_of(app: Flask) -> dict[str, str]:
-    """Give the source of every template, also of those in the blueprints' own folders."""
-    loaders = [loader for each in (app, *app.blueprints.values()) if (loader := each.jinja_loader)]
-    return {name: loader.get_source(app.jinja_env, name)[0] for loader in loaders for name in loader.list_templates()}
+def templates_of(app: Flask, project: Path | None = None) -> dict[str, str]:
+    """Give the source of every template, also of those in the blueprints' own folders.
+
+    Of a foreign app, those of its extensions are left out, and each is named by its place in the project.
+    """
+    found = {}
+    for loader in (loader for each in (app, *app.blueprints.values()) if (loader := each.jinja_loader)):
+        for name in _names_of(loader):
+            with contextlib.suppress(TemplateNotFound, UnicodeDecodeError):  # a picture, or another loader's
+                source, file, _ = loader.get_source(app.jinja_env, name)
+                place = Path(file).resolve() if file and project else None
+                if project is None or place is None:
+                    found[name] = source
+                elif place.is_relative_to(project):
+                    found[place.relative_to(project).as_posix()] = source
+    return found
 
 
-def check_code(trees: Mapping[str, ast.Module]) -> Iterator[Finding]:
-    """Read Python files."""
+def _names_of(loader: BaseLoader) -> list[str]:
+    try:
+        return loader.list_templates()
+    except TypeError:  # a loader that can't list any
+        return []
+
+
+def check_code(trees: Mapping[str, ast.Module], *, strict: bool = True) -> Iterator[Finding]:
+    """Read Python files. Unless ``strict``, what compiles a text that is written in the code is no finding."""
     for name, tree in trees.items():
+        fixed = set() if strict else set(_fixed(tree))
         for node in ast.walk(tree):
-            if (found := _fault(node)) and f"{name}: {found[1]}" not in ALLOWED:
+            if node not in fixed and (found := _fault(node)) and f"{name}: {found[1]}" not in ALLOWED:
                 finding_id, what, mend = found
-                yield Finding(finding_id, "missing", f"{name}:{getattr(node, 'lineno', 0)}: {what}", mend)
+                evidence = f"{name}:{getattr(node, 'lineno', 0)}: {what} {FAULTS[finding_id]}"
+                yield Finding(finding_id, "missing", evidence, mend)
+
+
+def _fixed(tree: ast.Module) -> Iterator[ast.AST]:
+    """Give the names of functions that compile or redirect, where nothing but the code says what."""
+    constants = {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield from (alias for alias in node.names if alias.name in COMPILING_NAMES)
+        elif isinstance(node, ast.Call) and node.args:
+            first = node.args[0]
+            if isinstance(first, ast.Constant) or (isinstance(first, ast.Name) and first.id in constants):
+                yield from (node, node.func)
 
 
 def assignments(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
@@ -219,5 +280,5 @@ class _HTMLReader(HTMLParser):
             return
         if _MARK.search(value):
             self.findings.append(self._finding("TM02", f"Data chooses {name}, javascript: included.", "Use |safe_url."))
-        elif not re.match("https://|mailto:|#", value):
+        elif not re.match("https?://|mailto:|tel:|data:image/|#|$", value):
             self.findings.append(self._finding("UR03", f'{name}="{value}" is written by hand.', "Use url_for."))

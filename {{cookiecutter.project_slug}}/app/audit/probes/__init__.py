@@ -7,10 +7,18 @@ from collections.abc import Iterator
 
 from app.audit.subject import Subject
 
+# One version and its hash: in requirements.txt, in poetry.lock and uv.lock, in Pipfile.lock.
+LOCKS = (
+    r"(?im)^NAME==\S+\s*(;[^\\\n]*)?\\?\s*\n\s*--hash=",
+    r"(?im)^name = \"NAME\"\nversion = [^\[]*(\[(?!\[package\]\])[^\[]*)*?sha256:",
+    r'(?i)"NAME": \{\s*"hashes": \[\s*"sha256:',
+)
+
 
 def is_pinned(subject: Subject, package: str) -> Iterator[str]:
     """Say so when the project's requirements don't name one version of a package, with a hash."""
-    lines = subject.text_of("requirements*.txt", "*.lock", "pyproject.toml")
-    if not re.search(rf"(?im)^{package}==\S+\s*(;[^\\\n]*)?\\?\s*\n\s*--hash=", lines):
-        exact = re.search(rf"(?im)^\s*[\"']?{package}==", lines)
+    lines = subject.text_of("requirements*.txt", "requirements/*.txt", "*.lock", "Pipfile*", "pyproject.toml")
+    name = package.replace("-", "[-_.]")
+    if not any(re.search(lock.replace("NAME", name), lines) for lock in LOCKS):
+        exact = re.search(rf"(?im)^\s*[\"']?{name}[\"']?\s*(==|=\s*\"==)", lines)
         yield f"{package} is {'pinned without a hash' if exact else 'not pinned'} in the requirements."

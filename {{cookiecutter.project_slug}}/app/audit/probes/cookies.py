@@ -22,6 +22,7 @@ MEND = "Leave the session's settings to app/security/cookies.py"
 @step("4.S1", "Secure: never over http", MEND, "V3.3.1")
 def cookie_is_secure(subject: Subject) -> Iterator[str]:
     """Have a session begun, over https and over http."""
+    _any_session(subject)
     if "Secure" not in _attributes(subject):
         yield "The session cookie also travels over http."
     for rule in subject.rules("GET"):
@@ -29,7 +30,7 @@ def cookie_is_secure(subject: Subject) -> Iterator[str]:
             if "Set-Cookie" in subject.browser().open(subject.url(rule), scheme="http").headers:
                 yield f"{rule.rule} sets the session cookie over http, where anybody can read it."
     browser, name = subject.browser(), subject.app.config["SESSION_COOKIE_NAME"]
-    browser.client.set_cookie(name, _value(subject), domain=subject.host, secure=True)
+    browser.client.set_cookie(name, _value(subject), domain=subject.domain, secure=True)
     if "Set-Cookie" in browser.open(f"{subject.app.static_url_path or '/static'}/app.css").headers:
         yield "A static file carries the session cookie, into every cache on its way."
     if subject.own:
@@ -68,6 +69,7 @@ def cookie_is_same_site(subject: Subject) -> Iterator[str]:
 )
 def session_ends(subject: Subject) -> Iterator[str]:
     """Come back with a copy of the cookie, later and later."""
+    _any_session(subject)
     idle, longest = _lifetimes(subject.app)
     if idle > 86400:
         yield f"A session lives for {idle} seconds without a request."
@@ -144,12 +146,18 @@ def _served_in_debug(subject: Subject) -> Iterator[str]:
 
 
 def _set_cookie(subject: Subject, scheme: str = "https", app: Flask | None = None) -> str:
-    if not subject.app.secret_key:
-        raise NotApplicable("the app has no secret key, so no sessions")
+    _any_session(subject)
     with subject.view(subject.page.endpoint, _begin, app):
         cookies = subject.browser(app).open(subject.page.rule, scheme=scheme).headers.getlist("Set-Cookie")
     name = subject.app.config["SESSION_COOKIE_NAME"]
     return next((cookie for cookie in cookies if cookie.startswith(f"{name}=")), "")
+
+
+def _any_session(subject: Subject) -> None:
+    if not subject.app.secret_key:
+        raise NotApplicable("the app has no secret key, so no sessions")
+    if not subject.keeps_sessions:
+        raise NotApplicable("no code begins a session")
 
 
 def _attributes(subject: Subject) -> list[str]:
@@ -162,16 +170,16 @@ def _value(subject: Subject, cookie: str = "") -> str:
     """Give the cookie's value after one more request."""
     name, browser = subject.app.config["SESSION_COOKIE_NAME"], subject.browser()
     if cookie:
-        browser.client.set_cookie(name, cookie, domain=subject.host, secure=True)
+        browser.client.set_cookie(name, cookie, domain=subject.domain, secure=True)
     with subject.view(subject.page.endpoint, _begin):
         browser.open(subject.page.rule)
-    found = browser.client.get_cookie(name, domain=subject.host)
+    found = browser.client.get_cookie(name, domain=subject.domain)
     return found.value if found else ""
 
 
 def _is_alive(subject: Subject, cookie: str) -> bool:
     browser = subject.browser()
-    browser.client.set_cookie(subject.app.config["SESSION_COOKIE_NAME"], cookie, domain=subject.host, secure=True)
+    browser.client.set_cookie(subject.app.config["SESSION_COOKIE_NAME"], cookie, domain=subject.domain, secure=True)
     with subject.view(subject.page.endpoint, lambda: "alive" if "audit" in session else "over"):
         return browser.open(subject.page.rule).text == "alive"
 
@@ -179,9 +187,9 @@ def _is_alive(subject: Subject, cookie: str) -> bool:
 def _copy_of(subject: Subject, browser: Browser) -> Browser:
     """Give the browser of a thief who has copied the cookie."""
     name = subject.app.config["SESSION_COOKIE_NAME"]
-    found, thief = browser.client.get_cookie(name, domain=subject.host), subject.browser()
+    found, thief = browser.client.get_cookie(name, domain=subject.domain), subject.browser()
     if found:
-        thief.client.set_cookie(name, found.value, domain=subject.host, secure=True)
+        thief.client.set_cookie(name, found.value, domain=subject.domain, secure=True)
     return thief
 
 

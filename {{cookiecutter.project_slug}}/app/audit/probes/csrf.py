@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from unittest import mock
 
 from flask import Flask
@@ -15,8 +18,8 @@ from wtforms.form import BaseForm
 
 from app.audit.probes import is_pinned
 from app.audit.steps import Relaxed, step
-from app.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, NotApplicable, Subject, random_key
-from app.audit.templates import assignments, own_files
+from app.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, NotApplicable, Subject, View, random_key
+from app.audit.templates import FOREIGN, assignments, own_files
 from app.security.csp import REPORT_PATH
 from app.security.csrf import EXEMPT
 
@@ -24,6 +27,8 @@ from app.security.csrf import EXEMPT
 @step("2.S1", "Flask-WTF is a pinned dependency", "Pin flask-wtf in requirements.txt, with its hash", "V15.2.4")
 def flask_wtf_is_pinned(subject: Subject) -> Iterator[str]:
     """Read the requirements."""
+    if not subject.own:
+        _state_changing(subject)
     yield from is_pinned(subject, "flask-wtf")
 
 
@@ -35,11 +40,16 @@ def flask_wtf_is_pinned(subject: Subject) -> Iterator[str]:
 )
 def tokens_need_the_key(subject: Subject) -> Iterator[str]:
     """Send a token that another key has signed, and one of a former key."""
-    rule = _guarded(subject)
     if not subject.own:
-        if subject.app.config.get("WTF_CSRF_SECRET_KEY"):
-            yield "WTF_CSRF_SECRET_KEY is another key than SECRET_KEY."
+        if not _form_classes(subject):
+            _guarded(subject)
+        keys = subject.app.config.get("WTF_CSRF_SECRET_KEY") or subject.app.secret_key
+        if subject.app.secret_key not in (keys if isinstance(keys, list | tuple) else [keys]):
+            yield Relaxed(
+                "WTF_CSRF_SECRET_KEY signs the tokens, not SECRET_KEY: see that it is as good and rotated too."
+            )
         return
+    rule = _guarded(subject)
     former, key = str(subject.app.secret_key), random_key()
     plain, rotated = (
         subject.make({"SECRET_KEY": key}),
@@ -53,7 +63,7 @@ def tokens_need_the_key(subject: Subject) -> Iterator[str]:
         token, raw = _token(subject, made_by)
         session = subject.forge({"csrf_token": raw, "_born": int(time.time())}, other)
         browser = subject.browser(other)
-        browser.client.set_cookie(other.config["SESSION_COOKIE_NAME"], session, domain=subject.host, secure=True)
+        browser.client.set_cookie(other.config["SESSION_COOKIE_NAME"], session, domain=subject.domain, secure=True)
         if subject.reaches(rule, _unsafe(rule)[0], browser, data={"csrf_token": token}) != wanted:
             yield fault
 
@@ -62,9 +72,8 @@ def tokens_need_the_key(subject: Subject) -> Iterator[str]:
 def forms_are_flask_forms(subject: Subject) -> Iterator[str]:
     """Look for other forms, and for views that read a form by hand."""
     _state_changing(subject)
-    package = subject.app.import_name.partition(".")[0]
-    for form in _subclasses(BaseForm):
-        if form.__module__.partition(".")[0] == package and not issubclass(form, FlaskForm):
+    for form in _form_classes(subject, BaseForm):
+        if not issubclass(form, FlaskForm):
             yield f"{form.__module__}.{form.__name__} is no FlaskForm."
     for file, tree in subject.trees.items():
         for node in ast.walk(tree):
@@ -85,7 +94,7 @@ def forms_render_their_token(subject: Subject) -> Iterator[str]:
     """Read all templates."""
     _state_changing(subject)
     if not any("<form" in source.lower() for source in subject.templates.values()):
-        raise NotApplicable("no template has a form")
+        raise NotApplicable("no template writes a form of its own")
     yield from subject.static("CF04")
 
 
@@ -101,7 +110,7 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
     rules = _state_changing(subject)
     token, _ = _token(subject)
     stale = _stale_token(subject)
-    protected = bool(_guarded_rules(subject))
+    protected = _is_protected(subject)
     for rule in rules:
         view = subject.app.view_functions[rule.endpoint]
         name = f"{view.__module__}.{view.__name__}"
@@ -113,17 +122,22 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
             }
             for what, form in attacks.items():
                 if subject.reaches(rule, method, subject.browser(), data=form):
-                    if name in EXEMPT and rule.rule == REPORT_PATH:
+                    if subject.own and name in EXEMPT and rule.rule == REPORT_PATH:
                         break
                     evidence = f"{method} {rule.rule} takes {what}"
-                    if name in EXEMPT:
+                    if subject.own and name in EXEMPT:
                         yield Relaxed(f"{evidence}: {EXEMPT[name]}")
-                    elif protected and name in _exempt_views(subject):
+                    elif protected and _is_exempt(subject, rule, name):
                         yield Relaxed(f"{evidence}: it is exempt, and nobody says why.")
+                    elif not subject.own and _asks_itself(subject, view):
+                        yield Relaxed(f"{evidence}: nothing stands before its form, which checks the token by itself.")
                     else:
                         yield f"{evidence}."
                     break
-    for browser, form in stale:
+            else:
+                if not subject.own and not protected:
+                    yield f"{method} {rule.rule} is refused, but not for the token: nobody knows if it asks for one."
+    for browser, form in stale if protected else []:
         rule = _guarded(subject)
         if subject.reaches(rule, _unsafe(rule)[0], browser, data=form):
             yield "A token of two days ago is accepted."
@@ -165,7 +179,8 @@ def other_origins_are_refused(subject: Subject) -> Iterator[str]:
     token = browser.token()
     if not subject.reaches(rule, method, browser, headers={"X-CSRFToken": token}):
         yield "The token is not taken from the header X-CSRFToken."
-    if 'name="csrf-token"' not in browser.open(subject.page.rule).text:
+    pages = [browser.open(subject.page.rule).text] if subject.own else subject.templates.values()
+    if not any(re.search(r"csrf-token|csrf_token\(", page) for page in pages):
         yield "No <meta> shows the token to scripts."
     scripts = {name: path.read_text(encoding="utf-8") for name, path in own_files(subject.package, "static/**/*.js")}
     senders = [name for name, text in scripts.items() if re.search(r"fetch\(|XMLHttpRequest", text)]
@@ -186,6 +201,8 @@ def _unsafe(rule: Rule) -> list[str]:
 def _state_changing(subject: Subject) -> list[Rule]:
     if not (rules := subject.rules(*UNSAFE_METHODS)):
         raise NotApplicable("no route takes anything but GET")
+    if not subject.knows_visitors and "csrf" not in subject.app.extensions:
+        raise NotApplicable("no code reads a session, a cookie or Basic credentials, all that another site could abuse")
     return rules
 
 
@@ -194,11 +211,21 @@ def _guarded_rules(subject: Subject) -> list[Rule]:
 
 
 def _guarded(subject: Subject) -> Rule:
-    for rule in _guarded_rules(subject):
+    if not (rules := _guarded_rules(subject)):
+        raise NoAnswer("no route refuses a request without a token")
+    for rule in rules:
         browser = subject.browser()
         if subject.reaches(rule, _unsafe(rule)[0], browser, data={"csrf_token": browser.token()}):
             return rule
     raise NoAnswer("no route takes a request with its page's token and refuses one without")
+
+
+def _is_protected(subject: Subject) -> bool:
+    """Tell whether a route asks for a token; any hook may refuse a request without one for another reason."""
+    try:
+        return bool(_guarded(subject))
+    except NoAnswer:
+        return False
 
 
 def _token(subject: Subject, app: Flask | None = None) -> tuple[str, str]:
@@ -218,7 +245,7 @@ def _stale_token(subject: Subject) -> list[tuple[Browser, dict[str, str]]]:
     if not kept:
         return []
     value = subject.forge({**kept, "_born": int(now)})
-    browser.client.set_cookie(subject.app.config["SESSION_COOKIE_NAME"], value, domain=subject.host, secure=True)
+    browser.client.set_cookie(subject.app.config["SESSION_COOKIE_NAME"], value, domain=subject.domain, secure=True)
     return [(browser, {"csrf_token": token})]
 
 
@@ -239,8 +266,33 @@ def _stale_forms(subject: Subject) -> Iterator[str]:
                 yield f"{file}:{getattr(node, 'lineno', 0)}: The view would act on a stale token."
 
 
-def _exempt_views(subject: Subject) -> set[str]:
-    return set(getattr(subject.app.extensions.get("csrf"), "_exempt_views", ()))
+def _is_exempt(subject: Subject, rule: Rule, view: str) -> bool:
+    protection, blueprint = subject.app.extensions.get("csrf"), rule.endpoint.rpartition(".")[0]
+    return view in getattr(protection, "_exempt_views", ()) or blueprint in getattr(
+        protection, "_exempt_blueprints", ()
+    )
+
+
+def _asks_itself(subject: Subject, view: View) -> bool:
+    """Tell whether the code of a foreign view validates a form of Flask-WTF, which asks for the token."""
+    if not _form_classes(subject) or subject.app.config.get("WTF_CSRF_ENABLED") is False:
+        return False
+    places = [inspect.unwrap(view), *vars(getattr(view, "view_class", object)).values()]
+    names = {code.co_names for each in places if (code := getattr(each, "__code__", None))}
+    return any("validate_on_submit" in each for each in names)
+
+
+def _form_classes(subject: Subject, base: type = FlaskForm) -> list[type]:
+    """Give the forms of the app's own modules."""
+    found = []
+    for form in _subclasses(base):
+        module = sys.modules.get(form.__module__)
+        file = Path(getattr(module, "__file__", None) or "/").resolve()
+        folder = subject.package if subject.own else subject.project
+        parts = file.relative_to(folder).parts if file.is_relative_to(folder) else FOREIGN
+        if not FOREIGN & set(parts) and getattr(module, form.__name__, None) is form:
+            found.append(form)
+    return found
 
 
 def _subclasses(base: type) -> Iterator[type]:

@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from app.audit.probes import is_pinned
 from app.audit.steps import Relaxed, step
-from app.audit.subject import NotApplicable, Subject
+from app.audit.subject import Browser, NoAnswer, NotApplicable, Subject
 from app.security.rate_limits import EXEMPT, claim_attempt
 
 MEND = "Leave counting to app/security/rate_limits.py; name stricter limits with @limited"
@@ -21,6 +21,7 @@ WRONG = "a wrong guess"
 JSON = {"Accept": "application/json"}
 MANY = 70  # requests; a copy of the app takes 40 a minute for a page and 60 for the rest
 STRICTER = re.compile(r"(?i)log.?in|sign.?in|sign.?up|regist|reset|forgot|uploads?$")
+SIGN_IN = ("login_user", "LoginManager", "check_password_hash", "check_password", "verify_password", "HTTPBasicAuth")
 BUILT_IN = frozenset({"health.healthz"})
 
 
@@ -34,7 +35,7 @@ BUILT_IN = frozenset({"health.healthz"})
 def requests_are_counted(subject: Subject) -> Iterator[str]:
     """Ask for a page until it is enough."""
     yield from is_pinned(subject, "flask-limiter")
-    if _until_refused(subject, subject.page) is None:
+    if _until_refused(subject, subject.page) is None and not _is_limited(subject, subject.page):
         yield f"{MANY} requests in a row are answered."
 
 
@@ -47,9 +48,14 @@ def requests_are_counted(subject: Subject) -> Iterator[str]:
 )
 def the_right_one_is_counted(subject: Subject) -> Iterator[str]:
     """Come from many addresses that are one, and from two that are not."""
-    limit = _until_refused(subject, subject.page)
+    page = subject.page
+    if not subject.own:  # a foreign app may limit but some of its routes
+        page = next((rule for rule in [page, *subject.rules("GET")] if _is_limited(subject, rule)), page)
+    limit = _until_refused(subject, page)
     if limit is None:
-        yield "Nobody is counted."
+        if _is_limited(subject, page):
+            raise NoAnswer(f"{MANY} requests are too few to be refused, so nothing shows who is counted")
+        yield "Nobody is counted who asks for a page."
         return
     sources = {
         "X-Forwarded-For": ["192.0.2.7"] * (limit + 1),
@@ -59,14 +65,14 @@ def the_right_one_is_counted(subject: Subject) -> Iterator[str]:
     for what, addresses in sources.items():
         forged = what == "X-Forwarded-For"
         answers = [
-            _ask(subject, subject.page, address, {"X-Forwarded-For": f"10.0.{n // 250}.{n % 250}"} if forged else {})
+            _ask(subject, page, address, {"X-Forwarded-For": f"10.0.{n // 250}.{n % 250}"} if forged else {})
             for n, address in enumerate(addresses)
         ]
         if answers[-1].status_code != 429:
             yield f"With {what}, one client gets as many requests as it likes."
-    if _ask(subject, subject.page, "203.0.113.99").status_code == 429:
+    if _ask(subject, page, "203.0.113.99").status_code == 429:
         yield "One client uses up the requests of all others."
-    if _ask(subject, subject.page, "2001:db8:1:3::1").status_code == 429:
+    if _ask(subject, page, "2001:db8:1:3::1").status_code == 429:
         yield "One IPv6 network uses up the requests of its neighbours."
     yield from _users_count_apart(subject)
 
@@ -77,7 +83,10 @@ def every_route_is_limited(subject: Subject) -> Iterator[str]:
     for rule in subject.rules("GET"):
         with subject.view(rule.endpoint, lambda: ""):
             headers = subject.browser().open(subject.url(rule)).headers
-        if "RateLimit-Limit" in headers:
+        if "RateLimit-Limit" in headers or _is_limited(subject, rule):
+            continue
+        if not subject.own:
+            yield f"Nothing limits {rule.rule}."
             continue
         if rule.endpoint in BUILT_IN and rule.endpoint in EXEMPT:
             continue
@@ -89,6 +98,8 @@ def every_route_is_limited(subject: Subject) -> Iterator[str]:
     usual = _until_refused(subject, subject.page) or MANY
     for rule in subject.rules("POST"):
         limit = _until_refused(subject, rule, "POST")
+        if limit is None and _is_limited(subject, rule, "POST"):
+            continue
         if limit is None:
             yield f"{MANY} POST {rule.rule} in a row get through."
         elif limit >= usual and STRICTER.search(rule.rule):
@@ -107,7 +118,7 @@ def guesses_wait(subject: Subject) -> Iterator[str]:
     """Guess at an account, and at one that does not exist."""
     sign_in = [rule for rule in subject.rules("POST") if re.search(r"(?i)log.?in|sign.?in", rule.rule)]
     if not subject.own:
-        if not sign_in:
+        if not sign_in and not subject.code_mentions(*SIGN_IN):
             raise NotApplicable("nobody can sign in")
         yield "Nothing was found that slows guesses at a password down more and more."
         return
@@ -141,14 +152,20 @@ def guesses_wait(subject: Subject) -> Iterator[str]:
 @step("8.S5", "A 429 says for how long, to people and to scripts; a form says how many tries are left", MEND, "V2.4.1")
 def refusals_are_clear(subject: Subject) -> Iterator[str]:
     """Flood a page, and read the refusal."""
-    if "RateLimit-Remaining" not in _ask(subject, subject.page, "192.0.2.60").headers:
+    first = _ask(subject, subject.page, "192.0.2.60").headers
+    if not {"RateLimit-Remaining", "X-RateLimit-Remaining"} & set(first.keys()):
         yield "RateLimit-Remaining is missing."
     for _ in range(MANY):
         page = _ask(subject, subject.page, "192.0.2.60")
         if page.status_code == 429:
             break
-    if page.status_code != 429 or not page.headers.get("Retry-After", "").isdigit():
-        yield f"The refusal is a {page.status_code} without Retry-After."
+    if page.status_code != 429 and _is_limited(subject, subject.page):
+        raise NoAnswer(f"{MANY} requests are too few to be refused, so nobody knows what a refusal says")
+    if page.status_code != 429:
+        yield f"Nothing is refused: the answer to request {MANY + 1} is a {page.status_code}."
+        return
+    if not page.headers.get("Retry-After", "").isdigit():
+        yield "The refusal is a 429 without Retry-After."
         return
     if "data-retry-after=" not in page.text:
         yield "The page of a 429 has no countdown."
@@ -171,12 +188,35 @@ def _ask(
 def _until_refused(subject: Subject, rule: Rule, method: str = "GET") -> int | None:
     """Give the number of requests that one client may send in a row, None for more than ``MANY``."""
     browser = subject.browser()
-    path = subject.url(rule)
+    path, form = subject.url(rule), _form(subject, browser, method)
     with subject.view(rule.endpoint, lambda: ""):
         for number in range(MANY):
-            if browser.open(path, method=method, headers=JSON).status_code == 429:
+            if browser.open(path, method=method, data=form, headers=JSON).status_code == 429:
                 return number
     return None
+
+
+def _is_limited(subject: Subject, rule: Rule, method: str = "GET") -> bool:
+    """Tell whether Flask-Limiter has a limit for a route of a foreign app, however high."""
+    limiters = subject.app.extensions.get("limiter")
+    if subject.own or not isinstance(limiters, set):
+        return False
+    limits: list[object] = []
+
+    def view() -> str:
+        limits.extend(limit for limiter in limiters for limit in limiter.current_limits)
+        return ""
+
+    browser = subject.browser()
+    form = _form(subject, browser, method)
+    with subject.view(rule.endpoint, view):
+        answer = browser.open(subject.url(rule), method=method, data=form)
+    return bool(limits) or answer.status_code == 429 or "RateLimit-Limit" in str(answer.headers)
+
+
+def _form(subject: Subject, browser: Browser, method: str) -> dict[str, str]:
+    """Give what a foreign app may want before it counts a request."""
+    return {"csrf_token": browser.token()} if not subject.own and method != "GET" and subject.app.secret_key else {}
 
 
 def _users_count_apart(subject: Subject) -> Iterator[str]:

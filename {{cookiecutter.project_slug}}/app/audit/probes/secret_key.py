@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import contextlib
 import fnmatch
 import math
@@ -18,7 +19,7 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from app import settings
 from app.audit.steps import step
-from app.audit.subject import Subject, random_key
+from app.audit.subject import NotApplicable, Subject, random_key
 from app.audit.templates import assignments
 from app.security.secret_key import weakness
 
@@ -44,15 +45,24 @@ RANDOM = (
 ENV_FILE = settings.ENV_FILE
 WITHOUT_KEY = dict.fromkeys(["SECRET_KEY"])
 SECRET_NAMES = ("SECRET_KEY", "secret_key")
+# os.environ["SECRET_KEY"], env.str("SECRET_KEY"), config("SECRET_KEY"), SECRET_KEY = os.environ["KEY"]
+FROM_ENVIRONMENT = (
+    r"(environ|getenv|\benv\w*)\W[^\n]*SECRET_KEY|\bconfig\([\"']\w*SECRET_KEY|SECRET_KEY[^\n]*(environ|getenv)"
+    r"|from_prefixed_env|BaseSettings"
+)
 
 
 @step("1.S1", "The key is random, 256 bits or more", "Make one with: flask --app app secret-key new")
 def random_key_is_made(subject: Subject) -> Iterator[str]:
     """Let the command make two keys."""
-    if fault := weakness(str(subject.app.secret_key or "")):
+    _any_key(subject)
+    if not subject.app.secret_key:
+        yield "No key is set."
+    elif fault := weakness(_text(subject.app.secret_key)):
         yield f"The key in force {fault}."
     if "secret-key" not in subject.app.cli.commands:
         yield "There is no command that makes a random key."
+    if "secret-key" not in subject.app.cli.commands or not subject.own:
         return
     keys = []
     for _ in range(2):
@@ -72,24 +82,21 @@ def random_key_is_made(subject: Subject) -> Iterator[str]:
 )
 def key_is_out_of_sight(subject: Subject) -> Iterator[str]:
     """Read the project for the key, and look who can read the file."""
+    _any_key(subject)
     for file, tree in subject.trees.items():
         for node in ast.walk(tree):
             for target, value in assignments(node):
-                if (
-                    target in SECRET_NAMES
-                    and isinstance(value, ast.Constant)
-                    and isinstance(value.value, str)
-                    and value.value
-                ):
-                    yield f"{file}:{value.lineno}: The key is written in the code."
+                if target in SECRET_NAMES and (written := _written(value)):
+                    what = "The key" if written is value else "A key to fall back on"
+                    yield f"{file}:{value.lineno}: {what} is written in the code."
     for name in (".gitignore", *([".dockerignore"] if (subject.project / "Dockerfile").exists() else [])):
         # A rotation that breaks off may leave a copy beside it.
-        if not all(_is_listed(each, subject.text_of(name)) for each in (".env", ".env.k3v9x2")):
+        if not all(_is_listed(each, subject.text_of(name)) for each in (".env", ".env.k3v9x2")[: 1 + subject.own]):
             yield f"{name} does not list .env."
     env = subject.project / ".env"
     if os.name == "posix" and env.exists() and env.stat().st_mode & 0o077:
         yield f"Other users of this machine can read .env ({env.stat().st_mode & 0o777:03o})."
-    if "secret-key" in subject.app.cli.commands:
+    if subject.own and "secret-key" in subject.app.cli.commands:
         kept = _env_after(subject, ["new"], f"SECRET_KEY={(key := random_key())}\n")
         if kept["SECRET_KEY"] != key:
             yield "The command that makes a key overwrites the one there is."
@@ -102,9 +109,9 @@ def key_is_out_of_sight(subject: Subject) -> Iterator[str]:
 def environment_wins(subject: Subject) -> Iterator[str]:
     """Start the app with a key in both places."""
     if not subject.own:
-        code = "\n".join(map(ast.unparse, subject.trees.values()))
-        if not re.search(r"(environ|getenv)\W[^\n]*SECRET_KEY|from_prefixed_env|BaseSettings", code):
-            yield "The key is not read from the environment."
+        _any_key(subject)
+        if not re.search(FROM_ENVIRONMENT, subject.code):
+            yield "The key is not read from the environment, as far as the code shows."
         return
     if not ENV_FILE.is_absolute():
         yield "Where .env is looked for depends on the folder the app is started in."
@@ -121,9 +128,9 @@ def environment_wins(subject: Subject) -> Iterator[str]:
 def guessable_key_stops_the_start(subject: Subject) -> Iterator[str]:
     """Start the app with keys that everybody knows."""
     if not subject.own:
-        if (fault := weakness(str(subject.app.secret_key or ""))) is None:
-            fault = "is strong, but nothing would refuse a weak one"
-        yield f"The key {fault}."
+        _any_key(subject)
+        fault = weakness(_text(subject.app.secret_key or ""))
+        yield f"The key {fault}." if fault else "The key is strong, but nothing was found that would refuse a weak one."
         return
     settings.ENV_FILE.unlink(missing_ok=True)
     with contextlib.suppress(settings.SettingsError):
@@ -149,8 +156,15 @@ def guessable_key_stops_the_start(subject: Subject) -> Iterator[str]:
 )
 def key_rotates(subject: Subject) -> Iterator[str]:
     """Rotate, and come back with a session, a token and a reset link of before."""
-    if "secret-key" not in subject.app.cli.commands or not subject.own:
+    if not subject.own:
+        _any_key(subject)
+        if not subject.app.config.get("SECRET_KEY_FALLBACKS") and "SECRET_KEY_FALLBACKS" not in subject.code:
+            yield "No former key goes on being accepted: a new key signs everybody out."
+            return
+    if "secret-key" not in subject.app.cli.commands:
         yield "There is no command that rotates the key."
+        return
+    if not subject.own:
         return
     old = random_key()
     after = _env_after(subject, ["rotate"], f"SECRET_KEY={old}\nLOG_FORMAT=json\n")
@@ -171,6 +185,31 @@ def key_rotates(subject: Subject) -> Iterator[str]:
         if ("audit" in _session_of(app, name, cookie)) != wanted:
             yield "A session of the former key is " + ("refused." if wanted else "accepted after the key was pruned.")
     yield from _reset_link(before, rotated)
+
+
+def _any_key(subject: Subject) -> None:
+    """Raise NotApplicable for an app that signs nothing."""
+    if not subject.app.secret_key and not subject.keeps_sessions:
+        raise NotApplicable("the app has no key, and no code begins a session")
+
+
+def _written(value: ast.expr) -> ast.expr | None:
+    """Give the text in a key's expression, also one to fall back on: ``environ.get("KEY", "dev")``, ``… or "dev"``."""
+    if isinstance(value, ast.Constant):
+        return value if isinstance(value.value, str | bytes) and value.value else None
+    if isinstance(value, ast.BoolOp):
+        inner = value.values
+    elif isinstance(value, ast.IfExp):
+        inner = [value.body, value.orelse]
+    elif isinstance(value, ast.Call) and re.search(r"environ\.get$|getenv$|\benv\b|config$", ast.unparse(value.func)):
+        inner = [*value.args[1:], *(each.value for each in value.keywords if each.arg == "default")]
+    else:
+        inner = []
+    return next(filter(None, map(_written, inner)), None)
+
+
+def _text(key: str | bytes) -> str:
+    return key if isinstance(key, str) else base64.urlsafe_b64encode(key).decode()
 
 
 def _reset_link(before: Flask, rotated: Flask) -> Iterator[str]:

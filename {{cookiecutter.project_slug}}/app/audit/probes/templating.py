@@ -8,7 +8,7 @@ from flask import render_template
 from jinja2 import ChoiceLoader, DictLoader, StrictUndefined, UndefinedError
 
 from app.audit.steps import step
-from app.audit.subject import NotApplicable, Subject
+from app.audit.subject import NoAnswer, NotApplicable, Subject
 
 PROBE = "<&\"'>"
 NAMES = ("audit.html", "audit.txt", "audit.xml", "audit")
@@ -74,8 +74,11 @@ def escaping_is_proved(subject: Subject) -> Iterator[str]:
     )
     try:
         with subject.view(subject.page.endpoint, lambda: render_template("audit-probe.txt", probe=PROBE)):
-            if "<" in (text := subject.browser().open(subject.page.rule).text) or not text:
-                yield "A view's template printed a probe as it was."
+            answer = subject.browser().open(subject.page.rule)
+        if answer.status_code != 200 or not answer.text:
+            raise NoAnswer(f"no view can be reached ({subject.page.rule} answers {answer.status_code})")
+        if "<" in answer.text:
+            yield f"A view that renders {PROBE!r} by a template named audit-probe.txt sends it as it is."
     finally:
         subject.app.jinja_env.loader = loader
 

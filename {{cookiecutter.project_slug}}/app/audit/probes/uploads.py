@@ -15,10 +15,11 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse
 
 from app.audit.steps import step
-from app.audit.subject import Browser, NoAnswer, NotApplicable, Subject
+from app.audit.subject import Browser, NoAnswer, NotApplicable, Subject, Unproved
 from app.settings import SettingsError
 
 MEND = "Take files through uploads.save_all, and give them back through uploads.send"
+TAKING = ("request.files", "FileField", "MultipleFileField", "FileStorage", "UploadSet", "Dropzone")
 JSON = {"Accept": "application/json"}
 # In two halves, or a virus scanner takes this file away.
 EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
@@ -37,7 +38,7 @@ class Attempt(NamedTuple):
 @step("9.S1", "Extension, signature and declared type agree; images are made anew", MEND, "V5.2.2", "V5.2.6")
 def types_are_checked(subject: Subject) -> Iterator[str]:
     """Send what is right, and what only looks so."""
-    visitor = _visitor(subject)
+    visitor = _visitor(subject, "FileAllowed", "allowed_file", "ALLOWED_EXTENSIONS", "magic", "filetype")
     png = _png()
     stored = _send(subject, visitor, "a.png", png, "image/png")
     if stored.status_code != 201:
@@ -66,7 +67,7 @@ def types_are_checked(subject: Subject) -> Iterator[str]:
 @step("9.S2", "The client's file name is for people only", MEND, "V5.3.2", "V5.4.2")
 def names_are_for_people(subject: Subject) -> Iterator[str]:
     """Send names that climb, hide and turn round."""
-    visitor = _visitor(subject)
+    visitor = _visitor(subject, "secure_filename")
     for name in (
         "../../climbed.txt",
         "..\\..\\climbed.txt",
@@ -121,7 +122,7 @@ def storage_is_apart(subject: Subject) -> Iterator[str]:
 @step("9.S4", "Stored under a random name of 128 bits", MEND, "V5.3.2")
 def stored_names_are_random(subject: Subject) -> Iterator[str]:
     """Send a file twice, and look at its names."""
-    visitor = _visitor(subject)
+    visitor = _visitor(subject, "uuid4", "token_hex", "token_urlsafe")
     ids = [str(_send(subject, visitor, "same.txt", b"same", "text/plain").get_json()["id"]) for _ in range(2)]
     if ids[0] == ids[1] or not all(re.fullmatch(r"[0-9a-f]{32,}|[\w-]{22,}", each) for each in ids):
         yield f"A file is called {ids[0]!r}."
@@ -141,9 +142,15 @@ def stored_names_are_random(subject: Subject) -> Iterator[str]:
 def sizes_are_bounded(subject: Subject) -> Iterator[str]:
     """Send too much, in every way."""
     app = subject.app
+    if not subject.own:
+        _files_are_taken(subject)
     for name in ("MAX_CONTENT_LENGTH", "MAX_FORM_MEMORY_SIZE", "MAX_FORM_PARTS"):
         if not app.config.get(name):
             yield f"{name} is not set: one request can fill the memory or the disk."
+    if not subject.own:
+        if app.config.get("MAX_CONTENT_LENGTH"):
+            raise Unproved("MAX_CONTENT_LENGTH bounds a request, and no view is run here to see a quota")
+        return
     _visitor(subject)
     visitor = _new_visitor(subject)
     most = int(app.config.get("MAX_CONTENT_LENGTH") or 2**20)
@@ -181,7 +188,9 @@ def sizes_are_bounded(subject: Subject) -> Iterator[str]:
 )
 def malware_is_refused(subject: Subject) -> Iterator[str]:
     """Send the test file of all scanners, and take the scanner away."""
-    if (answer := _send(subject, _visitor(subject), "a.txt", EICAR, "text/plain")).status_code < 400:
+    if (
+        answer := _send(subject, _visitor(subject, "clamd", "pyclamd"), "a.txt", EICAR, "text/plain")
+    ).status_code < 400:
         yield f"The EICAR test file is taken ({answer.status_code})."
     unreachable = subject.make({"CLAMD_URL": "tcp://127.0.0.1:9"})
     before = subject.app
@@ -199,7 +208,7 @@ def malware_is_refused(subject: Subject) -> Iterator[str]:
 @step("9.S7", "Given back to the owner alone, as data", MEND, "V3.2.1", "V5.4.1", "V8.2.2")
 def downloads_are_data(subject: Subject) -> Iterator[str]:
     """Fetch a file as its owner and as somebody else."""
-    owner, other = _visitor(subject), _new_visitor(subject)
+    owner, other = _visitor(subject, "send_from_directory", "send_file"), _new_visitor(subject)
     text = str(_send(subject, owner, "p\u00e4ge.txt", b"<script>alert(1)</script>", "text/plain").get_json()["id"])
     picture = str(_send(subject, owner, "a.png", _png(), "image/png").get_json()["id"])
     for path in (f"/uploads/{text}", f"/uploads/{picture}?inline=1"):
@@ -226,10 +235,13 @@ def downloads_are_data(subject: Subject) -> Iterator[str]:
         yield "A download can't be resumed."
 
 
-def _visitor(subject: Subject) -> Browser:
-    """Give somebody who may upload. Raises NotApplicable when the app takes no files."""
+def _visitor(subject: Subject, *signs: str) -> Browser:
+    """Give somebody who may upload. Raises NotApplicable when the app takes no files.
+
+    ``signs`` are names in the code of a foreign app that look as if the step were done.
+    """
     if not subject.own:
-        _judge_by_reading(subject)
+        _judge_by_reading(subject, *signs)
     if not any(rule.rule == "/uploads" for rule in subject.rules("POST")):
         raise NotApplicable("no route takes files")
     return subject.member() or subject.browser()
@@ -239,12 +251,18 @@ def _new_visitor(subject: Subject) -> Browser:
     return subject.new_member() or subject.browser()
 
 
-def _judge_by_reading(subject: Subject) -> None:
+def _judge_by_reading(subject: Subject, *signs: str) -> None:
     """Say of a foreign app, whose views never run here, what its code shows."""
-    place = subject.code_mentions("files", "FileField", "MultipleFileField")
-    if not place:
-        raise NotApplicable("no code takes files")
-    raise NoAnswer(f"files are taken at {place}, and nothing shows that this step is done")
+    place = _files_are_taken(subject)
+    if sign := subject.code_mentions(*signs):
+        raise Unproved(f"files are taken at {place}, and {sign} looks like this step; no view is run here to prove it")
+    raise NoAnswer(f"files are taken at {place}, and nothing in the code looks like this step")
+
+
+def _files_are_taken(subject: Subject) -> str:
+    if place := subject.code_mentions(*TAKING):
+        return place
+    raise NotApplicable("no code takes files")
 
 
 def _folder(subject: Subject) -> Path:

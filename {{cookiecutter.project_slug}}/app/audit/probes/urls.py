@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
@@ -11,7 +12,7 @@ from werkzeug.routing import UnicodeConverter
 from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response
 
-from app.audit.steps import step
+from app.audit.steps import Relaxed, step
 from app.audit.subject import ALLOWED_HOST, NotApplicable, Subject
 from app.security import urls
 
@@ -40,6 +41,8 @@ PRIVATE = (
     "https://user@example.com/",
     "https://example.com:22/",
 )
+CHECKS = re.compile(r"urlsplit|urlparse|url_parse|\w*(is|get|ensure)_?(safe|allowed|local)\w*|url_has_allowed\w*")
+OUR_OWN = ("url", "base_url", "path", "full_path", "endpoint", "method", "root_path", "query_string", "host_url")
 FETCHERS = ("urlopen", "requests", "httpx", "urllib3", "aiohttp", "HTTPSConnection", "HTTPConnection")
 
 
@@ -63,7 +66,7 @@ def parameters_are_bounded(subject: Subject) -> Iterator[str]:
             yield f"{what} answers {found}."
     for rule in subject.rules("GET", "POST"):
         for name in rule.arguments:
-            converter = rule._converters[name]
+            converter = rule._converters.get(name)  # none for what is given by the route's defaults
             if type(converter) is UnicodeConverter and converter.regex in ("[^/]{1,}", "[^/]+"):
                 yield f"{rule.rule} takes any text as {name}."
 
@@ -72,10 +75,11 @@ def parameters_are_bounded(subject: Subject) -> Iterator[str]:
 def redirects_stay_here(subject: Subject) -> Iterator[str]:
     """Ask for the way to other sites."""
     if not subject.own:
-        if subject.static("UR04"):
-            yield "Redirects go where a request asks for."
-            return
-        raise NotApplicable("no redirect depends on a request")
+        found = list(_redirects_by_request(subject))
+        if not found:
+            raise NotApplicable("no code redirects where a request asks for")
+        yield from found
+        return
     if not any(rule.rule == "/redirect" for rule in subject.rules("GET")):
         raise NotApplicable("no route leads on to other addresses")
     for target in (
@@ -152,6 +156,44 @@ def hosts_are_ours(subject: Subject) -> Iterator[str]:
             if "second.example" in subject.browser(second).open(subject.page.rule, host="second.example").text:
                 yield "An absolute address repeats the request's host."
     yield from _guard(subject)
+
+
+def _redirects_by_request(subject: Subject) -> Iterator[str]:
+    """Read each function: does what a request says, by way of its variables, become the target of a redirect?"""
+    for file, tree in subject.trees.items():
+        for function in ast.walk(tree):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            asked = {"request"}
+            nodes = list(ast.walk(function))
+            for _ in range(3):  # a variable may be given to another one
+                for node in nodes:
+                    if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr | ast.For) and _names(
+                        getattr(node, "value", None) or getattr(node, "iter", None), asked
+                    ):
+                        for target in getattr(node, "targets", None) or [node.target]:  # type: ignore[union-attr]
+                            asked |= {each.id for each in ast.walk(target) if isinstance(each, ast.Name)}
+            for node in nodes:
+                if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "redirect" and node.args:
+                    if not _names(node.args[0], asked):
+                        continue
+                    evidence = f"{file}:{node.lineno}: A redirect goes where a request asks for"
+                    checked = CHECKS.search(ast.unparse(function))
+                    yield Relaxed(f"{evidence}, after {checked[0]} has looked at it.") if checked else f"{evidence}."
+
+
+def _names(node: ast.AST | None, asked: set[str]) -> bool:
+    """Tell whether an expression uses one of these names; what url_for gets stays on the host."""
+    if node is None or (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("url_for")):
+        return False
+    if isinstance(node, ast.Name):
+        return node.id in asked
+    if isinstance(node, ast.Attribute) and node.attr in OUR_OWN and ast.unparse(node.value).endswith("request"):
+        return False
+    start = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else getattr(node, "left", None)
+    if isinstance(start, ast.Constant) and re.match(r"/[^/\\]", str(start.value)):
+        return False
+    return any(_names(child, asked) for child in ast.iter_child_nodes(node))
 
 
 def _leaves(subject: Subject, answer: TestResponse) -> bool:
