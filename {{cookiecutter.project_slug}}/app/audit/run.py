@@ -22,6 +22,7 @@ from app.audit.probes import (  # noqa: F401 - each registers its steps
     csp,
     csrf,
     errors,
+    guessing,
     headers,
     rate_limits,
     secret_key,
@@ -133,7 +134,9 @@ def _rows(subject: Subject, told: list[Finding]) -> tuple[Row, ...]:
     rows = []
     for number, room in enumerate(MITIGATIONS, start=1):
         results = []
-        for step in [each for each in STEPS.values() if each.id.startswith(f"{number}.")]:
+        for step in sorted(STEPS.values(), key=lambda each: each.id):
+            if not step.id.startswith(f"{number}."):
+                continue
             result = step.examine(subject)
             more = tuple(found for found in told if found.id == finding_id(step.id))
             results.append(replace(result, findings=result.findings + more))

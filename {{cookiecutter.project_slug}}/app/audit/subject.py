@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
@@ -30,6 +31,7 @@ from werkzeug.test import Client, EnvironBuilder, TestResponse, encode_multipart
 
 from app.audit.findings import Finding
 from app.audit.templates import check_code, check_templates, templates_of, trees_of
+from app.security.templating import ALLOWED
 
 HOST = "audit.example"
 ALLOWED_HOST = "docs.audit.example"
@@ -102,6 +104,15 @@ class Subject:
     def static(self, finding_id: str) -> list[str]:
         """Give the evidence that reading the templates and the code has brought for one step."""
         return [found.evidence for found in self._read if found.id == finding_id]
+
+    def unused_exceptions(self) -> Iterator[str]:
+        """Say which exceptions of templating.ALLOWED no code needs: they would hide the next fault of their kind."""
+        with mock.patch.dict(ALLOWED, clear=True):
+            seen = [found.evidence for found in (*check_code(self.trees), *check_templates(self.app))]
+        for exception in ALLOWED:
+            file, _, what = exception.partition(": ")
+            if not any(evidence.startswith(f"{file}:") and what in evidence for evidence in seen):
+                yield f"The exception {exception!r} is on the list, and nothing needs it."
 
     @cached_property
     def _member(self) -> Browser | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 from typing import NoReturn
 from unittest import mock
 
-from flask import abort
+from flask import Response, abort, redirect, url_for
 from werkzeug.exceptions import ServiceUnavailable, TooManyRequests, default_exceptions
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.test import TestResponse
 
 from app.audit.steps import step
-from app.audit.subject import Browser, Subject
+from app.audit.subject import Browser, Subject, random_key
+from app.security import MITIGATIONS
 
 MEND = "Leave every failure to app/security/errors.py"
 STATUSES = (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 422, 429, 500, 502, 503)
@@ -26,6 +28,7 @@ TELLING = ("Traceback", SECRET, "werkzeug", "Werkzeug", "File &#34;", 'File "', 
 def every_status_has_a_page(subject: Subject) -> Iterator[str]:
     """Let a view fail with each status."""
     texts: dict[str, int] = {}
+    details: dict[str, int] = {}
     for status in STATUSES:
         page = _failing(subject, lambda status=status: abort(status))
         if page.status_code != status:
@@ -45,6 +48,9 @@ def every_status_has_a_page(subject: Subject) -> Iterator[str]:
             or body.get("title") != HTTP_STATUS_CODES[status]
         ):
             yield f"{status} is no problem (RFC 9457) for a script."
+        if (detail := str(body.get("detail", status))) in details:
+            yield f"{status} has the words of {details[detail]}."
+        details[detail] = status
 
 
 @step("5.S2", "No answer tells how the app is built", MEND, "V16.5.1", "V13.4.2")
@@ -57,6 +63,11 @@ def nothing_is_told(subject: Subject) -> Iterator[str]:
             yield f"A failure answers {answer.status_code} and shows {', '.join(told) or 'nothing'}."
     if subject.app.debug:
         yield "Debug is on: the development server may offer a console."
+    with subject.view(subject.page.endpoint, lambda: redirect(url_for(subject.page.endpoint))):
+        if "<" in subject.browser().open(subject.page.rule).text:
+            yield "A redirect carries the framework's own page."
+    if subject.own:
+        yield from _own_pages_tell_nothing(subject)
 
 
 @step(
@@ -81,6 +92,17 @@ def the_log_has_it_all(subject: Subject) -> Iterator[str]:
         yield "A password is in the log."
     if str(subject.app.secret_key) in log:
         yield "The key is in the log."
+    forged = _failing(subject, _raise, headers={"X-Request-ID": "forged-id"}).headers.get("X-Request-ID")
+    if forged == "forged-id":
+        yield "Clients choose the number of their requests, and may choose another's."
+    if subject.own:
+        former, start = random_key(), len(subject.log.getvalue())
+        rotated = subject.make({"SECRET_KEY_FALLBACKS": former})
+        keys = f"{former} and {rotated.secret_key!s}"
+        with subject.view(subject.page.endpoint, lambda: _throw(AuditError(keys)), rotated):
+            subject.browser(rotated).open(subject.page.rule)
+        if former in subject.log.getvalue()[start:] or str(rotated.secret_key) in subject.log.getvalue()[start:]:
+            yield "The app's own keys are in the log."
     if any(line.startswith(("\x1b", "forged")) for line in log.splitlines()) or "\x1b" in log:
         yield "Who writes into an address can forge a line of the log."
 
@@ -107,6 +129,11 @@ def nothing_gets_past(subject: Subject) -> Iterator[str]:
         mock.patch.object(app.jinja_env, "get_template", _raise),
     ):
         yield from _fault_of(_failing(subject, _raise), "the error page itself")
+        if (status := _failing(subject, lambda: abort(404)).status_code) != 404:
+            yield f"While the error page is broken, a 404 becomes a {status}."
+    yield from _fault_of(_failing(subject, lambda: Response(_broken_stream())), "a streamed body")
+    if subject.own:
+        yield from _database_fails(subject)
     with mock.patch.object(app.session_interface, "open_session", _raise):
         yield from _fault_of(subject.browser().open(subject.page.rule), "the session")
     with mock.patch.object(app, "make_response", _raise):
@@ -125,9 +152,62 @@ def statuses_are_right(subject: Subject) -> Iterator[str]:
         answer = _failing(subject, lambda error=error: _throw(error(retry_after=7)))
         if answer.headers.get("Retry-After") != "7":
             yield f"Retry-After is lost on {answer.status_code}."
+    hooks = subject.app.after_request_funcs.setdefault(None, [])
+    hooks.append(lambda _: abort(410))
+    try:
+        if (status := subject.browser().open(subject.page.rule).status_code) != 410:
+            yield f"A refusal by a hook becomes a {status}."
+    finally:
+        hooks.pop()
+    page = subject.page.rule
+    for what, answer in (
+        ("an address", subject.browser().open(f"{page}?audit=%00")),
+        ("a form", subject.browser().open(page, method="POST", data={"audit": "\0"})),
+    ):
+        if subject.own and answer.status_code not in (400, 405):
+            yield f"A null byte in {what} answers {answer.status_code}."
     for path in ("/%ff%fe", "/%00", "/?%00=%ff", "/" + "a" * 9000):
         if (status := subject.browser().open(path).status_code) >= 500:
             yield f"A malformed address answers {status}."
+
+
+def _own_pages_tell_nothing(subject: Subject) -> Iterator[str]:
+    """Look at the pages that know something of the app's state, and at debug."""
+    debug = subject.make({"FLASK_DEBUG": True})
+    with subject.view(subject.page.endpoint, _raise, debug):
+        if "Traceback" in subject.browser(debug).open(subject.page.rule).text:
+            yield "In debug, an exception reaches the server and its console."
+    loose = subject.make({"CSP_REPORT_ONLY": True})
+    evidence = [found.evidence for room in MITIGATIONS for found in room.check(loose)]
+    shown = html.unescape(subject.browser(loose).open(subject.page.rule).text)
+    subject.make({})  # Talisman keeps its settings in one object for all apps
+    if any(each in shown for each in evidence):
+        yield f"{subject.page.rule} shows the evidence of findings to everybody."
+    for rule in subject.rules("GET"):
+        if "ready" in rule.rule:
+            with mock.patch("tempfile.TemporaryFile", side_effect=OSError(SECRET)):
+                answer = subject.browser().open(rule.rule)
+            if SECRET in answer.text or answer.status_code != 503:
+                yield f"{rule.rule} answers {answer.status_code} and tells why a part is down."
+
+
+def _database_fails(subject: Subject) -> Iterator[str]:
+    """Take the database away from somebody who is signed in."""
+    if (member := subject.member()) is None:
+        return
+    from sqlalchemy.exc import OperationalError  # here: an app without accounts has no such package
+
+    error = OperationalError(f"SELECT {SECRET}", {}, Exception(SECRET))
+    with mock.patch("sqlalchemy.orm.Session.scalar", side_effect=error):
+        answer = member.open("/account")
+    if answer.status_code != 503 or SECRET in answer.text or "<main" not in answer.text:
+        yield f"Without its database the app answers {answer.status_code}, and no page says for how long."
+
+
+def _broken_stream() -> Iterator[bytes]:
+    if SECRET:
+        raise AuditError(SECRET)
+    yield b""
 
 
 class AuditError(Exception):

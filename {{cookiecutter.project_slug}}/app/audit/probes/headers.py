@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 from collections.abc import Iterator
+from unittest import mock
 
+from flask import Response
 from werkzeug.datastructures import Headers
 
-from app.audit.probes import is_pinned
+from app.audit.probes import is_pinned, server
 from app.audit.steps import step
 from app.audit.subject import Subject
 from app.audit.templates import own_files
@@ -24,6 +28,7 @@ ISOLATION = {
     "X-Permitted-Cross-Domain-Policies": ("none",),
     "Referrer-Policy": ("strict-origin-when-cross-origin", "same-origin", "strict-origin", "no-referrer"),
 }
+ONCE = ("X-Content-Type-Options", "X-Frame-Options", "Content-Security-Policy", "Strict-Transport-Security")
 SCANNERS = {
     "MDN's Observatory": r"(?i)observatory",
     "a CSP evaluator": r"(?i)csp.?evaluator",
@@ -56,12 +61,19 @@ def every_response_has_them(subject: Subject) -> Iterator[str]:
         "a redirect to https": browser.open(subject.page.rule, scheme="http"),
         "an unknown host": browser.open(subject.page.rule, host="unknown.example"),
     }
+    with mock.patch.object(subject.app.session_interface, "open_session", side_effect=OSError):
+        answers["a failure outside of Flask"] = browser.open(subject.page.rule)
     for kind, answer in answers.items():
+        twice = [name for name in ONCE if len(answer.headers.getlist(name)) > 1]
+        if twice:
+            yield f"{kind} has {', '.join(twice)} twice."
         lacking = [
             name for name in ("X-Content-Type-Options", "X-Frame-Options", *ISOLATION) if name not in answer.headers
         ]
         if lacking:
             yield f"{kind} ({answer.status_code}) lacks {', '.join(lacking)}."
+    if subject.own:
+        yield from server.refuses_plainly(subject)
 
 
 @step("6.S3", "https by a 308 to the canonical host, HSTS, no framing, no guessing of types", MEND, "V3.4.1", "V3.4.4")
@@ -87,6 +99,13 @@ def https_is_enforced(subject: Subject) -> Iterator[str]:
     for name, value in (("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff"), ("X-XSS-Protection", "0")):
         if found.get(name) != value:
             yield f"{name} is {found.get(name, 'missing')!r}."
+    if "preload" in hsts:
+        yield "HSTS asks for the preload list, which is hard to undo, unasked."
+    if subject.own:
+        second = subject.make({"TRUSTED_HOSTS": f"{subject.host},second.example"})
+        moved = subject.browser(second).open(subject.page.rule, scheme="http", host="second.example")
+        if not moved.headers.get("Location", "").startswith(f"https://{subject.host}/"):
+            yield "The redirect to https repeats the request's host."
     if subject.own and "preload" not in subject.browser(subject.make({"HSTS_PRELOAD": True})).open(
         subject.page.rule
     ).headers.get("Strict-Transport-Security", ""):
@@ -108,18 +127,34 @@ def the_rest_is_sent(subject: Subject) -> Iterator[str]:
     if "no-store" not in found.get("Cache-Control", ""):
         yield f"Cache-Control is {found.get('Cache-Control', 'missing')!r} on a page."
     yield from _versions(found)
+    stricter = {"Referrer-Policy": "no-referrer", "Content-Security-Policy": "sandbox"}
+    with subject.view(subject.page.endpoint, lambda: Response("", headers=stricter)):
+        kept = subject.browser().open(subject.page.rule).headers
+    if lost := [name for name, value in stricter.items() if kept.get(name) != value]:
+        yield f"A view's own, stricter {', '.join(lost)} is overwritten."
 
 
 @step("6.S5", "Scanners are part of the tests", "Keep tests/test_scanners.py")
 def scanners_are_tests(subject: Subject) -> Iterator[str]:
     """Read the tests."""
-    tests = [path for path in sorted(subject.project.glob("tests/**/*")) if path.suffix in (".py", ".mjs", ".json")]
-    text = "\n".join(
-        path.read_text(encoding="utf-8", errors="replace") for path in tests if path.name != "package-lock.json"
-    )
+    run = "\n".join(_tests_that_run(subject))
     for scanner, sign in SCANNERS.items():
-        if not re.search(sign, text):
+        if not re.search(sign, run):
             yield f"No test runs {scanner}."
+    for path in subject.project.glob("tests/**/package.json"):
+        for name, version in json.loads(path.read_text(encoding="utf-8")).get("dependencies", {}).items():
+            if not version[:1].isdigit():
+                yield f"{name} is not pinned in {path.name}."
+
+
+def _tests_that_run(subject: Subject) -> Iterator[str]:
+    """Give the code of the project's tests, without those that are skipped."""
+    for path in sorted(subject.project.glob("tests/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                marks = " ".join(map(ast.unparse, node.decorator_list))
+                if not re.search("skip|xfail", marks):
+                    yield ast.unparse(node)
 
 
 def _versions(found: Headers) -> Iterator[str]:

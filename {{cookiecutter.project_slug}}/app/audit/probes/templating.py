@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
 
 from flask import render_template
-from jinja2 import ChoiceLoader, DictLoader, StrictUndefined, UndefinedError
+from jinja2 import ChoiceLoader, DictLoader, StrictUndefined, TemplateNotFound, UndefinedError
 
 from app.audit.steps import step
-from app.audit.subject import NoAnswer, NotApplicable, Subject
+from app.audit.subject import HOST, NoAnswer, NotApplicable, Subject
+from app.security import templating
 
+RUNNING = (
+    "javascript:x()",
+    "JavaScript:x()",
+    "java\nscript:x()",
+    " \x01javascript:x()",
+    "data:text/html,x",
+    "vbscript:x",
+)
 PROBE = "<&\"'>"
 NAMES = ("audit.html", "audit.txt", "audit.xml", "audit")
 
@@ -33,6 +46,13 @@ def templates_escape(subject: Subject) -> Iterator[str]:
         yield "A misspelt name prints nothing."
     if not issubclass(subject.app.jinja_env.undefined, StrictUndefined):
         yield "The environment is not strict about names."
+    if subject.own:
+        with (
+            _template(subject, "audit.html", "{{ probe }}"),
+            subject.app.test_request_context(base_url=f"https://{HOST}"),
+        ):
+            if "<" in templating.render_text("audit.html", probe=PROBE):
+                yield "What renders mails renders pages without escaping."
 
 
 @step(
@@ -46,6 +66,12 @@ def nothing_prints_into_code(subject: Subject) -> Iterator[str]:
     """Read all templates."""
     _any_template(subject)
     yield from subject.static("TM02")
+    if safe_url := subject.app.jinja_env.filters.get("safe_url"):
+        for url in RUNNING:
+            if re.sub(r"[\x00-\x20]", "", str(safe_url(url))).lower().startswith(("javascript:", "data:", "vbscript:")):
+                yield f"safe_url lets {url!r} pass."
+        if not set("<>") & set(str(safe_url("/<x>"))) or hasattr(safe_url("/<x>"), "__html__"):
+            yield "safe_url takes what it passes for markup."
 
 
 @step(
@@ -57,12 +83,29 @@ def nothing_prints_into_code(subject: Subject) -> Iterator[str]:
 def nothing_goes_round_the_escaping(subject: Subject) -> Iterator[str]:
     """Read all templates and all code."""
     yield from subject.static("TM03")
+    if subject.own:
+        yield from subject.unused_exceptions()
 
 
 @step("7.S4", "No template is made from data", "Use a template file, or templating.fill_placeholders", "V1.3.7")
 def no_template_from_data(subject: Subject) -> Iterator[str]:
     """Read all templates and all code."""
     yield from subject.static("TM04")
+    if not subject.own:
+        return
+    letter, values = "${a.__class__} {a.__class__} ${a[0]} $a ${b}", {"a": "x"}
+    if templating.fill_placeholders(letter, values) != letter.replace("$a ", "x "):
+        yield "The placeholders of a user's text reach into what fills them."
+    dropped = Path(subject.app.config["UPLOAD_DIR"], "audit-dropped.html")
+    dropped.write_text("dropped", encoding="utf-8")
+    try:
+        subject.app.jinja_env.get_template(dropped.name)
+    except TemplateNotFound:
+        pass
+    else:
+        yield "A template that lies among the uploads is found."
+    finally:
+        dropped.unlink()
 
 
 @step("7.S5", "Escaping is proved at run time", "Set autoescape to True", "V1.2.1")
@@ -79,6 +122,25 @@ def escaping_is_proved(subject: Subject) -> Iterator[str]:
             raise NoAnswer(f"no view can be reached ({subject.page.rule} answers {answer.status_code})")
         if "<" in answer.text:
             yield f"A view that renders {PROBE!r} by a template named audit-probe.txt sends it as it is."
+    finally:
+        subject.app.jinja_env.loader = loader
+    if subject.own:
+        environment = subject.app.jinja_env
+        with mock.patch.object(environment, "autoescape", lambda name: str(name).endswith(".html")):
+            if not any(found.id == "TM01" for found in templating.check(subject.app)):
+                yield "The proof on the home page looks at pages alone, not at other templates."
+        with mock.patch.object(environment, "autoescape", False):
+            if not any(found.id == "TM01" for found in templating.check(subject.app)):
+                yield "The proof on the home page proves nothing."
+
+
+@contextlib.contextmanager
+def _template(subject: Subject, name: str, source: str) -> Iterator[None]:
+    """Let the app have one more template."""
+    loader = subject.app.jinja_env.loader
+    subject.app.jinja_env.loader = ChoiceLoader([DictLoader({name: source}), *([loader] if loader else [])])
+    try:
+        yield
     finally:
         subject.app.jinja_env.loader = loader
 
