@@ -225,15 +225,24 @@ class Subject:
     @property
     def page(self) -> Rule:
         """A route that shows a page without any argument. Raises NotApplicable when there is none."""
-        return self._page or self._no_page()
+        if self._page is None:
+            raise NotApplicable("the app has no page")
+        return self._page
 
-    @staticmethod
-    def _no_page() -> Rule:
-        raise NotApplicable("the app has no page whose address is the same for all")
+    def needs_page(self) -> None:
+        """Raise when a hook of a foreign app keeps every request without a sign-in from its views."""
+        if not self.own and not self.reaches(self.page, "GET", self.browser()):
+            answer = self.browser().open(self.page.rule).status_code
+            raise Unproved(f"no view can be reached ({self.page.rule} answers {answer}), so no probe can see this")
 
     @cached_property
     def _page(self) -> Rule | None:
         pages = [rule for rule in self.rules("GET") if rule.arguments <= set(rule.defaults or ())]
+        if not pages:
+            for rule in self.rules("GET")[:1]:  # with a value in its address
+                page = rule.empty()
+                page.rule = self.url(rule)
+                return page
         # Health probes are treated apart by many apps.
         pages.sort(key=lambda rule: ("health" in rule.endpoint, rule.rule != "/", rule.rule))
         # Hooks of a foreign app may send all visitors to its sign-in.
@@ -262,7 +271,7 @@ class Subject:
         @wraps(original)
         def stand_in(*_args: object, **_kwargs: object) -> Any:
             if not self.own:
-                _count(app, f"{original.__module__}.{original.__name__}")
+                _count(app, original)
             return view()
 
         return stand_in
@@ -377,11 +386,13 @@ def _is_static(endpoint: str) -> bool:
     return endpoint.rpartition(".")[2] == "static"
 
 
-def _count(app: Flask, name: str) -> None:
+def _count(app: Flask, view: View) -> None:
     """Do what Flask-Limiter's decorator does, which is not run with the view that it is on."""
+    name = f"{view.__module__}.{getattr(view, '__name__', '')}"
+    names = {name, f"{name}.{getattr(view, '__qualname__', '')}"}
     for limiter in app.extensions.get("limiter", ()) if isinstance(app.extensions.get("limiter"), set) else ():
-        if name in limiter._marked_for_limiting:
-            limiter._check_request_limit(in_middleware=False, callable_name=name)
+        for limited in names & limiter._marked_for_limiting:
+            limiter._check_request_limit(in_middleware=False, callable_name=limited)
 
 
 def _imports(node: ast.ImportFrom | ast.Import) -> set[str]:

@@ -53,7 +53,7 @@ def check_templates(app: Flask, project: Path | None = None) -> Iterator[Finding
         try:
             yield from check_template(app.jinja_env, name, source)
         except TemplateSyntaxError as error:
-            what = f"The template can't be read, so nothing is known of it ({error.message})."
+            what = f"The template can't be read, so nothing is known of it ({type(error).__name__}: {error.message})."
             yield Finding("TM02", "missing", f"{name}:{error.lineno}: {what}", "Mend its syntax.")
 
 

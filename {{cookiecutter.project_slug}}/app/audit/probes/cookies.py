@@ -158,6 +158,7 @@ def _any_session(subject: Subject) -> None:
         raise NotApplicable("the app has no secret key, so no sessions")
     if not subject.keeps_sessions:
         raise NotApplicable("no code begins a session")
+    subject.needs_page()
 
 
 def _attributes(subject: Subject) -> list[str]:

@@ -69,7 +69,8 @@ def policy_is_strict(subject: Subject) -> Iterator[str]:
         return
     for name in NEEDED:
         if name not in policy:
-            yield f"{name} is missing."
+            instead = ", default-src stands in" if name == "script-src" and "default-src" in policy else ""
+            yield f"{name} is missing{instead}."
     for name, most in MOST.items():
         if more := set(policy.get(name, ())) - most:
             yield f"{name} allows {' '.join(sorted(more))}."

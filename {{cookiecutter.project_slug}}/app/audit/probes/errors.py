@@ -27,6 +27,7 @@ TELLING = ("Traceback", SECRET, "werkzeug", "Werkzeug", "File &#34;", 'File "', 
 @step("5.S1", "A page of its own for every status, a problem (RFC 9457) for scripts", MEND, "V16.5.1")
 def every_status_has_a_page(subject: Subject) -> Iterator[str]:
     """Let a view fail with each status."""
+    subject.needs_page()
     texts: dict[str, int] = {}
     details: dict[str, int] = {}
     for status in STATUSES:
@@ -56,6 +57,7 @@ def every_status_has_a_page(subject: Subject) -> Iterator[str]:
 @step("5.S2", "No answer tells how the app is built", MEND, "V16.5.1", "V13.4.2")
 def nothing_is_told(subject: Subject) -> Iterator[str]:
     """Let a view raise what holds a secret."""
+    subject.needs_page()
     for headers in ({}, {"Accept": "application/json"}):
         answer = _failing(subject, _raise, headers=headers)
         told = [word for word in (*TELLING, str(subject.package)) if word in answer.text]
@@ -80,6 +82,7 @@ def nothing_is_told(subject: Subject) -> Iterator[str]:
 )
 def the_log_has_it_all(subject: Subject) -> Iterator[str]:
     """Let a view fail, and read the log."""
+    subject.needs_page()
     start = len(subject.log.getvalue())
     answer = _failing(subject, _raise_with_password, path="/audit/%0a%1b[31mforged%0d", headers={"Cookie": "a=b"})
     log = subject.log.getvalue()[start:]
@@ -110,6 +113,7 @@ def the_log_has_it_all(subject: Subject) -> Iterator[str]:
 @step("5.S4", "One handler for everything, which can't fail itself", MEND, "V16.5.3", "V16.5.4")
 def nothing_gets_past(subject: Subject) -> Iterator[str]:
     """Fail in hooks, in the session, in the templates and in the database."""
+    subject.needs_page()
     app = subject.app
     places = {
         "a hook before the view": (app.before_request_funcs, lambda: _raise()),
@@ -143,6 +147,7 @@ def nothing_gets_past(subject: Subject) -> Iterator[str]:
 @step("5.S5", "The right status every time, Allow and Retry-After included", MEND, "V16.5.1")
 def statuses_are_right(subject: Subject) -> Iterator[str]:
     """Ask for what is not there, in the wrong way, and for what is busy."""
+    subject.needs_page()
     if (status := subject.browser().open("/audit/nothing/here").status_code) != 404:
         yield f"An unknown address answers {status}."
     wrong = subject.browser().open(subject.page.rule, method="TRACE")

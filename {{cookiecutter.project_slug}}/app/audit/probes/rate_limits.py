@@ -100,7 +100,7 @@ def every_route_is_limited(subject: Subject) -> Iterator[str]:
         if limit is None and _is_limited(subject, rule, "POST"):
             continue
         if limit is None:
-            yield f"{MANY} POST {rule.rule} in a row get through."
+            yield f"{MANY} POST {rule.rule} in a row meet no limit."
         elif limit >= usual and STRICTER.search(rule.rule):
             yield f"POST {rule.rule} is limited no stricter than a page."
     if subject.own:

@@ -111,6 +111,7 @@ def no_template_from_data(subject: Subject) -> Iterator[str]:
 @step("7.S5", "Escaping is proved at run time", "Set autoescape to True", "V1.2.1")
 def escaping_is_proved(subject: Subject) -> Iterator[str]:
     """Let a view render a probe, and read the response."""
+    subject.needs_page()
     loader = subject.app.jinja_env.loader
     subject.app.jinja_env.loader = ChoiceLoader(
         [DictLoader({"audit-probe.txt": "{{ probe }}"}), *([loader] if loader else [])]
@@ -119,7 +120,7 @@ def escaping_is_proved(subject: Subject) -> Iterator[str]:
         with subject.view(subject.page.endpoint, lambda: render_template("audit-probe.txt", probe=PROBE)):
             answer = subject.browser().open(subject.page.rule)
         if answer.status_code != 200 or not answer.text:
-            raise NoAnswer(f"no view can be reached ({subject.page.rule} answers {answer.status_code})")
+            raise NoAnswer(f"a view that renders a template answers {answer.status_code}")
         if "<" in answer.text:
             yield f"A view that renders {PROBE!r} by a template named audit-probe.txt sends it as it is."
     finally:

@@ -103,6 +103,8 @@ def redirects_stay_here(subject: Subject) -> Iterator[str]:
 )
 def links_are_made(subject: Subject) -> Iterator[str]:
     """Read all templates."""
+    if not subject.own and not subject.templates:
+        raise NotApplicable("the app has no templates")
     yield from subject.static("UR03")
 
 
@@ -110,6 +112,7 @@ def links_are_made(subject: Subject) -> Iterator[str]:
 def one_function_decides(subject: Subject) -> Iterator[str]:
     """Let a view redirect carelessly, sign in with a target, and read the code."""
     yield from subject.static("UR04")
+    subject.needs_page()
     for target in (each.format(host=subject.host) for each in EVIL):
         with subject.view(
             subject.page.endpoint, lambda target=target: Response(status=302, headers={"Location": target})
