@@ -70,8 +70,8 @@ HABITS: dict[str, Wanted] = {
     },
     "behind_a_hook": {
         "2.S5": (MISSING, "POST /transfer is refused, but not for the token"),
-        "5.S2": (IMPLEMENTED, ""),
         "10.S2": (NOT_APPLICABLE, "no code redirects"),
+        "10.S5": (MISSING, "Host: evil.example is answered (200)."),
     },
     "blueprint_safe/app": {
         "1.S2": (IMPLEMENTED, ""),
@@ -123,7 +123,7 @@ HABITS: dict[str, Wanted] = {
     "odd_routes:create_app('odd')": {
         "3.S4": (IMPLEMENTED, ""),
         "8.S3": (MISSING, "Nothing limits /<any(red, blue):colour>."),
-        "10.S1": (MISSING, "A null byte answers 200."),
+        "10.S1": (MISSING, "A parameter given twice answers 200."),
     },
     "no_routes": {
         "2": (NOT_APPLICABLE, ""),
@@ -143,6 +143,7 @@ NEVER = {
     "limiter_on_one_route": ("/search", "POST /login in a row"),
     "blueprint_safe/app": ("logo.png", "www.example.com", "render_template_string", 'action=""'),
     "next_redirect": ("py:26: A redirect goes", "py:31: A redirect goes"),
+    "odd_routes:create_app('odd')": ("The log does not tell what failed.", "The key is in the log."),
     "one_exempt_view": ("POST /notes takes", "<meta>"),
 }
 

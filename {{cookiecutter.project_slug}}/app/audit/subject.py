@@ -12,6 +12,7 @@ import ast
 import contextlib
 import io
 import itertools
+import logging
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -178,6 +179,15 @@ class Subject:
             or bool(AMBIENT.search(self.code))
             or "cookies" in str(self.app.config.get("JWT_TOKEN_LOCATION"))
         )
+
+    def logged(self, since: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Give what was logged, to the audit and to the files of a foreign app; ``since`` is what there was before."""
+        handlers = [*logging.getLogger().handlers, *self.app.logger.handlers]
+        paths = sorted({each.baseFilename for each in handlers if isinstance(each, logging.FileHandler)})
+        files = [Path(path).read_text(encoding="utf-8", errors="replace") for path in paths if Path(path).exists()]
+        texts = (self.log.getvalue(), *files)
+        before = (*since, *[""] * len(texts))
+        return tuple(text.removeprefix(old) for text, old in zip(texts, before, strict=False))
 
     def text_of(self, *patterns: str) -> str:
         """Give the text of the project's files at its top that fit a pattern."""
