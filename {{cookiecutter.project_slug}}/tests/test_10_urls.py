@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import html5lib
 import pytest
 from ada_url import URL
 from flask import Flask, Response, request, url_for
+from werkzeug.exceptions import NotFound
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from app import create_app
@@ -121,6 +123,10 @@ def test_10_T1_no_redirect_leaves_the_host(app: Flask, path: str) -> None:
         ("/file%2Fname", "/file%2Fname"),
         ("/..//evil.example", "/evil.example"),
         ("/a/.././/evil.example", "/evil.example"),
+        ("/\\evil.example", None),
+        ("/%5Cevil.example", None),
+        ("/%252fevil.example", None),
+        ("/%09/evil.example", None),
         ("/up\tloads", None),
         ("/uploads\x00", None),
         ("?q", None),
@@ -147,6 +153,13 @@ def test_10_S2_benign_targets_work(app: Flask, target: str | None, location: str
         assert safe_redirect_target(target) == location
     with app.app_context():
         assert safe_redirect_target(target) == location
+
+
+def test_10_S2_no_other_site_is_allowed_by_default(app_config: dict[str, object]) -> None:
+    with create_app(app_config).test_request_context(base_url=ORIGIN):
+        assert safe_redirect_target("/uploads") == "/uploads"
+        for target in (f"https://{ALLOWED}/", "https://www.example.com/", "https://www.google.com/url?q=x"):
+            assert safe_redirect_target(target) is None
 
 
 def test_10_S4_redirects_of_other_code_still_work(app: Flask) -> None:
@@ -394,6 +407,18 @@ def test_10_S1_ids_are_hexadecimal_and_of_one_length(app: Flask, value: str) -> 
     client = browser_like(app)
     assert client.get(f"/items/{'0123456789abcdef' * 2}").status_code == 200
     assert client.get(f"/items/{quote(value)}").status_code == 404
+
+
+def test_10_S1_every_part_of_a_path_is_typed_and_bounded(app: Flask) -> None:
+    """Nonsense is no route at all: no view has to think of it."""
+    typed = [rule for rule in app.url_map.iter_rules() if rule.arguments and rule.endpoint != "static"]
+    assert typed
+    for rule in typed:
+        for nonsense in ("a" * 2000, "-1" * 1000):
+            with pytest.raises(NotFound):
+                app.url_map.bind("localhost").match(
+                    re.sub("<[^>]+>", nonsense, rule.rule), method=min(rule.methods or ())
+                )
 
 
 def test_10_S3_no_address_of_ours_is_written_by_hand(app: Flask) -> None:
