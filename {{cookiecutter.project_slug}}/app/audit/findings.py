@@ -20,7 +20,8 @@ class Finding:
     """One thing to mend.
 
     ``id`` is stable (``SK01``, ``CF02`` …), so that a team can look it up and search for it.
-    ``severity`` is ``relaxed`` for what somebody loosened on purpose and ``missing`` for what is not there.
+    ``severity`` is ``relaxed`` for what somebody loosened on purpose and ``missing`` for what is not there. In another
+    app ``relaxed`` also stands for what is there in part, and for what no probe can prove without running its views.
     ``evidence`` is what was seen, without secrets; ``mend`` says what to do about it.
     """
 

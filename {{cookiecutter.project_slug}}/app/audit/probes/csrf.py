@@ -137,7 +137,7 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
             else:
                 if not subject.own and not protected:
                     yield f"{method} {rule.rule} is refused, but not for the token: nobody knows if it asks for one."
-    for browser, form in stale if protected else []:
+    for browser, form in stale if protected or subject.own else []:
         rule = _guarded(subject)
         if subject.reaches(rule, _unsafe(rule)[0], browser, data=form):
             yield "A token of two days ago is accepted."
