@@ -96,6 +96,15 @@ class Subject:
         settings = {**self.settings, **changes}
         return self.factory({name: value for name, value in settings.items() if value is not None})
 
+    @contextlib.contextmanager
+    def instead(self, changes: Mapping[str, object]) -> Iterator[None]:
+        """Let another copy, with some settings changed, be the app for a while."""
+        usual, self.app = self.app, self.make(changes)
+        try:
+            yield
+        finally:
+            self.app = usual
+
     @cached_property
     def _read(self) -> list[Finding]:
         if self.own:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from unittest import mock
 from urllib.parse import quote, urlsplit
 
-from flask import redirect, url_for
-from werkzeug.routing import UnicodeConverter
+from flask import redirect, request, url_for
+from flask_wtf.csrf import generate_csrf
 from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response
 
 from app.audit.steps import Relaxed, step
-from app.audit.subject import ALLOWED_HOST, NotApplicable, Subject
+from app.audit.subject import ALLOWED_HOST, HOST, NotApplicable, Subject
 from app.security import urls
+from app.settings import Settings
 
 MEND = "Redirect with url_for, or with urls.redirect_to for what a request asks for"
 EVIL = (
@@ -32,17 +34,25 @@ EVIL = (
 PRIVATE = (
     "http://169.254.169.254/",
     "https://127.0.0.1/",
-    "https://[::1]/",
     "https://10.0.0.1/",
     "https://0x7f000001/",
     "https://2130706433/",
+    "https://127.1/",
+    "https://[::1]/",
     "https://[::ffff:10.0.0.1]/",
+    "https://[::10.0.0.1]/",
+    "https://[64:ff9b::a00:1]/",
+    "https://[2002:a00:1::]/",
+    "https://[fd00::1]/",
     "file:///etc/passwd",
+    "ftp://example.com:443/",
     "https://user@example.com/",
     "https://example.com:22/",
 )
 CHECKS = re.compile(r"urlsplit|urlparse|url_parse|\w*(is|get|ensure)_?(safe|allowed|local)\w*|url_has_allowed\w*")
 OUR_OWN = ("url", "base_url", "path", "full_path", "endpoint", "method", "root_path", "query_string", "host_url")
+UNCLEAR = ("/up\tloads", "/a\\b", "//evil.example", "/%2fevil.example", "/%5cevil.example", "https:/evil.example")
+CLIMBING = ("/..//evil.example", "/a/../..//evil.example", "/a/.././/evil.example", "/./%2e%2e//evil.example")
 FETCHERS = ("urlopen", "requests", "httpx", "urllib3", "aiohttp", "HTTPSConnection", "HTTPConnection")
 
 
@@ -66,7 +76,7 @@ def parameters_are_bounded(subject: Subject) -> Iterator[str]:
     for rule in subject.rules("GET", "POST"):
         for name in rule.arguments:
             converter = rule._converters.get(name)  # none for what is given by the route's defaults
-            if type(converter) is UnicodeConverter and converter.regex in ("[^/]{1,}", "[^/]+"):
+            if converter is not None and converter.regex in ("[^/]{1,}", "[^/]+"):
                 yield f"{rule.rule} takes any text as {name}."
 
 
@@ -86,6 +96,7 @@ def redirects_stay_here(subject: Subject) -> Iterator[str]:
         f"http://{ALLOWED_HOST}/",
         f"https://{ALLOWED_HOST}:8443/",
         f"https://{ALLOWED_HOST}.evil.example/",
+        f"https://evil{ALLOWED_HOST}/",
     ):
         answer = _ask_for(subject, target)
         if answer.status_code == 200 or _leaves(subject, answer):
@@ -93,6 +104,17 @@ def redirects_stay_here(subject: Subject) -> Iterator[str]:
     leaving = _ask_for(subject, f"https://{ALLOWED_HOST}/a")
     if leaving.status_code != 200 or ALLOWED_HOST not in leaving.text or "Location" in leaving.headers:
         yield "To an allowed site, no page says where the link leads."
+    if not re.search(rf">\s*{re.escape(ALLOWED_HOST)}\s*<", leaving.text) or "http-equiv" in leaving.text:
+        yield "The page before another site does not show its host, or goes on by itself."
+    with subject.instead({"ALLOWED_REDIRECT_HOSTS": "xn--bcher-kva.example"}):
+        if "b\u00fccher" in _ask_for(subject, "https://xn--bcher-kva.example/").text:
+            yield "The page before another site shows look-alike letters."
+    careless = Response(status=302, headers={"Location": f"https://{ALLOWED_HOST}/a"})
+    with subject.view(subject.page.endpoint, lambda: careless):
+        if ALLOWED_HOST in str(urlsplit(subject.browser().open(subject.page.rule).headers.get("Location", "")).netloc):
+            yield "A redirect leads to an allowed site without the page in between."
+    if Settings.model_fields["ALLOWED_REDIRECT_HOSTS"].default:
+        yield "Unless told otherwise, other sites are allowed."
     inside = _ask_for(subject, "/uploads?x=1")
     if not inside.headers.get("Location", "").endswith("/uploads?x=1"):
         yield "A way within the site does not work."
@@ -121,6 +143,14 @@ def one_function_decides(subject: Subject) -> Iterator[str]:
         if _leaves(subject, answer):
             yield f"A careless redirect to {target!r} goes out."
             break
+    if subject.own:
+        with subject.app.test_request_context(base_url=f"https://{HOST}"):
+            for target in UNCLEAR:
+                if urls.safe_redirect_target(target) is not None:
+                    yield f"{target!r}, which programs read in different ways, passes for an address."
+            for target in CLIMBING:
+                if re.search(r"^//|\.\.", str(urls.safe_redirect_target(target))):
+                    yield f"{target!r} goes up and ends at another host."
     with subject.view(subject.page.endpoint, lambda: redirect(url_for(subject.page.endpoint))):
         if not 300 <= subject.browser().open(subject.page.rule).status_code < 400:
             yield "A redirect within the app is stopped."
@@ -157,7 +187,47 @@ def hosts_are_ours(subject: Subject) -> Iterator[str]:
         with subject.view(subject.page.endpoint, lambda: url_for(subject.page.endpoint, _external=True), second):
             if "second.example" in subject.browser(second).open(subject.page.rule, host="second.example").text:
                 yield "An absolute address repeats the request's host."
+    if subject.own:
+        yield from _proxies(subject)
+        yield from _mails(subject)
     yield from _guard(subject)
+
+
+def _proxies(subject: Subject) -> Iterator[str]:
+    """Say what a proxy says, as somebody who is none, and as one that is."""
+    forged = {"X-Forwarded-For": "192.0.2.99", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "second.example"}
+    hosts = f"{subject.host},second.example"
+
+    def seen() -> str:
+        return f"{request.remote_addr} {request.host}"
+
+    for hops, wanted in ((0, f"192.0.2.1 {subject.host}"), (1, f"192.0.2.99 {subject.host}")):
+        app = subject.make({"TRUSTED_PROXY_HOPS": hops, "TRUSTED_HOSTS": hosts})
+        headers = forged | {"X-Forwarded-Proto": "https"} if hops else forged
+        with subject.view(subject.page.endpoint, seen, app):
+            if (
+                text := subject.browser(app, address="192.0.2.1").open(subject.page.rule, headers=headers).text
+            ) != wanted:
+                yield f"With {hops} proxies of ours, what the headers of one say is taken for {text[:60]!r}."
+
+
+def _mails(subject: Subject) -> Iterator[str]:
+    """Ask for a link by mail, at another host of ours."""
+    if "/reset" not in {rule.rule for rule in subject.rules("POST")}:
+        return
+    email, _ = subject.new_account()
+    mails: list[str] = []
+    with (
+        subject.instead({"TRUSTED_HOSTS": f"{subject.host},second.example"}),
+        mock.patch("app.mail._sender.submit", side_effect=lambda send, *args: send(*args)),
+        mock.patch("app.mail._deliver", side_effect=lambda _, message: mails.append(message.get_content())),
+    ):
+        browser = subject.browser()
+        with subject.view(subject.page.endpoint, generate_csrf):
+            token = browser.open(subject.page.rule, host="second.example").text
+        browser.open("/reset", method="POST", host="second.example", data={"csrf_token": token, "email": email})
+    if f"https://{subject.host}/reset/" not in "".join(mails):
+        yield "A link in a mail repeats the request's host, or no mail came."
 
 
 def _redirects_by_request(subject: Subject) -> Iterator[str]:
@@ -216,7 +286,7 @@ def _guard(subject: Subject) -> Iterator[str]:
         return
     for url in PRIVATE:
         try:
-            urls.check_outgoing_url(url, resolve=lambda *_: ["10.0.0.1"])
+            urls.check_outgoing_url(url, resolve=lambda *_: ["93.184.216.34"])
         except ValueError:
             continue
         yield f"The guard lets {url} through."
@@ -226,7 +296,8 @@ def _guard(subject: Subject) -> Iterator[str]:
         except ValueError:
             continue
         yield f"The guard lets a name through that resolves to {addresses[-1]}."
-    pinned = urls.check_outgoing_url("https://example.com/a", resolve=lambda *_: ["93.184.216.34"])
+    answers = iter((["93.184.216.34"], ["10.0.0.1"]))
+    pinned = urls.check_outgoing_url("https://example.com/a", resolve=lambda *_: next(answers))
     if pinned.address != "93.184.216.34":
         yield "The guard pins no address: a name may resolve to another one afterwards."
 
