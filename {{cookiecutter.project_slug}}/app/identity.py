@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import click
 import sqlalchemy as sa
-from flask import Flask, current_app, flash, redirect, request, session, url_for
+from flask import Flask, current_app, flash, g, redirect, request, session, url_for
 from flask.cli import AppGroup
 from flask.typing import ResponseValue
 from flask_security import FSQLALiteUserDatastore, RoleMixin, Security, current_user, hash_password
@@ -28,6 +28,7 @@ from app import credentials
 from app.mail import BackgroundMail
 from app.models import Session, User, db, utcnow
 from app.security.cookies import start_session
+from app.security.csrf import UNSAFE_METHODS
 from app.security.errors import refuse, wants_json
 from app.security.templating import render_text
 
@@ -73,6 +74,7 @@ def init_app(app: Flask) -> None:
     security.login_manager.request_loader(lambda _: None)
     security.unauthn_handler(_ask_to_sign_in)
     app.extensions["current_user_key"] = lambda: str(current_user.id) if current_user.is_authenticated else None
+    app.before_request(_ask_who_is_here_again)
     app.cli.add_command(cli)
     if not app.config["MAIL_SERVER"] and not app.debug:
         app.logger.warning("MAIL_SERVER is not set: no mails are sent, so nobody can reset a password.")
@@ -179,6 +181,17 @@ def _load_user(secret: str) -> User | None:
     db.session.commit()
     set_request_attr("fs_authn_via", "session")
     return found.user
+
+
+def _ask_who_is_here_again() -> None:
+    """Forget what was known before the body came in: it may have taken its sender a minute, on purpose.
+
+    Meanwhile the session may have ended, or the password changed. The check of the token, which comes before this,
+    has read the body.
+    """
+    if request.method in UNSAFE_METHODS:
+        db.session.expunge_all()
+        g.pop("_login_user", None)
 
 
 def _ask_to_sign_in(mechanisms: list[str] | None = None, headers: dict[str, str] | None = None) -> ResponseValue:

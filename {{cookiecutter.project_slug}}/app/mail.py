@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 import smtplib
 import ssl
+import time
 from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
+from functools import cache
 from threading import BoundedSemaphore
 
 import click
@@ -23,6 +26,8 @@ from app.security.rate_limits import limiter
 
 TIMEOUT = 10  # seconds
 MAX_WAITING = 100  # mails; while the server does not answer, more are dropped
+
+PAUSE = (0.3, 0.8)  # seconds
 
 # What anybody can have sent to anybody, of each kind: not so many that it floods a mailbox.
 LIMIT = RateLimitItemPerHour(5)
@@ -69,6 +74,8 @@ class BackgroundMail(MailUtil):
 
 
 def _send(app: Flask, message: EmailMessage) -> None:
+    # The work of sending slows down what this process answers meanwhile, which would tell of an account after all.
+    time.sleep(random.uniform(*PAUSE))  # noqa: S311 # nosec B311 - no secret
     try:
         if message["To"]:
             _deliver(app, message)
@@ -76,6 +83,11 @@ def _send(app: Flask, message: EmailMessage) -> None:
         logger.error("A mail was not sent (see the settings MAIL_…): %s: %s", type(error).__name__, error)
     finally:
         _room.release()
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()
 
 
 def _deliver(app: Flask, message: EmailMessage) -> None:
@@ -89,7 +101,7 @@ def _deliver(app: Flask, message: EmailMessage) -> None:
         raise ValueError("MAIL_SERVER is not set")
     with smtplib.SMTP(config["MAIL_SERVER"], config["MAIL_PORT"], timeout=TIMEOUT) as server:
         if config["MAIL_USE_TLS"]:
-            server.starttls(context=ssl.create_default_context())  # without a context, any certificate would do
+            server.starttls(context=_tls())  # without a context, any certificate would do
         if config["MAIL_USERNAME"]:
             server.login(config["MAIL_USERNAME"], config["MAIL_PASSWORD"])
         server.send_message(message)

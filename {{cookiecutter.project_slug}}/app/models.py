@@ -24,6 +24,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.security.errors import Refusal, respond
 from app.settings import SettingsError
 
+CHANGED_MEANWHILE = "Your account was changed in another window. Please reload the page and look."
 BUSY_TIMEOUT = 5000  # milliseconds that a writer waits for another one
 
 
@@ -64,6 +65,9 @@ class User(Model, UserMixin):  # type: ignore[misc]
     owner_key: Mapped[str] = mapped_column(sa.String(32), unique=True, default=lambda: secrets.token_hex(16))
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
 
+    # Of two changes at once, of the password say, only one gets through: the other one's row is no longer there.
+    __mapper_args__ = {"version_id_col": fs_uniquifier, "version_id_generator": False}  # noqa: RUF012 - SQLAlchemy's way
+
 
 class Session(Model):
     """A browser that is signed in, for as long as its row is here.
@@ -100,6 +104,7 @@ def init_app(app: Flask) -> None:
     app.teardown_appcontext_funcs = [hook for hook in app.teardown_appcontext_funcs if not iscoroutinefunction(hook)]
     for error in (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError):
         app.register_error_handler(error, _answer_without_database)
+    app.register_error_handler(orm.exc.StaleDataError, lambda _: respond(Refusal(409, CHANGED_MEANWHILE)))
     with app.app_context():
         engine = db.engine
         if engine.dialect.name == "sqlite":

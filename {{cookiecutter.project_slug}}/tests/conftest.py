@@ -51,6 +51,9 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     for name in settings.Settings.model_fields:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")
+    # % if cookiecutter.accounts
+    monkeypatch.setattr("app.mail.PAUSE", (0, 0))
+    # % endif
 
 
 @pytest.fixture

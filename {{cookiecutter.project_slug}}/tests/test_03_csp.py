@@ -280,7 +280,7 @@ def test_3_S5_the_command_shows_the_worst_first(app: Flask, client: FlaskClient)
     for path in ("a", "b", "c"):
         report(client, {"csp-report": OLD | {"blocked-uri": f"https://evil.example/{path}"}})
     with open(Path(app.instance_path) / "csp-reports.jsonl", "a") as file:
-        file.write('{"directive": "img-')  # cut off by a full disk
+        file.write('[]\n{"directive": "img-')  # cut off by a full disk
     lines = [line.split() for line in runner.invoke(args=["csp-reports"]).output.splitlines()]
     assert lines == [["3", "img-src", "evil.example", "/uploads"], ["1", "script-src-elem", "inline", "/uploads"]]
     assert len(runner.invoke(args=["csp-reports", "--limit", "1"]).output.splitlines()) == 1

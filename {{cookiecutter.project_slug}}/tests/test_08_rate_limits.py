@@ -374,6 +374,9 @@ def test_8_T2_a_flood_from_one_client_leaves_another_served(serve: Callable[...,
         ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
         ("::ffff:203.0.113.1", "203.0.113.1", True),
         ("::ffff:203.0.113.1", "::ffff:203.0.113.2", False),
+        ("203.0.113.1:4711", "203.0.113.1", True),
+        ("[2001:db8::1]:443", "2001:db8::2", True),
+        ("203.0.113.1:4711", "203.0.113.2:4711", False),
         ("", "nonsense", True),
     ],
 )
@@ -528,6 +531,17 @@ def test_8_T4_slow_requests_are_cut_and_leave_others_served(serve: Callable[...,
             with suppress(ssl.SSLError, ConnectionError):  # but no TimeoutError, after 10 s
                 while connection.recv(4096):
                     pass
+
+
+def test_8_T2_connections_that_nobody_hangs_up_leave_others_served(serve: Callable[..., Server]) -> None:
+    server = serve(GUNICORN_CMD_ARGS="--threads 8")
+    with ExitStack() as stack:
+        for _ in range(8):
+            connection = stack.enter_context(server.raw())
+            connection.sendall(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        began = time.monotonic()
+        assert [ask(server, "/healthz", "127.0.0.3") for _ in range(5)] == [200] * 5
+        assert time.monotonic() - began < 2  # each of the eight would hold up everybody for two seconds
 
 
 # The storage

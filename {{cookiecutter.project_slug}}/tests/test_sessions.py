@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import time_machine
@@ -19,6 +23,7 @@ from tests.mailbox import Mailbox
 
 ALICE = "alice@example.com"
 NEW = "an entirely different phrase"
+THIEFS = "what the thief would like it to be"
 
 
 def thief_of(victim: FlaskClient) -> FlaskClient:
@@ -32,6 +37,82 @@ def thief_of(victim: FlaskClient) -> FlaskClient:
 
 def path(link: str) -> str:
     return re.sub(r"^https://localhost", "", link)
+
+
+class SlowBody(io.BytesIO):
+    """A body that takes its time: ``meanwhile`` happens before its first byte comes."""
+
+    def __init__(self, form: dict[str, str], meanwhile: Callable[[], object]) -> None:
+        super().__init__(urlencode(form).encode())
+        self.meanwhile = meanwhile
+
+    def read(self, *args: Any) -> bytes:
+        self.meanwhile()
+        self.meanwhile = lambda: None
+        return super().read(*args)
+
+    def readinto(self, buffer: Any) -> int:
+        self.meanwhile()
+        self.meanwhile = lambda: None
+        return super().readinto(buffer)
+
+
+def post_slowly(client: FlaskClient, path: str, form: dict[str, str], meanwhile: Callable[[], object]) -> TestResponse:
+    body = SlowBody({"csrf_token": csrf_token(client), **form}, meanwhile)
+    length = str(len(body.getvalue()))
+    content_type = "application/x-www-form-urlencoded"
+    return client.post(path, input_stream=body, content_type=content_type, headers={"Content-Length": length})
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        (
+            "/account/password",
+            {"password": PASSWORD, "new_password": "mine now, mine", "new_password_confirm": "mine now, mine"},
+        ),
+        ("/account/sessions/end", {}),
+        ("/account/delete", {"password": PASSWORD}),
+    ],
+)
+def test_4_T1_a_request_under_way_dies_with_its_session(
+    member: FlaskClient, mailbox: Mailbox, path: str, form: dict[str, str]
+) -> None:
+    """Who knows the old password sends all of a request but its end, and that only after the password was changed."""
+    thief = browser_like(member.application)
+    sign_in(thief)
+    answer = post_slowly(thief, path, form, lambda: change_password(member, mailbox))
+    assert answer.headers["Location"].startswith("/login")
+    assert is_signed_in(member)
+    limiter.storage.reset()
+    owner = browser_like(member.application)
+    sign_in(owner, ALICE, NEW)
+    assert is_signed_in(owner)
+
+
+def test_a_reset_link_works_once_even_at_the_same_moment(client: FlaskClient, mailbox: Mailbox) -> None:
+    register(client)
+    post(client, "/reset", {"email": ALICE})
+    link = path(mailbox.link())
+
+    def reset(number: int) -> int:
+        new = f"{NEW} {number}"
+        return post(browser_like(client.application), link, {"password": new, "password_confirm": new}).status_code
+
+    with ThreadPoolExecutor(4) as together:
+        answers = list(together.map(reset, range(4)))
+    # Who came too late is told so, or sent to ask for another link; one alone signs in with what was set.
+    limiter.storage.reset()
+    assert set(answers) <= {303, 409}
+    worked = [number for number in range(4) if signs_in(client.application, f"{NEW} {number}")]
+    assert len(worked) == 1
+
+
+def signs_in(app: Flask, password: str) -> bool:
+    limiter.storage.reset()
+    visitor = browser_like(app)
+    sign_in(visitor, ALICE, password)
+    return is_signed_in(visitor)
 
 
 def sign_out(member: FlaskClient, mailbox: Mailbox) -> None:

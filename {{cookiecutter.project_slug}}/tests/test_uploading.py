@@ -242,6 +242,18 @@ def test_delete_all_leaves_other_owners_alone(app: Flask) -> None:
         assert (uploads.listing(one), len(uploads.listing(other))) == ([], 1)
 
 
+def test_the_sweep_goes_on_past_what_is_no_upload(app: Flask, tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside", Path(app.config["UPLOAD_DIR"])
+    outside.mkdir()
+    (outside / "old").write_bytes(b"")
+    os.utime(outside / "old", (1, 1))
+    (folder / ("a" * 32)).symlink_to(outside)
+    (folder / ("b" * 32)).write_bytes(b"")
+    (folder / ("c" * 32) / "folder").mkdir(parents=True)
+    assert app.test_cli_runner().invoke(args=["uploads", "sweep"]).output == "Removed 0 files.\n"
+    assert (outside / "old").exists()
+
+
 def test_the_sweep_takes_leftovers_and_nothing_else(app: Flask) -> None:
     root: Path = app.config["UPLOAD_DIR"]
     account, visitor, gone = "a" * 32, f"session-{'b' * 32}", f"session-{'c' * 32}"
@@ -280,6 +292,7 @@ def test_the_sweep_takes_leftovers_and_nothing_else(app: Flask) -> None:
         ("UPLOAD_DIR", "app", "lies inside the app"),
         ("UPLOAD_DIR", ".", "contains the app"),
         ("UPLOAD_DIR", "/", "contains the app"),
+        ("UPLOAD_DIR", "tests", "holds other files"),
         ("UPLOAD_DIR", "wsgi.py", "can't be made"),
     ],
 )

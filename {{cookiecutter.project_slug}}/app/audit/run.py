@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -59,9 +60,12 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask]) -> Report:
         with (
             mock.patch.object(settings, "ENV_FILE", Path(folder, "instance", ".env")),
             mock.patch.dict(os.environ, clear=False),
+            contextlib.ExitStack() as waiting,
         ):
             for name in names:
                 os.environ.pop(name, None)
+            if "app.mail" in sys.modules:
+                waiting.enter_context(mock.patch("app.mail.PAUSE", (0, 0)))
             settings.ENV_FILE.parent.mkdir()
             package = Path(real.root_path)
             subject = Subject(copy(own), package, package.parent, Path(folder), log, copy, own)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, current_app, request
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError, CSRFProtect
+from werkzeug.exceptions import HTTPException
 
 from app.audit.findings import Finding
 from app.security.errors import Refusal, refuse, respond
@@ -120,7 +121,10 @@ def _show_the_form_again(error: CSRFError) -> ResponseReturnValue:
     """A token that is merely stale gives the form back; anything else is a plain refusal."""
     view = current_app.view_functions.get(request.endpoint or "")
     if error.description in STALE_REASONS and getattr(view, "shows_form_again", False) and view is not None:
-        response: Response = current_app.make_response(current_app.ensure_sync(view)(**(request.view_args or {})))
+        try:
+            response: Response = current_app.make_response(current_app.ensure_sync(view)(**(request.view_args or {})))
+        except HTTPException as refusal:  # the view asks for a sign-in, say
+            return respond(refusal)
         if response.status_code == 200:
             response.status_code = 400
         return response

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -87,6 +88,8 @@ def limited(kind: Kind) -> Callable[[View], View]:
 
 def network(address: str) -> str:
     """Give an address as limits count it: IPv6 without its last 64 bits, which a client changes at will (RFC 8981)."""
+    # Some proxies name the port as well: 192.0.2.1:4711 and [2001:db8::1]:4711.
+    address = re.sub(r"^\[(.*)\](:\d+)?$|^([\d.]+):\d+$", r"\1\3", address)
     try:
         parsed = ip_address(address)
     except ValueError:

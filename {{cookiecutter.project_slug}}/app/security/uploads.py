@@ -182,8 +182,11 @@ def delete(owner: str, file_id: str) -> None:
 def delete_all(owner: str) -> None:
     """Delete everything of ``owner``."""
     folder = _folder(owner)
-    if folder.exists():
-        shutil.rmtree(folder)
+    for _ in range(5):  # an upload that is under way may put a file there meanwhile
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+    raise OSError(f"the uploads of {owner} can't be deleted")
 
 
 def quota(owner: str) -> Quota:
@@ -216,9 +219,9 @@ def sweep() -> int:
     removed = 0
     now = time.time()
     for folder in current_app.config["UPLOAD_DIR"].iterdir():
-        if not OWNER.fullmatch(folder.name):
+        if not OWNER.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
             continue
-        names = {path.name for path in folder.iterdir()}
+        names = {path.name for path in folder.iterdir() if path.is_file()}
         for name in names:
             file_id = name.removesuffix(".json")
             whole = {file_id, f"{file_id}.json"} <= names
@@ -280,6 +283,8 @@ def _misplaced(folder: Path, app: Flask) -> str:
 
 def _make_private_dir(folder: Path, app: Flask) -> Path:
     fault = _misplaced(folder, app)
+    if not fault and folder.is_dir() and any(not _is_ours(path) for path in folder.iterdir()):
+        fault = "holds other files, and would be closed to all others"
     if not fault:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -293,6 +298,10 @@ def _make_private_dir(folder: Path, app: Flask) -> Path:
     if fault:
         raise SettingsError(f"UPLOAD_DIR: {fault} (is '{folder}'). Example: UPLOAD_DIR=/srv/uploads")
     return folder
+
+
+def _is_ours(path: Path) -> bool:
+    return bool(OWNER.fullmatch(path.name)) or path.name in ("lost+found", ".gitkeep")
 
 
 def _folder(owner: str) -> Path:
@@ -352,7 +361,13 @@ def _write_whole(path: Path, stream: IO[bytes]) -> None:
 
 def _sizes(folder: Path) -> list[int]:
     """Give the bytes of each stored file, those included which are not visible yet."""
-    return [path.stat().st_size for path in folder.iterdir() if ID.fullmatch(path.name)] if folder.is_dir() else []
+    sizes = []
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # refused or deleted at this moment
+                if ID.fullmatch(path.name):
+                    sizes.append(path.stat().st_size)
+    return sizes
 
 
 def _refuse_over_quota(folder: Path) -> None:

@@ -120,13 +120,13 @@ def summary(limit: int) -> None:
     kinds: Counter[tuple[str, str, str]] = Counter()
     for path in (_file().with_suffix(".old"), _file()):
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     report = json.loads(line)
-                except ValueError:  # the disk was full, or the machine stopped
+                    blocked = urlsplit(report["blocked"]).netloc or report["blocked"]
+                    kinds[report["directive"], blocked, report["document"]] += 1
+                except (ValueError, LookupError, TypeError):  # the disk was full, or the machine stopped
                     continue
-                blocked = urlsplit(report["blocked"]).netloc or report["blocked"]
-                kinds[report["directive"], blocked, report["document"]] += 1
     for (directive, blocked, document), count in kinds.most_common(limit):
         click.echo(f"{count:>6}  {directive:<20} {blocked or '-':<30} {document}")
     if not kinds:
