@@ -152,7 +152,7 @@ def test_a_reset_link_of_before_a_change_of_the_password_is_dead(member: FlaskCl
 def test_a_forged_reset_link_is_refused(client: FlaskClient, mailbox: Mailbox) -> None:
     register(client)
     path = reset_path(client, mailbox)
-    for forged in (path[:-1], path[:-1] + "~", "/reset/x", f"/reset/{'A' * 4000}", path.replace("/reset/", "/reset/.")):
+    for forged in (path[:-1], path[:-1] + "~", "/reset/x", f"/reset/{'A' * 500}", path.replace("/reset/", "/reset/.")):
         assert client.get(forged).headers["Location"] == "/reset"
         set_password(client, forged)
     assert can_sign_in(client.application, PASSWORD)

@@ -193,11 +193,17 @@ def _own_pages_tell_nothing(subject: Subject) -> Iterator[str]:
     if any(each in shown for each in evidence):
         yield f"{subject.page.rule} shows the evidence of findings to everybody."
     for rule in subject.rules("GET"):
+        if not rule.arguments and _tells(subject, subject.browser().open(rule.rule).text):
+            yield f"{rule.rule} shows settings."
         if "ready" in rule.rule:
             with mock.patch("tempfile.TemporaryFile", side_effect=OSError(SECRET)):
                 answer = subject.browser().open(rule.rule)
             if SECRET in answer.text or answer.status_code != 503:
                 yield f"{rule.rule} answers {answer.status_code} and tells why a part is down."
+
+
+def _tells(subject: Subject, text: str) -> bool:
+    return str(subject.app.secret_key) in text or str(subject.folder) in text
 
 
 def _database_fails(subject: Subject) -> Iterator[str]:

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from typing import NoReturn
 from unittest import mock
 
 from flask import Response
@@ -63,6 +64,12 @@ def every_response_has_them(subject: Subject) -> Iterator[str]:
     }
     with mock.patch.object(subject.app.session_interface, "open_session", side_effect=OSError):
         answers["a failure outside of Flask"] = browser.open(subject.page.rule)
+    teardowns = subject.app.teardown_request_funcs.setdefault(None, [])
+    teardowns.append(_fail)
+    try:
+        answers["a failure after the response"] = browser.open(subject.page.rule)
+    finally:
+        teardowns.remove(_fail)
     for kind, answer in answers.items():
         twice = [name for name in ONCE if len(answer.headers.getlist(name)) > 1]
         if twice:
@@ -158,7 +165,12 @@ def _tests_that_run(subject: Subject) -> Iterator[str]:
             if isinstance(node, ast.FunctionDef) and re.match("test_(?!.*_sees_)", node.name):
                 marks = " ".join(map(ast.unparse, node.decorator_list))
                 if not re.search("skip|xfail", marks):
-                    yield ast.unparse(node)
+                    # Names alone: a text may name a scanner without running it.
+                    yield " ".join([node.name, *(each.id for each in ast.walk(node) if isinstance(each, ast.Name))])
+
+
+def _fail(_: object) -> NoReturn:
+    raise OSError
 
 
 def _versions(found: Headers) -> Iterator[str]:
