@@ -14,7 +14,7 @@ test: $(VENV)/installed  ## Generate apps with all options, attack them, run the
 	$(BIN)/pytest -n auto --ignore=tests/test_speed.py
 
 mutants: $(VENV)/installed  ## Take out each step in turn, and see that a test and the audit notice
-	$(BIN)/pytest -n auto tests/test_mutations.py
+	MUTANTS=all $(BIN)/pytest tests/test_mutations.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -51,7 +51,15 @@ PRIVATE = (
 )
 CHECKS = re.compile(r"urlsplit|urlparse|url_parse|\w*(is|get|ensure)_?(safe|allowed|local)\w*|url_has_allowed\w*")
 OUR_OWN = ("url", "base_url", "path", "full_path", "endpoint", "method", "root_path", "query_string", "host_url")
-UNCLEAR = ("/up\tloads", "/a\\b", "//evil.example", "/%2fevil.example", "/%5cevil.example", "https:/evil.example")
+UNCLEAR = (
+    "/up\tloads",
+    "/a\\b",
+    "//evil.example",
+    "/%2fevil.example",
+    "/%5cevil.example",
+    "/%2fevil.example/..",
+    "https:/evil.example",
+)
 CLIMBING = ("/..//evil.example", "/a/../..//evil.example", "/a/.././/evil.example", "/./%2e%2e//evil.example")
 FETCHERS = ("urlopen", "requests", "httpx", "urllib3", "aiohttp", "HTTPSConnection", "HTTPConnection")
 

@@ -1,0 +1,102 @@
+"""Runs mutations in the environment of a generated app: its killer and its audit, each in a process of its own.
+
+``python run_mutants.py APP WORK`` reads mutations as JSON from standard input and writes a line of JSON for each. New
+processes are forked from one that has imported the packages already, which takes longer than most killers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import multiprocessing
+import os
+import runpy
+import shutil
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+KEY = "Pz4vN8yQm2RkT7wXc5bLh9sJd3fGa6eU"
+PACKAGES = (
+    "PIL.Image",
+    "ada_url",
+    "alembic.command",
+    "email_validator",
+    "flask_alembic",
+    "flask_limiter",
+    "flask_security",
+    "flask_talisman",
+    "flask_wtf",
+    "gunicorn.workers.gthread",
+    "html5lib",
+    "limits.storage",
+    "playwright.sync_api",
+    "pydantic_settings",
+    "pytest",
+    "redis",
+    "trustme",
+)
+LIMIT = 120  # seconds for one process
+
+
+def mutate(app: Path, work: Path, mutation: dict[str, Any]) -> Path:
+    copy = Path(tempfile.mkdtemp(dir=work)) / "app"
+    shutil.copytree(app, copy, ignore=shutil.ignore_patterns(".venv", "__pycache__", ".pytest_cache", ".env"))
+    path = copy / mutation["file"]
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutation["before"]) != 1:
+        raise ValueError(
+            f"{mutation['name']}: its text is {text.count(mutation['before'])} times in {mutation['file']}"
+        )
+    path.write_text(text.replace(mutation["before"], mutation["after"]), encoding="utf-8")
+    return copy
+
+
+def run(copy: Path, arguments: list[str]) -> tuple[int, str]:
+    """Run ``python -m pytest …`` or ``python app/audit …`` in the mutated app; give its exit code and output."""
+    process = multiprocessing.get_context("forkserver").Process(target=_child, args=(str(copy), arguments))
+    process.start()
+    process.join(LIMIT)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+    output = copy.parent / "output"
+    return process.exitcode or 0, output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
+
+
+def _child(copy: str, arguments: list[str]) -> None:
+    output = os.open(f"{Path(copy).parent}/output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(copy)
+    os.environ |= {"SECRET_KEY": KEY, "UPLOAD_DIR": f"{copy}-uploads"}
+    sys.dont_write_bytecode = True
+    sys.argv = arguments
+    sys.path[0] = copy
+    if arguments[0] == "pytest":
+        runpy.run_module("pytest", run_name="__main__")
+    else:
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+def examine(app: Path, work: Path, mutation: dict[str, Any]) -> dict[str, Any]:
+    copy = mutate(app, work, mutation)
+    killer, said = run(copy, ["pytest", "-q", "-x", "-p", "no:cacheprovider", mutation["killer"]])
+    audited, report = run(copy, ["app/audit", "--format", "json"])
+    shutil.rmtree(copy.parent)
+    return {"name": mutation["name"], "killer": killer, "said": said[-3000:], "audit": audited, "report": report}
+
+
+def main() -> None:
+    app, work = map(Path, sys.argv[1:])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([name for name in PACKAGES if importlib.util.find_spec(name.partition(".")[0])])
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for result in threads.map(lambda mutation: examine(app, work, mutation), json.load(sys.stdin)):
+            print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The matrix: each mutation turns a test red, and the audit's row of its mitigation, and no other row.
+
+``python -m tests.test_mutations`` prints docs/mutations.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import App
+from tests.mutations import MUTATIONS, Mutation
+from tests.test_mitigations import STEPS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# All of them take their time: ``make mutants``. Each run of the other tests takes some, spread over all steps.
+CHOSEN = MUTATIONS if os.environ.get("MUTANTS") == "all" else MUTATIONS[::20]
+
+pytestmark = pytest.mark.xdist_group("default")
+
+
+@pytest.fixture(scope="module")
+def results(default_app: App, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What the killer and the audit said of each chosen mutation, by its name."""
+    work = tmp_path_factory.mktemp("mutants")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    command = [default_app.folder / ".venv/bin/python", ROOT / "tests/run_mutants.py", default_app.folder, work]
+    told = json.dumps([vars(mutation) for mutation in CHOSEN])
+    run = subprocess.run(command, env=environment, input=told, capture_output=True, text=True, timeout=3600)
+    assert run.returncode == 0, run.stderr[-5000:]
+    return {result["name"]: result for result in map(json.loads, run.stdout.splitlines())}
+
+
+def test_each_of_the_53_steps_is_taken_out_and_a_hundred_mutations_are_there() -> None:
+    steps = {f"{number}.S{step}" for number, count in STEPS.items() for step in range(1, count + 1)}
+    assert {mutation.step for mutation in MUTATIONS} == steps
+    assert len(MUTATIONS) >= 100
+    assert [name for name, count in Counter(mutation.name for mutation in MUTATIONS).items() if count > 1] == []
+
+
+def test_the_table_in_the_docs_is_this_one() -> None:
+    assert (ROOT / "docs/mutations.md").read_text(encoding="utf-8") == table()
+
+
+def test_the_killers_are_green_before(default_app: App) -> None:
+    killers = sorted({mutation.killer for mutation in CHOSEN})
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    command = [default_app.folder / ".venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *killers]
+    run = subprocess.run(command, cwd=default_app.folder, env=environment, capture_output=True, text=True, timeout=1800)
+    assert run.returncode == 0, run.stdout[-5000:]
+
+
+@pytest.mark.parametrize("mutation", CHOSEN, ids=lambda mutation: f"{mutation.step} {mutation.name}")
+def test_a_mutation_is_killed_and_seen(results: dict[str, dict[str, Any]], mutation: Mutation) -> None:
+    result = results[mutation.name]
+    assert result["killer"] == 1, f"{mutation.killer} is green: {result['said']}"
+    assert result["audit"] in (0, 1), result["report"]
+    changed = {
+        row["number"]: [found["evidence"] for step in row["steps"] for found in step["findings"]]
+        for row in json.loads(result["report"])["mitigations"]
+        if row["state"] != "implemented"
+    }
+    assert changed.keys() == {int(mutation.step.partition(".")[0]), *mutation.also}, changed
+
+
+def table() -> str:
+    """The document: a row a mutation."""
+    lines = [
+        "# The mutations",
+        "",
+        "Each takes one step out of a generated app the way a person would. The test beside it is green before and red",
+        "after, and the audit's row of that mitigation turns from *implemented* to *missing* or *relaxed*. No other",
+        "row changes, save those in the last column. `make mutants` runs all of them.",
+        "This page is printed by `python -m tests.test_mutations`.",
+        "",
+        "| step | what a person does | where | killed by | rows |",
+        "|---|---|---|---|---|",
+    ]
+    for each in MUTATIONS:
+        rows = ", ".join(str(row) for row in (int(each.step.partition(".")[0]), *each.also))
+        lines.append(f"| {each.step} | {each.name} | `{each.file}` | `{each.killer}` | {rows} |")
+    return "\n".join([*lines, "", f"{len(MUTATIONS)} mutations.", ""])
+
+
+if __name__ == "__main__":
+    print(table(), end="")
