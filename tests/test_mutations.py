@@ -1,4 +1,4 @@
-"""The matrix: each mutation turns a test red, and the audit's row of its mitigation, and no other row.
+"""The matrix: each mutation turns a test red, and the audit's row of its mitigation, and no row that it does not name.
 
 ``python -m tests.test_mutations`` prints docs/mutations.md.
 """
@@ -20,7 +20,7 @@ from tests.test_mitigations import STEPS
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# All of them take their time: ``make mutants``. Each run of the other tests takes some, spread over all steps.
+# All of them take their time: ``make mutants``. Each run of the other tests takes a sample.
 CHOSEN = MUTATIONS if os.environ.get("MUTANTS") == "all" else MUTATIONS[::20]
 
 pytestmark = pytest.mark.xdist_group("default")

@@ -5,7 +5,6 @@ Flask-Security writes them, out of ``templates/security/email/``, and hands them
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 import smtplib
@@ -22,7 +21,7 @@ from flask import Flask, current_app
 from flask_security import MailUtil
 from limits import RateLimitItemPerHour
 
-from app.security.rate_limits import limiter
+from app.security.rate_limits import digest, limiter
 
 TIMEOUT = 10  # seconds
 MAX_WAITING = 100  # mails; while the server does not answer, more are dropped
@@ -43,7 +42,7 @@ def may_be_sent_to(address: str, kind: str) -> bool:
 
     Each kind counts on its own: who registers with somebody's address must not use up the mails that reset a password.
     """
-    return limiter.limiter.hit(LIMIT, "mail", kind, hashlib.sha256(address.encode()).hexdigest())
+    return limiter.limiter.hit(LIMIT, "mail", kind, digest(address))
 
 
 class BackgroundMail(MailUtil):

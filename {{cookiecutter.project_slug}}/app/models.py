@@ -92,7 +92,8 @@ def init_app(app: Flask) -> None:
 
     Raises SettingsError when no installed driver can open the URL.
     """
-    app.config["SQLALCHEMY_ENGINES"] = {"default": app.config["DATABASE_URL"]}
+    # The log of a statement that failed must not tell addresses and password hashes.
+    app.config["SQLALCHEMY_ENGINES"] = {"default": {"url": app.config["DATABASE_URL"], "hide_parameters": True}}
     try:
         db.init_app(app)
     except (sa.exc.ArgumentError, ValueError, ImportError) as fault:

@@ -1,13 +1,14 @@
 """``python app/audit`` audits this app, ``python app/audit --path FOLDER MODULE:APP_OR_FACTORY`` any other Flask app.
 
-``python -m app.audit`` does the same, as long as this app can be imported. Neither shows a traceback: an app that
-does not come up is one line and exit 2.
+It shows no traceback: an app that does not come up is one line and exit 2. (``python -m app.audit`` does the same, but
+Python itself imports this app before it.)
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +21,14 @@ HERE = Path(__file__).resolve().parents[2]
 
 def main() -> int:
     """Audit, print, and give the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m app.audit", description="Say what is implemented, and what not.")
+    parser = argparse.ArgumentParser(prog="python app/audit", description="Say what is implemented, and what not.")
     parser.add_argument("app", nargs="?", metavar="MODULE:APP_OR_FACTORY", help="another Flask app than this one")
-    parser.add_argument("--path", default=".", type=Path, help="the folder of that app (default: this one)")
+    parser.add_argument("--path", type=Path, help="the folder of that app (default: the current one)")
     parser.add_argument("--format", default="text", choices=("text", "json", "sarif", "html"))
     parser.add_argument("--strict", action="store_true", help="exit 1 also when something is relaxed")
     options = parser.parse_args()
+    if options.path and not options.app:
+        parser.error("--path needs MODULE:APP_OR_FACTORY")
     try:
         sys.path[:] = [
             str(HERE),
@@ -36,7 +39,7 @@ def main() -> int:
         from app.audit.run import audit_foreign, audit_own
 
         if options.app:
-            report = audit_foreign(lambda folder: _load(options.app, folder), options.path.resolve())
+            report = audit_foreign(lambda folder: _load(options.app, folder), (options.path or Path()).resolve())
         else:
             report = audit_own(create_app)
     except SystemExit as stopped:
@@ -57,6 +60,7 @@ def _load(name: str, folder: Path) -> Flask:
     for ours in [each for each in sys.modules if each.partition(".")[0] == "app"]:
         del sys.modules[ours]
     sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(HERE))]
+    os.environ["FLASK_RUN_FROM_CLI"] = "true"  # a module's own app.run() would serve for ever; now it does nothing
     module_name, _, attribute = name.partition(":")
     # Flask would show the traceback of a module that can't be imported.
     module = importlib.import_module(module_name)

@@ -24,7 +24,13 @@ def command(factory: Callable[[Mapping[str, object]], Flask]) -> click.Command:
         from app.audit.report import FORMATS
         from app.audit.run import audit_own
 
-        report = audit_own(factory)
+        try:
+            report = audit_own(factory)
+        except click.ClickException:
+            raise
+        except Exception as error:
+            click.echo(f"The audit could not run: {type(error).__name__}: {error}", err=True)
+            sys.exit(2)
         click.echo(FORMATS[output](report))
         sys.exit(report.exit_code(strict=strict))
 

@@ -34,8 +34,7 @@ def as_text(report: Report) -> str:
                 lines.append(f"       {found.id} {found.severity}: {found.evidence}")
             if len(step.findings) > SHOWN:
                 lines.append(f"       … and {len(step.findings) - SHOWN} more of these (see --format json)")
-            if step.findings:
-                lines.append(f"       mend: {step.mend}")
+            lines += [f"       mend: {mend}" for mend in dict.fromkeys(found.mend for found in step.findings)]
     states = [row.state for row in report.rows]
     counts = [f"{states.count(state)} {state}" for state in MARKS if state in states]
     if report.foreign:

@@ -41,7 +41,8 @@ LARGE = 50_000_000  # bytes
 def audit_own(factory: Callable[[Mapping[str, object]], Flask]) -> Report:
     """Examine the app that ``factory`` makes, as it would start in production. Raises what its start raises.
 
-    Nothing of the real one is touched: the probes have a copy, whose files are in a temporary folder.
+    It is started once, which makes its folders and a SQLite file that are not there yet, as any start does. Nothing
+    else of it is touched: the probes have a copy, whose files are in a temporary folder.
     """
     with _quiet() as log, tempfile.TemporaryDirectory(prefix="audit-") as folder:
         # Debug is for development: what counts is the app as it is served.
@@ -75,8 +76,8 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask]) -> Report:
 def audit_foreign(load: Callable[[Path], Flask], project: Path) -> Report:
     """Examine any Flask app, which ``load`` imports from a folder. Raises what its start raises.
 
-    None of its views runs; see ``app/audit/subject.py``. It is started in a copy of its folder: what its modules write
-    when they are imported, logs and databases, goes there.
+    None of its views runs, but its modules and hooks do; see ``app/audit/subject.py``. It is started in a copy of its
+    folder: what they write there, logs and databases, goes into the copy.
     """
     if not project.is_dir():
         raise NotADirectoryError(f"there is no folder {project}")
@@ -107,7 +108,7 @@ def _left_out(folder: str, names: list[str]) -> set[str]:
 
 
 def _settings(folder: Path) -> dict[str, object]:
-    """Give settings under which the probes know what to expect."""
+    """Give settings under which the probes know what to expect. Your own that have no default need a value here."""
     return {
         "FLASK_DEBUG": False,
         "SECRET_KEY": random_key(),
@@ -143,7 +144,7 @@ def _rows(subject: Subject, told: list[Finding]) -> tuple[Row, ...]:
                 continue
             result = step.examine(subject)
             more = tuple(found for found in told if found.id == finding_id(step.id))
-            results.append(replace(result, findings=result.findings + more))
+            results.append(replace(result, findings=result.findings + more, reason="" if more else result.reason))
         rows.append(Row(number, room.TITLE, tuple(results)))
     return tuple(rows)
 

@@ -104,6 +104,7 @@ class Subject:
             yield
         finally:
             self.app = usual
+            self.make({})  # Talisman and the limiter keep their settings in one object for all apps
 
     @cached_property
     def _read(self) -> list[Finding]:
@@ -111,9 +112,9 @@ class Subject:
             return [*check_code(self.trees), *check_templates(self.app)]
         return [*check_code(self.trees, strict=False), *check_templates(self.app, self.project)]
 
-    def static(self, finding_id: str) -> list[str]:
-        """Give the evidence that reading the templates and the code has brought for one step."""
-        return [found.evidence for found in self._read if found.id == finding_id]
+    def static(self, finding_id: str) -> list[Finding]:
+        """Give what reading the templates and the code has found for one step."""
+        return [found for found in self._read if found.id == finding_id]
 
     def unused_exceptions(self) -> Iterator[str]:
         """Say which exceptions of templating.ALLOWED no code needs: they would hide the next fault of their kind."""

@@ -277,14 +277,14 @@ def _backoffs(account: str) -> list[_Backoff]:
     pair = _pair(account)
     if limiter.storage.get(f"{pair}/known"):
         return [_Backoff(pair)]
-    return [_Backoff(f"account/{_digest(account)}"), _Backoff(f"address/{client_address()}")]
+    return [_Backoff(f"account/{digest(account)}"), _Backoff(f"address/{client_address()}")]
 
 
 def _pair(account: str) -> str:
-    return f"pair/{client_address()}/{_digest(account)}"
+    return f"pair/{client_address()}/{digest(account)}"
 
 
-def _digest(account: str) -> str:
+def digest(account: str) -> str:
     """Give a name for the account that tells no e-mail address to whoever reads the storage."""
     normal = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", account).strip().casefold())
     return hmac.digest(current_app.config["SECRET_KEY"].encode(), normal.encode(errors="replace"), "sha256").hex()

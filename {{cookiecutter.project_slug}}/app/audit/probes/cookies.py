@@ -62,7 +62,7 @@ def cookie_is_same_site(subject: Subject) -> Iterator[str]:
 @step(
     "4.S4",
     "A session ends when idle, after its longest life, and with the sign-out",
-    MEND,
+    f"{MEND}, and those of accounts to app/identity.py",
     "V7.3.1",
     "V7.3.2",
     "V7.4.1",

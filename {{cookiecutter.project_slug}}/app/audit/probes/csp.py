@@ -81,7 +81,7 @@ def policy_is_strict(subject: Subject) -> Iterator[str]:
     if "upgrade-insecure-requests" not in policy:
         yield "upgrade-insecure-requests is missing."
     first, second = (_nonces(subject) for _ in range(2))
-    if first[0] == second[0]:
+    if first[0] and first[0] == second[0]:
         yield "The nonce is the same in two responses."
     for header, in_page in (first, second):
         if set(in_page) - {header}:

@@ -16,6 +16,7 @@ from flask_wtf import FlaskForm
 from werkzeug.routing import Rule
 from wtforms.form import BaseForm
 
+from app.audit.findings import Finding
 from app.audit.probes import is_pinned
 from app.audit.steps import Relaxed, step
 from app.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, NotApplicable, Subject, View, random_key
@@ -92,7 +93,7 @@ def forms_are_flask_forms(subject: Subject) -> Iterator[str]:
 
 
 @step("2.S4", "Every form renders its token", "Add {{ form.hidden_tag() }} to the form", "V3.5.1")
-def forms_render_their_token(subject: Subject) -> Iterator[str]:
+def forms_render_their_token(subject: Subject) -> Iterator[str | Finding]:
     """Read all templates."""
     _state_changing(subject)
     if not any("<form" in source.lower() for source in subject.templates.values()):

@@ -38,7 +38,7 @@ def every_status_has_a_page(subject: Subject) -> Iterator[str]:
         if page.mimetype != "text/html" or default[:40] in page.text or len(page.text) < 200:
             yield f"{status} shows the framework's own page."
         words = "".join(re.findall(r"(?s)<main.*</main>", page.text)) or page.text
-        if status in texts.values() or (words := re.sub(r"[0-9a-f]{32}|\d+", "", words)) in texts:
+        if (words := re.sub(r"[0-9a-f]{32}|\d+", "", words)) in texts:
             yield f"{status} has the words of {texts.get(words)}."
         texts[words] = status
         problem = _failing(subject, lambda status=status: abort(status), headers={"Accept": "application/json"})
@@ -110,7 +110,7 @@ def the_log_has_it_all(subject: Subject) -> Iterator[str]:
         yield "Who writes into an address can forge a line of the log."
 
 
-@step("5.S4", "One handler for everything, which can't fail itself", MEND, "V16.5.3", "V16.5.4")
+@step("5.S4", "One handler for everything, which can't fail itself", f"{MEND} and app/models.py", "V16.5.3", "V16.5.4")
 def nothing_gets_past(subject: Subject) -> Iterator[str]:
     """Fail in hooks, in the session, in the templates and in the database."""
     subject.needs_page()

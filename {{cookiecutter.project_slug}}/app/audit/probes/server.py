@@ -20,7 +20,7 @@ try:
     from gunicorn.workers.gthread import ThreadWorker
 
     from app.worker import FairWorker
-except ImportError:  # Windows has no gunicorn
+except ImportError:  # on Windows gunicorn can't be imported, nor serve
     FairWorker = None  # type: ignore[assignment, misc]
 
 MOST_KEYS = 1_000_000
@@ -64,7 +64,9 @@ def _worker(subject: Subject) -> FairWorker:
 
 def nobody_holds_all_threads(subject: Subject) -> Iterator[str]:
     """Let one client send more slow requests than there are threads, and one take too long."""
-    if FairWorker is None or "app.worker.FairWorker" not in subject.text_of("gunicorn.conf.py"):
+    if FairWorker is None:
+        return
+    if "app.worker.FairWorker" not in subject.text_of("gunicorn.conf.py"):
         yield "gunicorn runs with a worker that slow requests can stop."
         return
     worker = _worker(subject)
@@ -93,6 +95,7 @@ def refuses_plainly(subject: Subject) -> Iterator[str]:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             util.write_error(ours, 400, "Bad Request", "<b>what was sent</b>")
+            ours.shutdown(socket.SHUT_WR)
             answer = theirs.recv(65536).decode("latin1")
     if "<b>" in answer or "X-Frame-Options: DENY" not in answer:
         yield "What is not HTTP gets gunicorn's own page, without headers."

@@ -11,6 +11,7 @@ from unittest import mock
 from flask import render_template
 from jinja2 import ChoiceLoader, DictLoader, StrictUndefined, TemplateNotFound, UndefinedError
 
+from app.audit.findings import Finding
 from app.audit.steps import step
 from app.audit.subject import HOST, NoAnswer, NotApplicable, Subject
 from app.security import templating
@@ -62,7 +63,7 @@ def templates_escape(subject: Subject) -> Iterator[str]:
     "V1.2.1",
     "V1.2.3",
 )
-def nothing_prints_into_code(subject: Subject) -> Iterator[str]:
+def nothing_prints_into_code(subject: Subject) -> Iterator[str | Finding]:
     """Read all templates."""
     _any_template(subject)
     yield from subject.static("TM02")
@@ -80,7 +81,7 @@ def nothing_prints_into_code(subject: Subject) -> Iterator[str]:
     "Print the value with {{ }} alone, or say in templating.ALLOWED why not",
     "V1.2.1",
 )
-def nothing_goes_round_the_escaping(subject: Subject) -> Iterator[str]:
+def nothing_goes_round_the_escaping(subject: Subject) -> Iterator[str | Finding]:
     """Read all templates and all code."""
     yield from subject.static("TM03")
     if subject.own:
@@ -88,7 +89,7 @@ def nothing_goes_round_the_escaping(subject: Subject) -> Iterator[str]:
 
 
 @step("7.S4", "No template is made from data", "Use a template file, or templating.fill_placeholders", "V1.3.7")
-def no_template_from_data(subject: Subject) -> Iterator[str]:
+def no_template_from_data(subject: Subject) -> Iterator[str | Finding]:
     """Read all templates and all code."""
     yield from subject.static("TM04")
     if not subject.own:
@@ -112,19 +113,15 @@ def no_template_from_data(subject: Subject) -> Iterator[str]:
 def escaping_is_proved(subject: Subject) -> Iterator[str]:
     """Let a view render a probe, and read the response."""
     subject.needs_page()
-    loader = subject.app.jinja_env.loader
-    subject.app.jinja_env.loader = ChoiceLoader(
-        [DictLoader({"audit-probe.txt": "{{ probe }}"}), *([loader] if loader else [])]
-    )
-    try:
-        with subject.view(subject.page.endpoint, lambda: render_template("audit-probe.txt", probe=PROBE)):
-            answer = subject.browser().open(subject.page.rule)
-        if answer.status_code != 200 or not answer.text:
-            raise NoAnswer(f"a view that renders a template answers {answer.status_code}")
-        if "<" in answer.text:
-            yield f"A view that renders {PROBE!r} by a template named audit-probe.txt sends it as it is."
-    finally:
-        subject.app.jinja_env.loader = loader
+    with (
+        _template(subject, "audit-probe.txt", "{{ probe }}"),
+        subject.view(subject.page.endpoint, lambda: render_template("audit-probe.txt", probe=PROBE)),
+    ):
+        answer = subject.browser().open(subject.page.rule)
+    if answer.status_code != 200 or not answer.text:
+        raise NoAnswer(f"no view can be reached ({subject.page.rule} answers {answer.status_code})")
+    if "<" in answer.text:
+        yield f"A view that renders {PROBE!r} by a template named audit-probe.txt sends it as it is."
     if subject.own:
         environment = subject.app.jinja_env
         with mock.patch.object(environment, "autoescape", lambda name: str(name).endswith(".html")):

@@ -13,6 +13,7 @@ from flask_wtf.csrf import generate_csrf
 from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response
 
+from app.audit.findings import Finding
 from app.audit.steps import Relaxed, step
 from app.audit.subject import ALLOWED_HOST, HOST, NotApplicable, Subject
 from app.security import urls
@@ -131,7 +132,7 @@ def redirects_stay_here(subject: Subject) -> Iterator[str]:
 @step(
     "10.S3", "Every link within the app is made by url_for", "Write {{ url_for(…) }} instead of the address", "V1.2.2"
 )
-def links_are_made(subject: Subject) -> Iterator[str]:
+def links_are_made(subject: Subject) -> Iterator[str | Finding]:
     """Read all templates."""
     if not subject.own and not subject.templates:
         raise NotApplicable("the app has no templates")
@@ -139,7 +140,7 @@ def links_are_made(subject: Subject) -> Iterator[str]:
 
 
 @step("10.S4", "One function decides; a redirect of other code is checked on its way out", MEND, "V3.7.2")
-def one_function_decides(subject: Subject) -> Iterator[str]:
+def one_function_decides(subject: Subject) -> Iterator[str | Finding]:
     """Let a view redirect carelessly, sign in with a target, and read the code."""
     yield from subject.static("UR04")
     subject.needs_page()
