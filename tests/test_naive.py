@@ -27,9 +27,6 @@ from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
 import pytest
-
-pytest.importorskip("playwright.sync_api", reason="test_naive_run.py runs this file where Playwright is")
-
 from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient

@@ -33,7 +33,7 @@ LIMIT = RateLimitItemPerHour(5)
 
 logger = logging.getLogger(__name__)
 
-_sender = ThreadPoolExecutor(max_workers=2, thread_name_prefix="mail")
+_sender = ThreadPoolExecutor(max_workers=16, thread_name_prefix="mail")  # most of them in their pause
 _room = BoundedSemaphore(MAX_WAITING)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib
 import re
 from collections.abc import Iterator
 from typing import NoReturn
@@ -210,9 +211,8 @@ def _database_fails(subject: Subject) -> Iterator[str]:
     """Take the database away from somebody who is signed in."""
     if (member := subject.member()) is None:
         return
-    from sqlalchemy.exc import OperationalError  # here: an app without accounts has no such package
-
-    error = OperationalError(f"SELECT {SECRET}", {}, Exception(SECRET))
+    # An app without accounts has no such package.
+    error = importlib.import_module("sqlalchemy.exc").OperationalError(f"SELECT {SECRET}", {}, Exception(SECRET))
     with mock.patch("sqlalchemy.orm.Session.scalar", side_effect=error):
         answer = member.open("/account")
     if answer.status_code != 503 or SECRET in answer.text or "<main" not in answer.text:
