@@ -96,6 +96,10 @@ def every_route_is_limited(subject: Subject) -> Iterator[str]:
             yield f"Nothing limits {path}."
     usual = _until_refused(subject, subject.page) or MANY
     for rule in subject.rules("POST"):
+        if subject.own and not STRICTER.search(rule.rule):
+            if "RateLimit-Limit" not in _ask(subject, rule, "192.0.2.71", JSON, "POST").headers:
+                yield f"Nothing limits POST {rule.rule}."
+            continue
         limit = _until_refused(subject, rule, "POST")
         if limit is None and _is_limited(subject, rule, "POST"):
             continue

@@ -241,7 +241,7 @@ def malware_is_refused(subject: Subject) -> Iterator[str]:
     for reply, wanted in (("stream: Evil FOUND\0", 422), ("stream: size limit exceeded ERROR\0", 503), ("drip", 503)):
         with _Scanner(reply) as scanner, subject.instead({"CLAMD_URL": scanner.url}):
             start = time.monotonic()
-            with mock.patch.object(uploads, "SCAN_SECONDS", 0.3):
+            with mock.patch.object(uploads, "SCAN_SECONDS", 0.15):
                 status = _send(subject, _new_visitor(subject), "a.txt", b"a", "text/plain").status_code
             if (took := time.monotonic() - start) > 5:
                 yield f"A slow scanner holds an upload for {took:.0f} seconds."
@@ -436,7 +436,7 @@ class _Scan(socketserver.StreamRequestHandler):
         self.rfile.read(10)
         while length := int.from_bytes(self.rfile.read(4), "big"):
             self.rfile.read(length)
-        for part in [b"s"] * 40 if self.server.reply == "drip" else [self.server.reply.encode()]:
+        for part in [b"s"] * 100 if self.server.reply == "drip" else [self.server.reply.encode()]:
             with contextlib.suppress(OSError):  # the app has hung up
                 self.wfile.write(part)
-                time.sleep(0.1 if part == b"s" else 0)
+                time.sleep(0.05 if part == b"s" else 0)
