@@ -114,9 +114,9 @@ def test_the_two_passwords_must_agree(client: FlaskClient) -> None:
 
 def test_a_second_registration_changes_nothing_but_tells_the_owner(client: FlaskClient, mailbox: Mailbox) -> None:
     register(client)
-    assert "Your account is ready" in mailbox.next(ALICE)
+    assert mailbox.next("Your account is ready")
     register(browser_like(client.application), password=NEW)
-    assert "You have one already" in mailbox.next(ALICE)
+    assert mailbox.next("You have one already")
     assert not can_sign_in(client.application, NEW)
     assert can_sign_in(client.application, PASSWORD)
 
@@ -126,7 +126,7 @@ def test_a_reset_link_sets_a_new_password_once(client: FlaskClient, mailbox: Mai
     path = reset_path(client, mailbox)
     assert set_password(client, path, "short") == 400
     assert set_password(client, path) == 303
-    assert "was reset" in mailbox.next(ALICE)
+    assert mailbox.next("was reset")
     assert can_sign_in(client.application, NEW)
     assert not can_sign_in(client.application, PASSWORD)
     set_password(client, path, PASSWORD)
