@@ -41,7 +41,7 @@ def main() -> int:
         if options.app:
             report = audit_foreign(lambda folder: _load(options.app, folder), (options.path or Path()).resolve())
         else:
-            report = audit_own(create_app)
+            report = audit_own(create_app, split=True)
     except SystemExit as stopped:
         print(f"The audit could not run: the app stopped with {stopped.code}", file=sys.stderr)
         return 2

@@ -25,7 +25,7 @@ def command(factory: Callable[[Mapping[str, object]], Flask]) -> click.Command:
         from app.audit.run import audit_own
 
         try:
-            report = audit_own(factory)
+            report = audit_own(factory, split=True)
         except click.ClickException:
             raise
         except Exception as error:
