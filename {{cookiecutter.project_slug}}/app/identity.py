@@ -12,8 +12,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sys
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, cast
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import click
 import sqlalchemy as sa
@@ -21,7 +23,6 @@ from flask import Flask, current_app, flash, g, redirect, request, session, url_
 from flask.cli import AppGroup
 from flask.typing import ResponseValue
 from flask_security import FSQLALiteUserDatastore, RoleMixin, Security, current_user, hash_password
-from flask_security.utils import set_request_attr
 from itsdangerous import URLSafeTimedSerializer
 
 from app import credentials
@@ -34,6 +35,8 @@ from app.security.templating import render_text
 
 LAST_SEEN_PRECISION = 60  # seconds; a write for every request would be too much
 MAX_SESSIONS = 20  # of one account; the oldest ends when another begins
+
+View = TypeVar("View", bound=Callable[..., Any])
 
 cli = AppGroup("users", help="Manage accounts.")
 
@@ -72,12 +75,25 @@ def init_app(app: Flask) -> None:
     security.principal.skip_static = True
     security.login_manager.user_loader(_load_user)
     security.login_manager.request_loader(lambda _: None)
-    security.unauthn_handler(_ask_to_sign_in)
     app.extensions["current_user_key"] = lambda: str(current_user.id) if current_user.is_authenticated else None
     app.before_request(_ask_who_is_here_again)
     app.cli.add_command(cli)
     if not app.config["MAIL_SERVER"] and not app.debug:
         app.logger.warning("MAIL_SERVER is not set: no mails are sent, so nobody can reset a password.")
+
+
+def sign_in_required(view: View) -> View:
+    """Ask who is not signed in to do so.
+
+    Flask-Security's ``auth_required`` would also check the CSRF token once more, and a stale one would then lose what
+    was typed: see ``csrf.form_view``.
+    """
+
+    @wraps(view)
+    def asking(*args: Any, **kwargs: Any) -> Any:
+        return current_app.ensure_sync(view)(*args, **kwargs) if current_user.is_authenticated else _ask_to_sign_in()
+
+    return cast("View", asking)
 
 
 def member() -> User:
@@ -179,7 +195,6 @@ def _load_user(secret: str) -> User | None:
         db.session.execute(sa.update(Session).where(Session.id == row_id).values(last_seen_at=utcnow()))
     # Give the connection back before the body is read: slow senders must not hold the whole pool (8.T4).
     db.session.commit()
-    set_request_attr("fs_authn_via", "session")
     return found.user
 
 
@@ -194,7 +209,7 @@ def _ask_who_is_here_again() -> None:
         g.pop("_login_user", None)
 
 
-def _ask_to_sign_in(mechanisms: list[str] | None = None, headers: dict[str, str] | None = None) -> ResponseValue:
+def _ask_to_sign_in() -> ResponseValue:
     if wants_json():
         refuse(401, "Please sign in first.")
     flash("Please sign in first.")

@@ -270,6 +270,18 @@ def test_wrong_settings_of_accounts_stop_the_start(app_config: dict[str, object]
         create_app(app_config | {setting: value})
 
 
+def test_a_stale_token_keeps_what_was_typed_where_a_sign_in_is_needed(member: FlaskClient) -> None:
+    token = csrf_token(member)
+    form = {"csrf_token": token, "password": PASSWORD, "new_password": NEW, "new_password_confirm": NEW}
+    with time_machine.travel(time.time() + 3590):
+        member.get("/account")  # the session lives on
+    with time_machine.travel(time.time() + 3700):
+        page = member.post("/account/password", data=form)
+    assert page.status_code == 400
+    assert "This page was open for too long" in page.text
+    assert 'name="new_password"' in page.text
+
+
 def test_files_belong_to_the_account_not_to_the_browser(member: FlaskClient) -> None:
     with (ROOT / "wsgi.py").open("rb") as opened:
         post(member, "/uploads", {"file": (opened, "notes.txt")})

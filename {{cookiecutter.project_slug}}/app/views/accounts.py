@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from flask import Blueprint, Flask, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from flask_security import auth_required, current_user, hash_password
+from flask_security import current_user, hash_password
 from flask_security.changeable import change_user_password
 from flask_security.recoverable import (
     reset_password_token_status,
@@ -211,7 +211,7 @@ def reset_password(token: str) -> ResponseReturnValue:
 
 @security.route("/account/password", methods=["GET", "POST"])
 @form_view
-@auth_required("session")
+@identity.sign_in_required
 def change_password() -> ResponseReturnValue:
     """Change the password, and sign out everywhere else."""
     form, user = ChangePasswordForm(request.form), identity.member()
@@ -225,7 +225,7 @@ def change_password() -> ResponseReturnValue:
 
 
 @bp.get("/account")
-@auth_required("session")
+@identity.sign_in_required
 def account() -> ResponseReturnValue:
     """Show the account, and where it is signed in."""
     sessions = [
@@ -242,7 +242,7 @@ def account() -> ResponseReturnValue:
 
 
 @bp.post("/account/sessions/<hex_id:session_id>/end")
-@auth_required("session")
+@identity.sign_in_required
 def end_session(session_id: str) -> ResponseReturnValue:
     """End one session of the account."""
     if not identity.end_sessions(Session.id == session_id):
@@ -252,7 +252,7 @@ def end_session(session_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/account/sessions/end")
-@auth_required("session")
+@identity.sign_in_required
 def end_other_sessions() -> ResponseReturnValue:
     """End all sessions of the account but this one."""
     identity.end_sessions(Session.id != identity.current_session_id())
@@ -262,7 +262,7 @@ def end_other_sessions() -> ResponseReturnValue:
 
 @bp.route("/account/delete", methods=["GET", "POST"])
 @form_view
-@auth_required("session")
+@identity.sign_in_required
 def delete() -> ResponseReturnValue:
     """Delete the account with all its files, after the password was given once more."""
     form, user = PasswordForm(request.form), identity.member()

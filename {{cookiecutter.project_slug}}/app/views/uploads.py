@@ -14,7 +14,6 @@ from app.security.errors import Refusal, refuse, wants_json
 from app.security.rate_limits import limited
 
 # % if cookiecutter.accounts
-from flask_security import auth_required  # isort: skip
 from app import identity  # isort: skip
 
 # % endif
@@ -31,7 +30,7 @@ class UploadForm(FlaskForm):  # type: ignore[misc]
 @form_view
 @limited("upload")
 # % if cookiecutter.accounts
-@auth_required("session")
+@identity.sign_in_required
 # % endif
 def index() -> ResponseReturnValue:
     """List the files, and take new ones: all that a form sends, or none of them."""
@@ -56,7 +55,7 @@ def index() -> ResponseReturnValue:
 
 @bp.get("/uploads/<hex_id:file_id>")
 # % if cookiecutter.accounts
-@auth_required("session")
+@identity.sign_in_required
 # % endif
 def download(file_id: str) -> ResponseReturnValue:
     """Give a file back; ``?inline=1`` shows an image in the page."""
@@ -65,7 +64,7 @@ def download(file_id: str) -> ResponseReturnValue:
 
 @bp.post("/uploads/<hex_id:file_id>/delete")
 # % if cookiecutter.accounts
-@auth_required("session")
+@identity.sign_in_required
 # % endif
 def delete(file_id: str) -> ResponseReturnValue:
     """Delete a file for good."""
