@@ -82,7 +82,10 @@ def _child(copy: str, arguments: list[str]) -> None:
 
 
 def examine(app: Path, work: Path, mutation: dict[str, Any]) -> dict[str, Any]:
-    copy = mutate(app, work, mutation)
+    try:
+        copy = mutate(app, work, mutation)
+    except ValueError as misfit:  # one that does not fit its file must not stop the others
+        return {"name": mutation["name"], "killer": -1, "said": str(misfit), "audit": -1, "report": ""}
     killer, said = run(copy, ["pytest", "-q", "-x", "-p", "no:cacheprovider", mutation["killer"]])
     audited, report = run(copy, ["app/audit", "--format", "json"])
     shutil.rmtree(copy.parent)
