@@ -153,8 +153,7 @@ def end_sessions(which: sa.ColumnElement[bool]) -> int:
 
 def is_signed_in() -> bool:
     """Ask the database once more, in a view that asks for a sign-in and has taken its time."""
-    mine = sa.select(Session.id).join(Session.user).where(Session.id == current_session_id(), _is_live())
-    return db.session.scalar(mine) is not None
+    return _live_session(current_session_id()) is not None
 
 
 def live_sessions(user: User) -> list[Session]:
@@ -184,10 +183,14 @@ def _is_live() -> sa.ColumnElement[bool]:
     return sa.and_(sa.not_(_is_over()), Session.fs_uniquifier == User.fs_uniquifier)
 
 
+def _live_session(row_id: str) -> Session | None:
+    return db.session.scalar(sa.select(Session).join(Session.user).where(Session.id == row_id, _is_live()))
+
+
 def _load_user(secret: str) -> User | None:
     """Give the account of a cookie's secret. Of a session that has ended, nothing may be left in the cookie."""
     row_id = _row_id(secret)
-    found = db.session.scalar(sa.select(Session).join(Session.user).where(Session.id == row_id, _is_live()))
+    found = _live_session(row_id)
     if found is None:
         start_session()
         return None

@@ -27,6 +27,7 @@ from app import create_app, settings
 from tests.attacker import Site
 
 # % if cookiecutter.accounts
+from app.security.rate_limits import limiter  # isort: skip
 from tests.mailbox import Mailbox  # isort: skip
 
 # % endif
@@ -120,6 +121,14 @@ def sign_in(client: FlaskClient, email: str = "alice@example.com", password: str
 
 def is_signed_in(client: FlaskClient) -> bool:
     return client.get("/account").status_code == 200
+
+
+def can_sign_in(app: Flask, password: str, email: str = "alice@example.com") -> bool:
+    """Whether the password opens the account, in a new browser that no limit holds up."""
+    limiter.storage.reset()
+    client = browser_like(app)
+    sign_in(client, email, password)
+    return is_signed_in(client)
 
 
 @pytest.fixture

@@ -25,18 +25,22 @@ from flask.testing import FlaskClient
 from app import create_app, settings
 from app.security import uploads
 from app.security.rate_limits import limiter
-from tests.conftest import KEY, PASSWORD, ROOT, browser_like, csrf_token, is_signed_in, post, register, sign_in
+from tests.conftest import (
+    KEY,
+    PASSWORD,
+    ROOT,
+    browser_like,
+    can_sign_in,
+    csrf_token,
+    is_signed_in,
+    post,
+    register,
+    sign_in,
+)
 from tests.mailbox import Mailbox
 
 ALICE = "alice@example.com"
 NEW = "an entirely different phrase"
-
-
-def can_sign_in(app: Flask, password: str, email: str = ALICE) -> bool:
-    limiter.storage.reset()
-    client = browser_like(app)
-    sign_in(client, email, password)
-    return is_signed_in(client)
 
 
 def reset_path(client: FlaskClient, mailbox: Mailbox) -> str:

@@ -18,7 +18,7 @@ LEVELS = {"missing": "error", "relaxed": "warning"}
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 # Evidence that begins so names a line of the app's code or of a template.
-_PLACE = re.compile(r"([\w./-]+\.(?:py|html|txt|js|xml)):(\d+): ")
+_PLACE = re.compile(r"([\w./-]+\.(?:py|html|txt|xml)):(\d+): ")
 
 
 def as_text(report: Report) -> str:
@@ -121,6 +121,6 @@ def _result(found: Finding, report: Report) -> dict[str, object]:
 
 def _places(found: Finding, report: Report) -> Iterator[tuple[str, int]]:
     if place := _PLACE.match(found.evidence):
-        is_code = place[1].endswith(".py") or place[1].startswith("static/")
-        folder = "" if report.foreign else report.folder if is_code else f"{report.folder}/templates"
+        below = "" if place[1].endswith(".py") else "/templates"
+        folder = "" if report.foreign else f"{report.folder}{below}"
         yield f"{folder}/{place[1]}", max(1, int(place[2]))

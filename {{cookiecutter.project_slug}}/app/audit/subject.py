@@ -33,6 +33,7 @@ from werkzeug.test import Client, EnvironBuilder, TestResponse, encode_multipart
 from app.audit.findings import Finding
 from app.audit.templates import check_code, check_templates, templates_of, trees_of
 from app.security.templating import ALLOWED
+from app.settings import SettingsError
 
 HOST = "audit.example"
 ALLOWED_HOST = "docs.audit.example"
@@ -96,15 +97,26 @@ class Subject:
         settings = {**self.settings, **changes}
         return self.factory({name: value for name, value in settings.items() if value is not None})
 
+    def refuses(self, changes: Mapping[str, object]) -> bool:
+        """Tell whether the app does not start with these settings."""
+        try:
+            self.make(changes)
+        except SettingsError:
+            return True
+        return False
+
     @contextlib.contextmanager
     def instead(self, changes: Mapping[str, object]) -> Iterator[None]:
-        """Let another copy, with some settings changed, be the app for a while."""
+        """Let another copy, with some settings changed, be the app for a while.
+
+        Talisman and the limiter keep their settings in one object for all apps: afterwards a last copy sets those back.
+        """
         usual, self.app = self.app, self.make(changes)
         try:
             yield
         finally:
             self.app = usual
-            self.make({})  # Talisman and the limiter keep their settings in one object for all apps
+            self.make({})
 
     @cached_property
     def _read(self) -> list[Finding]:
@@ -126,16 +138,13 @@ class Subject:
                 yield f"The exception {exception!r} is on the list, and nothing needs it."
 
     @cached_property
-    def _member(self) -> Browser | None:
-        return self.new_member()
-
     def member(self) -> Browser | None:
-        """Give a browser that is signed in, the same every time; None in an app without accounts."""
-        return self._member
+        """A browser that is signed in, the same every time; None in an app without accounts."""
+        return self.new_member()
 
     def new_member(self) -> Browser | None:
         """Give a browser that is signed in to an account of its own; None in an app without accounts."""
-        if not self.own or "/register" not in {rule.rule for rule in self.rules("POST")}:
+        if not self.own or not self.takes("/register"):
             return None
         email, password = self.new_account()
         browser = self.browser()
@@ -235,6 +244,14 @@ class Subject:
             and set(methods) & (rule.methods or set())
         ]
 
+    def takes(self, path: str, method: str = "POST") -> bool:
+        """Tell whether there is such a route."""
+        return any(rule.rule == path for rule in self.rules(method))
+
+    def static_file(self, name: str) -> str:
+        """Give the address of a static file."""
+        return f"{self.app.static_url_path or '/static'}/{name}"
+
     def url(self, rule: Rule) -> str:
         """Give an address that fits a route."""
         defaults = rule.defaults or {}
@@ -330,11 +347,6 @@ class Subject:
             raise NotApplicable("the app has no secret key, so no sessions")
         return str(serializer.dumps(dict(content)))
 
-    @property
-    def domain(self) -> str:
-        """The domain of the app's cookies."""
-        return str(self.app.config.get("SESSION_COOKIE_DOMAIN") or self.host.partition(":")[0]).lstrip(".")
-
 
 class Browser:
     """Sends requests as a browser on a page of the app does, keeps cookies, and never raises."""
@@ -380,14 +392,32 @@ class Browser:
             answer = self.open(page.rule)
         return answer.text if answer.status_code == 200 else ""
 
+    @property
+    def _jar(self) -> tuple[str, str]:
+        """The name of the session cookie, and the domain that it is kept for."""
+        config, host = self.app.config, self.subject.host.partition(":")[0]
+        return config["SESSION_COOKIE_NAME"], str(self.subject.app.config.get("SESSION_COOKIE_DOMAIN") or host).lstrip(
+            "."
+        )
+
+    def cookie(self) -> str:
+        """Give the value of the session cookie; '' for none."""
+        name, domain = self._jar
+        found = self.client.get_cookie(name, domain=domain)
+        return found.value if found else ""
+
+    def take_cookie(self, value: str) -> None:
+        """Take a session cookie that somebody else was given, or that was forged."""
+        name, domain = self._jar
+        self.client.set_cookie(name, value, domain=domain, secure=True)
+
     def session(self) -> dict[str, Any]:
         """Give what the session cookie holds, without the time of its birth."""
         app = self.app
-        cookie = self.client.get_cookie(app.config["SESSION_COOKIE_NAME"], domain=self.subject.domain)
         if not isinstance(app.session_interface, SecureCookieSessionInterface):
             return {}
         serializer = app.session_interface.get_signing_serializer(app)
-        content = dict(serializer.loads(cookie.value)) if cookie and serializer else {}
+        content = dict(serializer.loads(cookie)) if (cookie := self.cookie()) and serializer else {}
         return {name: value for name, value in content.items() if name != "_born"}
 
     def send(self, path: str, form: Mapping[str, Any], **kwargs: Any) -> TestResponse:

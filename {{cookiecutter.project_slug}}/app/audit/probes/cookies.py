@@ -14,7 +14,6 @@ from flask import Flask, session
 
 from app.audit.steps import step
 from app.audit.subject import Browser, NoAnswer, NotApplicable, Subject
-from app.settings import SettingsError
 
 MEND = "Leave the session's settings to app/security/cookies.py"
 
@@ -29,9 +28,7 @@ def cookie_is_secure(subject: Subject) -> Iterator[str]:
         with subject.view(rule.endpoint, _begin):
             if "Set-Cookie" in subject.browser().open(subject.url(rule), scheme="http").headers:
                 yield f"{rule.rule} sets the session cookie over http, where anybody can read it."
-    browser, name = subject.browser(), subject.app.config["SESSION_COOKIE_NAME"]
-    browser.client.set_cookie(name, _value(subject), domain=subject.domain, secure=True)
-    if "Set-Cookie" in browser.open(f"{subject.app.static_url_path or '/static'}/app.css").headers:
+    if "Set-Cookie" in _browser_with(subject, _value(subject)).open(subject.static_file("app.css")).headers:
         yield "A static file carries the session cookie, into every cache on its way."
     if subject.own:
         if subject.make({"FLASK_DEBUG": None}).debug:
@@ -118,13 +115,8 @@ def _lifetimes(app: Flask) -> tuple[int, int]:
 
 
 def _starts_with(subject: Subject, setting: str, value: str) -> Iterator[str]:
-    if not subject.own:
-        return
-    try:
-        subject.make({setting: value})
-    except SettingsError:
-        return
-    yield f"The app starts with {setting}={value}."
+    if subject.own and not subject.refuses({setting: value}):
+        yield f"The app starts with {setting}={value}."
 
 
 def _begin() -> str:
@@ -167,31 +159,25 @@ def _attributes(subject: Subject) -> list[str]:
     return cookie.split("; ")
 
 
+def _browser_with(subject: Subject, cookie: str) -> Browser:
+    """Give the browser of whoever has a copy of this cookie ('' for none)."""
+    browser = subject.browser()
+    if cookie:
+        browser.take_cookie(cookie)
+    return browser
+
+
 def _value(subject: Subject, cookie: str = "") -> str:
     """Give the cookie's value after one more request."""
-    name, browser = subject.app.config["SESSION_COOKIE_NAME"], subject.browser()
-    if cookie:
-        browser.client.set_cookie(name, cookie, domain=subject.domain, secure=True)
+    browser = _browser_with(subject, cookie)
     with subject.view(subject.page.endpoint, _begin):
         browser.open(subject.page.rule)
-    found = browser.client.get_cookie(name, domain=subject.domain)
-    return found.value if found else ""
+    return browser.cookie()
 
 
 def _is_alive(subject: Subject, cookie: str) -> bool:
-    browser = subject.browser()
-    browser.client.set_cookie(subject.app.config["SESSION_COOKIE_NAME"], cookie, domain=subject.domain, secure=True)
     with subject.view(subject.page.endpoint, lambda: "alive" if "audit" in session else "over"):
-        return browser.open(subject.page.rule).text == "alive"
-
-
-def _copy_of(subject: Subject, browser: Browser) -> Browser:
-    """Give the browser of a thief who has copied the cookie."""
-    name = subject.app.config["SESSION_COOKIE_NAME"]
-    found, thief = browser.client.get_cookie(name, domain=subject.domain), subject.browser()
-    if found:
-        thief.client.set_cookie(name, found.value, domain=subject.domain, secure=True)
-    return thief
+        return _browser_with(subject, cookie).open(subject.page.rule).text == "alive"
 
 
 def _sign_out_ends_it(subject: Subject) -> Iterator[str]:
@@ -206,7 +192,7 @@ def _sign_out_ends_it(subject: Subject) -> Iterator[str]:
     visitor.send("/login", account)
     if not before or before.items() & visitor.session().items() - {("_permanent", True)}:
         yield "The session of before the sign-in goes on after it: an attacker may have planted it."
-    thief = _copy_of(subject, member)
+    thief = _browser_with(subject, member.cookie())
     if thief.open("/account").status_code != 200:
         yield "A sign-in gives no session."
     member.send("/logout", {})

@@ -54,7 +54,7 @@ def talisman_is_pinned(subject: Subject) -> Iterator[str]:
 @step("3.S2", "Every response carries a policy", "Call csp.init_app in create_app", "V3.4.3")
 def every_response_has_a_policy(subject: Subject) -> Iterator[str]:
     """Ask for a page, a file and nothing."""
-    for path in (subject.page.rule, "/audit/nothing/here", f"{subject.app.static_url_path or '/static'}/nothing.css"):
+    for path in (subject.page.rule, "/audit/nothing/here", subject.static_file("nothing.css")):
         headers = subject.browser().open(path).headers
         if "Content-Security-Policy" not in headers and "Content-Security-Policy-Report-Only" not in headers:
             yield f"{path} comes without a policy."
@@ -108,11 +108,10 @@ def views_are_not_loosened(subject: Subject) -> Iterator[str]:
             yield f"{name}:{line}: Something inline or from elsewhere, which a strict policy blocks."
     yield from _relaxing(subject)
     if subject.own:
-        trial = subject.make({"CSP_REPORT_ONLY": True})
-        headers = subject.browser(trial).open(subject.page.rule).headers
+        with subject.instead({"CSP_REPORT_ONLY": True}):
+            headers = subject.browser().open(subject.page.rule).headers
         if "Content-Security-Policy-Report-Only" not in headers:
             yield "CSP_REPORT_ONLY does not try a policy out."
-        subject.make({})  # Talisman keeps its settings in one object for all apps
 
 
 @step(

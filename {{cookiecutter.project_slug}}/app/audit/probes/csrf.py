@@ -66,7 +66,7 @@ def tokens_need_the_key(subject: Subject) -> Iterator[str]:
         token, raw = _token(subject, made_by)
         session = subject.forge({"csrf_token": raw, "_born": int(time.time())}, other)
         browser = subject.browser(other)
-        browser.client.set_cookie(other.config["SESSION_COOKIE_NAME"], session, domain=subject.domain, secure=True)
+        browser.take_cookie(session)
         if subject.reaches(rule, _unsafe(rule)[0], browser, data={"csrf_token": token}) != wanted:
             yield fault
 
@@ -140,8 +140,8 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
             else:
                 if not subject.own and not protected:
                     yield f"{method} {rule.rule} is refused, but not for the token: nobody knows if it asks for one."
-    for browser, form in stale if protected or subject.own else []:
-        rule = _guarded(subject)
+    if stale and (protected or subject.own):
+        rule, (browser, form) = _guarded(subject), stale
         if subject.reaches(rule, _unsafe(rule)[0], browser, data=form):
             yield "A token of two days ago is accepted."
     if protected and not set(UNSAFE_METHODS) <= set(subject.app.config.get("WTF_CSRF_METHODS", ())):
@@ -213,18 +213,17 @@ def _state_changing(subject: Subject) -> list[Rule]:
     return rules
 
 
-def _guarded_rules(subject: Subject) -> list[Rule]:
-    return [rule for rule in _state_changing(subject) if not subject.reaches(rule, _unsafe(rule)[0], subject.browser())]
-
-
 def _guarded(subject: Subject) -> Rule:
-    if not (rules := _guarded_rules(subject)):
-        raise NoAnswer("no route refuses a request without a token")
-    for rule in rules:
+    """Give a route that refuses a request without a token and takes one with it."""
+    fault = "no route refuses a request without a token"
+    for rule in _state_changing(subject):
+        if subject.reaches(rule, _unsafe(rule)[0], subject.browser()):
+            continue
         browser = subject.browser()
         if subject.reaches(rule, _unsafe(rule)[0], browser, data={"csrf_token": browser.token()}):
             return rule
-    raise NoAnswer("no route takes a request with its page's token and refuses one without")
+        fault = "no route takes a request with its page's token and refuses one without"
+    raise NoAnswer(fault)
 
 
 def _is_protected(subject: Subject) -> bool:
@@ -242,18 +241,18 @@ def _token(subject: Subject, app: Flask | None = None) -> tuple[str, str]:
     return token or "x" * 40, str(browser.session().get("csrf_token", ""))
 
 
-def _stale_token(subject: Subject) -> list[tuple[Browser, dict[str, str]]]:
-    """Give a browser and a token of two days ago, in a session that is alive."""
+def _stale_token(subject: Subject) -> tuple[Browser, dict[str, str]] | None:
+    """Give a browser and a token of two days ago, in a session that is alive; None when sessions keep no token."""
     now = time.time()
     browser = subject.browser()
     with mock.patch("time.time", return_value=now - 2 * 86400):
         token = browser.token()
         kept = browser.session()
     if not kept:
-        return []
+        return None
     value = subject.forge({**kept, "_born": int(now)})
-    browser.client.set_cookie(subject.app.config["SESSION_COOKIE_NAME"], value, domain=subject.domain, secure=True)
-    return [(browser, {"csrf_token": token})]
+    browser.take_cookie(value)
+    return browser, {"csrf_token": token}
 
 
 def _stale_forms(subject: Subject) -> Iterator[str]:

@@ -187,10 +187,9 @@ def _own_pages_tell_nothing(subject: Subject) -> Iterator[str]:
         shown = subject.browser(debug).open(subject.page.rule).text
         if "Traceback" in shown or debug.config["PROPAGATE_EXCEPTIONS"] is not False:
             yield "In debug, an exception reaches the server and its console."
-    loose = subject.make({"CSP_REPORT_ONLY": True})
-    evidence = [found.evidence for room in MITIGATIONS for found in room.check(loose)]
-    shown = html.unescape(subject.browser(loose).open(subject.page.rule).text)
-    subject.make({})  # Talisman keeps its settings in one object for all apps
+    with subject.instead({"CSP_REPORT_ONLY": True}):
+        evidence = [found.evidence for module in MITIGATIONS for found in module.check(subject.app)]
+        shown = html.unescape(subject.browser().open(subject.page.rule).text)
     if any(each in shown for each in evidence):
         yield f"{subject.page.rule} shows the evidence of findings to everybody."
     for rule in subject.rules("GET"):
@@ -209,7 +208,7 @@ def _tells(subject: Subject, text: str) -> bool:
 
 def _database_fails(subject: Subject) -> Iterator[str]:
     """Take the database away from somebody who is signed in."""
-    if (member := subject.member()) is None:
+    if (member := subject.member) is None:
         return
     # An app without accounts has no such package.
     error = importlib.import_module("sqlalchemy.exc").OperationalError(f"SELECT {SECRET}", {}, Exception(SECRET))

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from unittest import mock
 
+from flask.ctx import RequestContext
 from werkzeug.exceptions import HTTPException
 
 from app.audit.steps import step
@@ -37,7 +38,7 @@ def guesses_wait(subject: Subject) -> Iterator[str]:
             raise NotApplicable("nobody can sign in")
         yield "Nothing was found that slows guesses at a password down more and more."
         return
-    guess = _form_guess if sign_in and subject.member() else _call_guess
+    guess = _form_guess if sign_in and subject.member else _call_guess
     statuses = {}
     for account in ("member@audit.example", "nobody@audit.example"):
         waits = [guess(subject, account, "192.0.2.50" if account[0] == "m" else "192.0.2.51") for _ in range(4)]
@@ -77,13 +78,17 @@ def _form_guess(subject: Subject, account: str, address: str) -> int | None:
 
 def _call_guess(subject: Subject, account: str, address: str) -> int | None:
     """Guess as the sign-in of the team's own would."""
-    environ = {"REMOTE_ADDR": address}
-    with subject.app.test_request_context(base_url=f"https://{subject.host}", environ_overrides=environ):
+    with _request_from(subject, address):
         try:
             claim_attempt(account)
         except HTTPException as refusal:
             return int(getattr(refusal, "retry_after", 0))
     return None
+
+
+def _request_from(subject: Subject, address: str) -> RequestContext:
+    environ = {"REMOTE_ADDR": address}
+    return subject.app.test_request_context(base_url=f"https://{subject.host}", environ_overrides=environ)
 
 
 def _right_password_ends_it(subject: Subject) -> Iterator[str]:
@@ -177,6 +182,5 @@ def _hashes(subject: Subject, account: str) -> int:
 
 def _call_success(subject: Subject, account: str, address: str) -> None:
     """Give the right password, as the sign-in of the team's own would."""
-    environ = {"REMOTE_ADDR": address}
-    with subject.app.test_request_context(base_url=f"https://{subject.host}", environ_overrides=environ):
+    with _request_from(subject, address):
         attempt_succeeded(account)

@@ -15,7 +15,6 @@ from werkzeug.datastructures import Headers
 from app.audit.probes import is_pinned, server
 from app.audit.steps import step
 from app.audit.subject import Subject
-from app.audit.templates import own_files
 
 MEND = "Leave the headers to app/security/headers.py; a view may set a stricter value itself"
 TWO_YEARS = 2 * 365 * 24 * 3600
@@ -54,10 +53,7 @@ def talisman_is_pinned(subject: Subject) -> Iterator[str]:
 def every_response_has_them(subject: Subject) -> Iterator[str]:
     """Ask for one of each kind."""
     browser = subject.browser()
-    file = next((name for name, _ in own_files(subject.package, "static/*.*")), "static/nothing").removeprefix(
-        "static/"
-    )
-    static = f"{subject.app.static_url_path or '/static'}/{file}"
+    static = subject.static_file(next((path.name for path in subject.package.glob("static/*.*")), "nothing"))
     answers = {
         "a page": browser.open(subject.page.rule),
         "a file": browser.open(static),

@@ -91,7 +91,7 @@ def every_route_is_limited(subject: Subject) -> Iterator[str]:
             continue
         reason = EXEMPT.get(rule.endpoint)
         yield Relaxed(f"Nothing limits {rule.rule}: {reason}") if reason else f"Nothing limits {rule.rule}."
-    for path in ("/audit/nothing/here", f"{subject.app.static_url_path or '/static'}/nothing.css"):
+    for path in ("/audit/nothing/here", subject.static_file("nothing.css")):
         if "RateLimit-Limit" not in subject.browser().open(path).headers:
             yield f"Nothing limits {path}."
     usual = _until_refused(subject, subject.page) or MANY
@@ -136,10 +136,10 @@ def refusals_are_clear(subject: Subject) -> Iterator[str]:
         return
     if "data-retry-after=" not in page.text:
         yield "The page of a 429 has no countdown."
-    problem = _ask(subject, subject.page, "192.0.2.60", {"Accept": "application/json"})
+    problem = _ask(subject, subject.page, "192.0.2.60", JSON)
     if problem.mimetype != "application/problem+json" or problem.get_json()["status"] != 429:
         yield "A script gets no problem (RFC 9457) for a 429."
-    if subject.own and subject.member():
+    if subject.own and subject.member:
         form = {"email": "tries@audit.example", "password": WRONG}
         if not re.search(r"(?i)left|remain", _main(subject.browser().send("/login", form).text)):
             yield "The form of the sign-in does not say how many tries are left."
