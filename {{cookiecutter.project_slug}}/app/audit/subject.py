@@ -395,10 +395,8 @@ class Browser:
     @property
     def _jar(self) -> tuple[str, str]:
         """The name of the session cookie, and the domain that it is kept for."""
-        config, host = self.app.config, self.subject.host.partition(":")[0]
-        return config["SESSION_COOKIE_NAME"], str(self.subject.app.config.get("SESSION_COOKIE_DOMAIN") or host).lstrip(
-            "."
-        )
+        domain = self.subject.app.config.get("SESSION_COOKIE_DOMAIN") or self.subject.host.partition(":")[0]
+        return self.app.config["SESSION_COOKIE_NAME"], str(domain).lstrip(".")
 
     def cookie(self) -> str:
         """Give the value of the session cookie; '' for none."""
