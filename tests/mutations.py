@@ -1066,6 +1066,7 @@ MUTATIONS = (
         '        except Exception:\n            logging.getLogger(__name__).exception("Exception outside',
         '        except KeyError:\n            logging.getLogger(__name__).exception("Exception outside',
         "tests/test_05_errors.py::test_5_T1_an_exception_tells_the_visitor_nothing_and_the_log_all",
+        (6,),
     ),
     Mutation(
         "5.S4",
@@ -1798,7 +1799,7 @@ MUTATIONS = (
         "            return self.waits() or 1\n",
         "        if self.waits():\n"
         "            return self.waits() or 1\n"
-        "        time.sleep(0.001)\n"
+        "        time.sleep(0.1)\n"
         "        storage.incr(self.wait, min(2 ** storage.get(self.step), MAX_WAIT))\n",
         "tests/test_08_rate_limits.py::test_8_T1_a_thousand_parallel_guesses_at_one_account",
     ),

@@ -62,7 +62,13 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
             return app
 
         names = settings.Settings.model_fields
-        own = {name: value for name, value in _settings(Path(folder)).items() if name in names}
+        package = Path(real.root_path)
+
+        def subject(place: Path) -> Subject:
+            place.mkdir(exist_ok=True)
+            own = {name: value for name, value in _settings(place).items() if name in names}
+            return Subject(copy(own), package, package.parent, place, log, copy, own)
+
         with (
             mock.patch.object(settings, "ENV_FILE", Path(folder, "instance", ".env")),
             mock.patch.dict(os.environ, clear=False),
@@ -73,10 +79,11 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
             if "app.mail" in sys.modules:
                 waiting.enter_context(mock.patch("app.mail.PAUSE", (0, 0)))
             settings.ENV_FILE.parent.mkdir()
-            package = Path(real.root_path)
-            subject = Subject(copy(own), package, package.parent, Path(folder), log, copy, own)
-            both = split and hasattr(os, "fork") and (os.cpu_count() or 1) > 1
-            return Report(_rows(_examine_in_two(subject) if both else _examine(subject, NUMBERS), told), package.name)
+            if split and hasattr(os, "fork") and (os.cpu_count() or 1) > 1:
+                results = _examine_in_two(subject, Path(folder))
+            else:
+                results = _examine(subject(Path(folder)), NUMBERS)
+            return Report(_rows(results, told), package.name)
 
 
 def audit_foreign(load: Callable[[Path], Flask], project: Path) -> Report:
@@ -147,19 +154,18 @@ def _examine(subject: Subject, numbers: Iterable[int]) -> list[StepResult]:
     return [step.examine(subject) for number in numbers for step in steps if step.id.startswith(f"{number}.")]
 
 
-def _examine_in_two(subject: Subject) -> list[StepResult]:
-    """Let a second process look at the mitigations that take half of the time."""
+def _examine_in_two(subject: Callable[[Path], Subject], folder: Path) -> list[StepResult]:
+    """Let a second process look at the mitigations that take half of the time, at a copy of its own."""
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
 
     def work() -> None:
-        subject.count_from(10_000)  # no account of the one is also one of the other
-        theirs.send(_examine(subject, SLOW))
+        theirs.send(_examine(subject(folder / "second"), SLOW))
 
     process = fork.Process(target=work, daemon=True)
     process.start()
     theirs.close()
-    results = _examine(subject, [number for number in NUMBERS if number not in SLOW])
+    results = _examine(subject(folder), [number for number in NUMBERS if number not in SLOW])
     results += ours.recv()
     process.join()
     return results

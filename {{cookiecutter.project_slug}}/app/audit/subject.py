@@ -228,11 +228,6 @@ class Subject:
                     return f"{file}:{getattr(node, 'lineno', 0)}"
         return ""
 
-    def count_from(self, number: int) -> None:
-        """Number browsers and accounts from here on."""
-        global _clients
-        _clients = itertools.count(number)
-
     def rules(self, *methods: str) -> list[Rule]:
         """Give the routes that take one of these methods, without the static files."""
         return [

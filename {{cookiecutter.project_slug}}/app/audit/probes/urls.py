@@ -59,6 +59,7 @@ UNCLEAR = (
     "/%2fevil.example",
     "/%5cevil.example",
     "/%2fevil.example/..",
+    "/a/../%2fevil.example",
     "https:/evil.example",
 )
 CLIMBING = ("/..//evil.example", "/a/../..//evil.example", "/a/.././/evil.example", "/./%2e%2e//evil.example")
