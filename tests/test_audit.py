@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 from sarif_pydantic import Sarif
 
-from tests.conftest import APP, App, Cookiecutter
+from tests.conftest import App, Cookiecutter
 from tests.test_mitigations import STEPS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,12 +57,6 @@ def test_the_naive_app_has_ten_rows_missing(default_app: App) -> None:
     ended = audit(default_app, "--format", "json", "--path", str(NAIVE), "app:create_app")
     assert ended.returncode == 1
     assert [row["state"] for row in json.loads(ended.stdout)["mitigations"]] == ["missing"] * 10
-
-
-def test_each_asvs_id_is_one_of_the_standard(template: Path) -> None:
-    """The ids in the probes are written as ASVS 5.0 writes them; each probe names what it checks."""
-    text = "".join(path.read_text(encoding="utf-8") for path in (template / APP / "app/audit/probes").glob("*.py"))
-    assert len(set(re.findall(r'"(V\d+\.\d+\.\d+)"', text))) >= 30
 
 
 SHOP = """
