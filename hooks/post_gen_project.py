@@ -1,4 +1,4 @@
-"""Finish a generated app: drop what the answers leave out, name it, give it a key of its own, say what comes next.
+"""Finish a generated app: drop what the answers leave out, name it, give it a key, link it to the template's commit.
 
 Python comes here as it is in the template, where it runs unrendered: Jinja would take the braces in it for its own.
 What depends on an option stands between ``# % if cookiecutter.accounts`` and ``# % endif``, and is settled below.
@@ -9,7 +9,9 @@ because ``cruft diff`` prints a patch to standard output.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -131,15 +133,58 @@ def make_key() -> None:
         env.write(f"SECRET_KEY={os.urandom(48).hex()}\n")
 
 
+def link() -> str:
+    """Write ``.cruft.json``, by which cruft and ``make drift`` find this template again. Gives what prevents it, or "".
+
+    It is byte for byte what ``cruft create`` writes, which does that itself and, alone, gives ``_commit``.
+    """
+    answers = dict(json.loads(r"""{{ cookiecutter.items()|list|tojson }}"""))  # pairs: tojson would sort a mapping
+    if "_commit" in answers:
+        return ""
+    out, source, checkout = (answers.pop(name) for name in ("_output_dir", "_repo_dir", "_checkout"))
+    # The template's path, if it is relative, starts where cookiecutter was called: there, or where -o leads away from.
+    folders = [os.path.abspath(os.path.join(start, source)) for start in (out, os.environ.get("PWD", out))]
+    folder = next((path for path in folders if os.path.exists(os.path.join(path, ".git"))), None)
+    if not folder:
+        return "its folder is not in git"
+    import subprocess  # only here: it takes a while to import, and a folder without git needs none of it
+
+    def git(*arguments: str) -> list[str]:
+        command = ["git", f"--git-dir={folder}/.git", f"--work-tree={folder}", *arguments]
+        # No shell sees this.
+        ended = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")  # noqa: S603
+        return ended.stdout.splitlines()
+
+    try:
+        status = git("status", "--porcelain=v2", "--branch")
+        # A clone is cookiecutter's own copy of an address, which may hold a password.
+        address = folder if source == answers["_template"] else git("config", "remote.origin.url")[0]
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"git does not know it ({error})"
+    if any(line[0] != "#" for line in status):
+        return "its folder holds what is not committed"
+    commit = status[0].removeprefix("# branch.oid ")
+    address = re.sub(r"(https?://)[^/@]*@", r"\1", address)
+    state: dict[str, object] = {"template": address, "commit": commit, "checkout": checkout}
+    state["context"] = {"cookiecutter": answers | {"_template": address, "_commit": commit}}
+    state["directory"] = None
+    with open(".cruft.json", "w", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(state, ensure_ascii=False, indent=2) + "\n")
+    return ""
+
+
 kept = drop_left_out() if os.path.isdir(STATE) else []
 choose_requirements()
 settle_python()
 make_key()
+unlinked = link()
 
 folder = os.path.basename(os.getcwd())
 if kept:
     print("Your answers leave these out, but they differ from the template's, so they stay:", file=sys.stderr)
     print(*(f"  {path}" for path in kept), sep="\n", file=sys.stderr)
+if unlinked:
+    print(f"No .cruft.json: which commit of the template this is can't be told, since {unlinked}.", file=sys.stderr)
 print(
     f"""
 The app is in {folder}, with a secret key of its own in .env (keep that out of git). Next:

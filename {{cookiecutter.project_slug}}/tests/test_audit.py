@@ -18,6 +18,7 @@ from app.audit.findings import Report
 from app.audit.report import FORMATS
 from app.audit.run import audit_own
 from app.audit.steps import STEPS
+from app.project import TEMPLATE_VERSION
 from tests.conftest import KEY, ROOT
 
 STEPS_OF = {1: 5, 2: 6, 3: 5, 4: 5, 5: 5, 6: 5, 7: 5, 8: 5, 9: 7, 10: 5}
@@ -91,7 +92,8 @@ def test_what_is_missing_is_told_with_its_evidence_and_mend(
 
 def test_the_table_says_it_all(report: Report) -> None:
     lines = FORMATS["text"](report).splitlines()
-    assert lines[0].split() == ["1", "Secret", "key", "implemented"]
+    assert lines[0] == f"The audit of template version {TEMPLATE_VERSION}"
+    assert lines[2].split() == ["1", "Secret", "key", "implemented"]
     assert sum(line.startswith("   + ") for line in lines) == 53
     assert lines[-1] == "10 mitigations: 10 implemented"
 

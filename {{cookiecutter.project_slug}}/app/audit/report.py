@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from app.audit.findings import Finding, Report, State
+from app.project import TEMPLATE_VERSION
 
 HERE = Path(__file__).parent
 MARKS: dict[State, str] = {"implemented": "+", "relaxed": "~", "missing": "!", "not applicable": "."}
@@ -23,7 +24,7 @@ _PLACE = re.compile(r"([\w./-]+\.(?:py|html|txt|xml)):(\d+): ")
 
 def as_text(report: Report) -> str:
     """Give a table, with what was found under each step."""
-    lines = []
+    lines = [f"The audit of template version {TEMPLATE_VERSION}"]
     for row in report.rows:
         lines.append(f"\n{row.number:>2} {row.title:<28} {row.state}")
         for step in row.steps:
@@ -39,13 +40,14 @@ def as_text(report: Report) -> str:
     counts = [f"{states.count(state)} {state}" for state in MARKS if state in states]
     if report.foreign:
         lines.append("\nFiles of app/ that a mend names are those of an app that this template made.")
-    return "\n".join([*lines, "", f"{len(report.rows)} mitigations: {', '.join(counts)}"]).lstrip("\n")
+    return "\n".join([*lines, "", f"{len(report.rows)} mitigations: {', '.join(counts)}"])
 
 
 def as_json(report: Report) -> str:
     """Give what ``report.schema.json`` describes."""
     content = {
         "version": 1,
+        "template_version": TEMPLATE_VERSION,
         "mitigations": [
             {
                 "number": row.number,
@@ -83,7 +85,8 @@ def as_sarif(report: Report) -> str:
         for step in steps
     ]
     results = [_result(found, report) for step in steps for found in step.findings]
-    run = {"tool": {"driver": {"name": "flask audit", "rules": rules}}, "results": results}
+    driver = {"name": "flask audit", "version": TEMPLATE_VERSION, "rules": rules}
+    run = {"tool": {"driver": driver}, "results": results}
     return json.dumps({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
 
 
@@ -91,7 +94,7 @@ def as_html(report: Report) -> str:
     """Give one page without scripts, which needs nothing else."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = (HERE / "report.html").read_text(encoding="utf-8")
-    return environment.from_string(source).render(rows=report.rows, marks=MARKS)
+    return environment.from_string(source).render(rows=report.rows, marks=MARKS, version=TEMPLATE_VERSION)
 
 
 FORMATS: dict[str, Callable[[Report], str]] = {

@@ -15,9 +15,15 @@ LOCKS = (
     r'(?i)"NAME": \{\s*"hashes": \[\s*"sha256:',
 )
 
+# The same for each line of our own requirements.txt, its continuation lines joined.
+LOCKED = re.compile(r"[\w.\[\],-]+==\S+ .*--hash=sha256:[0-9a-f]{64}")
+
 
 def is_pinned(subject: Subject, package: str) -> Iterator[str]:
-    """Say so when the project's requirements don't name one version of a package, with a hash."""
+    """Say so when the project's requirements don't name one version of a package, with a hash.
+
+    What is installed beside it runs with the same rights, so in this app all of requirements.txt must be like that.
+    """
     if not subject.own and not re.search(rf"\b(from|import) {package.replace('-', '_')}\b", subject.code):
         yield f"No code imports {package.replace('-', '_')}."
         return
@@ -27,3 +33,7 @@ def is_pinned(subject: Subject, package: str) -> Iterator[str]:
         exact = re.search(rf"(?im)^\s*[\"']?{name}[\"']?\s*(==|=\s*\"==)", lines)
         fault = f"{package} is {'pinned without a hash' if exact else 'not pinned'} in the requirements."
         yield fault if subject.own else Relaxed(fault)  # it is there, and does its work
+    if subject.own:
+        for line in re.sub(r"\\\n", " ", subject.text_of("requirements.txt")).splitlines():
+            if re.match(r"[\w.]", line) and not LOCKED.match(line):
+                yield f"requirements.txt does not lock {line.split()[0]} to one version and its hash."

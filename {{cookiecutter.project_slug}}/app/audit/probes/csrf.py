@@ -158,7 +158,6 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
     "AJAX sends the token to its own origin; the origin of each request is checked",
     "Keep urls and headers as in app/security/csrf.py",
     "V3.5.1",
-    "V3.5.3",
 )
 def other_origins_are_refused(subject: Subject) -> Iterator[str]:
     """Send a right token from another site, and read what the scripts do."""

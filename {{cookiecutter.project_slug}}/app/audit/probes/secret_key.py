@@ -77,7 +77,6 @@ def random_key_is_made(subject: Subject) -> Iterator[str]:
     "1.S2",
     "The key lives in .env alone, for its owner's eyes",
     "chmod 600 .env; list it in .gitignore and .dockerignore",
-    "V13.3.1",
 )
 def key_is_out_of_sight(subject: Subject) -> Iterator[str]:
     """Read the project for the key, and look who can read the file."""
@@ -147,7 +146,6 @@ def guessable_key_stops_the_start(subject: Subject) -> Iterator[str]:
     "1.S5",
     "The key can be rotated, signing nobody out",
     "Use SECRET_KEY_FALLBACKS, and flask secret-key rotate",
-    "V13.3.4",
 )
 def key_rotates(subject: Subject) -> Iterator[str]:
     """Rotate, and come back with a session, a token and a reset link of before."""

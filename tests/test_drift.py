@@ -1,0 +1,430 @@
+"""An app and its template part: what ``make drift`` says of it, and what cruft and cookiecutter then do and keep."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import APP, App, Cookiecutter, files
+
+ROOT = Path(__file__).resolve().parent.parent
+CRUFT = (sys.executable, "-m", "cruft")
+AUTHOR = ("-c", "user.name=Ann", "-c", "user.email=ann@example.com", "-c", "commit.gpgsign=false")
+
+pytestmark = pytest.mark.xdist_group("drift")
+
+
+def run(cwd: Path, *command: str | Path, code: int = 0, **environment: str) -> str:
+    """Run a command, which has to end with ``code``, and give what it prints: errors first, if it ends with one."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "FLASK", "PYTEST"))}
+    ended = subprocess.run(command, cwd=cwd, env=own | environment, capture_output=True, encoding="utf-8")
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    return ended.stdout + ended.stderr if code > 1 else ended.stdout
+
+
+def commit(folder: Path) -> None:
+    run(folder, "git", "init", "--quiet", "--initial-branch=main")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", *AUTHOR, "commit", "--quiet", "--message=all")
+
+
+def edit(folder: Path, changes: dict[str, tuple[str, str]]) -> None:
+    """In each file, which holds the first text once, put the second in its place."""
+    for name, (before, after) in changes.items():
+        text = (folder / name).read_text(encoding="utf-8")
+        assert text.count(before) == 1, name
+        (folder / name).write_text(text.replace(before, after), encoding="utf-8")
+
+
+def tree(folder: Path) -> str:
+    """A sum of all files, git's aside."""
+    content = {name: text for name, text in files(folder).items() if not name.startswith(".git/")}
+    return hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest()
+
+
+@dataclass
+class Team:
+    """A template in git, and an app of it, committed."""
+
+    template: Path
+    app: Path
+    cookiecutter: Cookiecutter
+    python: Path
+
+    def drift(self, code: int) -> str:
+        """``make drift``, which has to end with ``code`` and to change nothing."""
+        before = tree(self.app)
+        told = run(self.app, self.python, "-m", "drift", code=code, PYTHONDONTWRITEBYTECODE="1")
+        assert tree(self.app) == before
+        assert "Traceback" not in told
+        return told
+
+    def cruft(self, *arguments: str, code: int = 0) -> str:
+        return run(self.app, *CRUFT, *arguments, code=code, HOME=str(self.cookiecutter.home))
+
+    def release(self, version: str, changes: dict[str, tuple[str, str]]) -> None:
+        """A new version of the template: its number, its part of the upgrade guide, and changes of the app."""
+        edit(self.template / APP, changes)
+        project, guide = self.template / APP / "app/project.py", self.template / "docs/upgrading.md"
+        project.write_text(re.sub(r'(?<=TEMPLATE_VERSION = ")[^"]+', version, project.read_text()))
+        guide.write_text(guide.read_text().replace("\n## ", f"\n## {version}\n\nBy hand for {version}.\n\n## ", 1))
+        commit(self.template)
+
+
+@pytest.fixture
+def team(template: Path, tmp_path: Path, default_app: App) -> Team:
+    source = tmp_path / "cookiecutter-secure-flask"
+    shutil.copytree(template, source)
+    commit(source)
+    tool = Cookiecutter(source, tmp_path / "out", tmp_path / "home")
+    app = tool.app()
+    commit(app)
+    return Team(source, app, tool, default_app.folder / ".venv/bin/python")
+
+
+def test_a_fresh_app_has_no_drift(team: Team) -> None:
+    assert team.drift(0).endswith("\nNo drift.\n")
+    assert team.cruft("diff") == ""
+    team.cruft("check")
+
+
+def test_generating_writes_what_cruft_create_writes(team: Team, tmp_path: Path) -> None:
+    (tmp_path / "cruft").mkdir()
+    run(tmp_path / "cruft", *CRUFT, "create", team.template, "--no-input", HOME=str(tmp_path / "home"))
+    one, other = (files(app) for app in (team.app, tmp_path / "cruft/secure-flask-app"))
+    assert [name for name in one if not name.startswith(".git/") and one[name] != other[name]] == [".env"]
+    key = one[".env"].decode().partition("=")[2].strip()
+    assert key not in one[".cruft.json"].decode()
+
+
+# What the team did in a year, and where. The first five weaken a mitigation: the number of its row, the step.
+WEAKENED = {
+    "app/security/csp.py": (3, "3.S3", '"style-src": "\'self\'"', "\"style-src\": \"'self' 'unsafe-inline'\""),
+    "app/security/csrf.py": (2, "2.S5", "str] = {}", 'str] = {"app.views.uploads.delete": "an old script"}'),
+    "app/templates/uploads.html": (7, "7.S3", "<bdi>{{ file.name }}</bdi>", "<bdi>{{ file.name|safe }}</bdi>"),
+    "app/settings.py": (4, "4.S4", "        default=3600,", "        default=86400,"),
+    "app/security/rate_limits.py": (8, "8.S3", '"sign_in": "20 per minute; 100', '"sign_in": "2000 per minute; 10000'),
+}
+HARMLESS = {
+    "README.md": ("## Find your way", "## Our own way"),
+    "app/project.py": ("A Flask app with ten security mitigations wired in.", "A shop for bicycles."),
+    "app/templates/home.html": ("Upload a file", "Send us a file"),
+    "app/static/app.css": ("[hidden] {", "/* ours */\n[hidden] {"),
+    "SECURITY.md": ("# Security", "# Our security"),
+}
+EDITS = HARMLESS | {name: (before, after) for name, (_, _, before, after) in WEAKENED.items()}
+
+VERSIONS: dict[str, dict[str, tuple[str, str]]] = {
+    # Beside what the team changed, and where it did not.
+    "0.2.0": {
+        "app/security/csp.py": ("Nothing inline, nothing from elsewhere;", "Nothing inline, nothing from others;"),
+        "wsgi.py": ("The app for a production server", "The app for production (0.2.0)"),
+    },
+    # On the very line that the team changed.
+    "0.3.0": {
+        "app/templates/home.html": (">Upload a file<", ">Upload files<"),
+        "app/security/headers.py": ('    "X-Frame-Options": "DENY",\n', '    "X-Frame-Options": "DENY",  # 0.3.0\n'),
+    },
+    "0.4.0": {"gunicorn.conf.py": ("How gunicorn serves", "How gunicorn (0.4.0) serves")},
+}
+
+
+@pytest.fixture
+def year(team: Team) -> Team:
+    """Ten edits, files of the team's own; three versions of the template, which also adds, moves and drops files."""
+    edit(team.app, EDITS)
+    (team.app / "app/shop.py").write_text("OURS = 1\n")
+    (team.app / "instance/uploads").mkdir(parents=True)
+    (team.app / "instance/uploads/theirs").write_text("a visitor's")
+    commit(team.app)
+    for version, changes in VERSIONS.items():
+        (team.template / APP / f"docs/new-in-{version}.md").write_text(f"# {version}\n")
+        if version == "0.3.0":
+            lessons = team.template / APP / "docs/lessons"
+            (lessons / "09-file-uploads.md").rename(lessons / "09-uploads.md")
+            (lessons / "10-redirects-and-urls.md").unlink()
+        team.release(version, changes)
+    return team
+
+
+def section(told: str, title: str) -> str:
+    """The part of a report below a title."""
+    return re.search(rf"(?ms)^{title}[^\n]*\n(.*?)(?=^\n|^$|\Z)", told)[1]
+
+
+def test_a_year(year: Team, default_app: App, record_property: pytest.RecordProperty) -> None:
+    """Drift names all that happened; cruft takes the template's, keeps the team's; once mended, all is green."""
+    app, env = year.app, (year.app / ".env").read_bytes()
+
+    told = year.drift(1)
+    assert "generated from  0.1.0 (" in told
+    assert "the newest is   0.4.0 (" in told
+    mine, theirs, both = (
+        section(told, title) for title in ("Changed by you", "Changed by the template", "Changed by both")
+    )
+    shared = {"app/project.py", "app/security/csp.py", "app/templates/home.html"}
+    assert {line.split()[0] for line in mine.splitlines()} == EDITS.keys() - shared
+    assert {line.split()[0] for line in both.splitlines()} == shared
+    assert {(line.split()[0], *line.split()[1:]) for line in theirs.splitlines()} == {
+        ("wsgi.py", "+1", "-1"),
+        ("gunicorn.conf.py", "+1", "-1"),
+        ("app/security/headers.py", "+1", "-1"),
+        ("docs/lessons/09-file-uploads.md", "removed"),
+        ("docs/lessons/09-uploads.md", "added"),
+        ("docs/lessons/10-redirects-and-urls.md", "removed"),
+        *((f"docs/new-in-{version}.md", "added") for version in VERSIONS),
+    }
+    assert section(told, "Yours alone").split() == ["app/shop.py"]
+    security = section(told, "Of these, the security files")
+    rows = section(told, "The audit, of the app as generated")
+    for name, (row, step, _, _) in WEAKENED.items():
+        assert re.search(rf"(?m)^ *{row} \S.* implemented -> (relaxed|missing)$", rows), rows
+        assert re.search(rf"(?m)^ *{re.escape(step)} ", rows), rows
+        assert f"  {name}  by " in security or name.endswith(".html")
+    assert "weaker: mitigation 2, 3, 4, 7, 8." in told
+    assert [f"By hand for {version}." in told for version in VERSIONS] == [True] * 3
+    assert "First version" not in told
+
+    year.cruft("update", "--skip-apply-ask")
+    newest = files(year.cookiecutter.app("project_slug=newest"))
+    now = files(app)
+    assert (app / ".env").read_bytes() == env
+    assert now["instance/uploads/theirs"] == b"a visitor's"
+    assert now["app/shop.py"] == b"OURS = 1\n"
+    for name, (_, after) in EDITS.items():
+        assert after.encode() in now[name], name
+    for changes in VERSIONS.values():
+        for name, (_, after) in changes.items():
+            assert after.encode() in now[name], name
+    assert not {"docs/lessons/09-file-uploads.md", "docs/lessons/10-redirects-and-urls.md"} & now.keys()
+    for name in newest.keys() - EDITS.keys() - {".env", ".cruft.json", "pyproject.toml"}:
+        assert now[name].replace(b"secure-flask-app", b"newest") == newest[name], name
+    assert [name for name in now if name.endswith(".rej")] == []
+    assert [name for name, content in now.items() if re.search(rb"(?m)^<<<<<<< ", content)] == [
+        "app/templates/home.html"
+    ]
+    told = year.drift(1)
+    assert "generated from  0.4.0 (" in told
+    assert section(told, "Left by an update") == "  app/templates/home.html\n"
+
+    # The conflict is settled, the template's way; and what weakens is undone, where the report says.
+    run(app, "git", "checkout", "--theirs", "--", "app/templates/home.html")
+    edit(app, {name: (after, before) for name, (_, _, before, after) in WEAKENED.items()})
+    commit(app)
+    told = year.drift(1)
+    assert section(told, "Changed by you").split()[::3] == [
+        "README.md",
+        "SECURITY.md",
+        "app/project.py",
+        "app/static/app.css",
+    ]
+    assert told.endswith("no mitigation weaker.\n")
+    team_tests = default_app.make("test", cwd=app)
+    record_property("the app's own tests, after a year", re.findall(r"=+ (.* passed.*) =+", team_tests)[-1])
+
+
+def damaged(team: Team) -> None:
+    (team.app / ".cruft.json").write_text("{")
+
+
+def without_a_commit(team: Team) -> None:
+    state = json.loads((team.app / ".cruft.json").read_text())
+    (team.app / ".cruft.json").write_text(json.dumps(state | {"commit": None}))
+
+
+def unlinked(team: Team) -> None:
+    (team.app / ".cruft.json").unlink()
+
+
+def moved(team: Team) -> None:
+    team.template.rename(team.template.with_name("elsewhere"))
+
+
+def cut(team: Team) -> None:
+    """The template is a shallow clone, and the app's commit is older than that."""
+    team.release("0.2.0", {})
+    whole = team.template.rename(team.template.with_name("whole"))
+    run(whole.parent, "git", "clone", "--quiet", "--depth=1", whole.as_uri(), team.template)
+
+
+def refused(team: Team) -> None:
+    """The template no longer offers what was answered."""
+    path = team.template / "cookiecutter.json"
+    path.write_text(path.read_text().replace('"MIT", ', ""))
+    commit(team.template)
+
+
+def unimportable(team: Team) -> None:
+    (team.app / "app/views/pages.py").write_text("def broken(:\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (damaged, "The drift can't be known: .cruft.json is damaged (JSONDecodeError: "),
+        (without_a_commit, "The drift can't be known: .cruft.json is damaged (TypeError: "),
+        (unlinked, "The drift can't be known: There is no .cruft.json"),
+        (moved, "The drift can't be known: The template /.*/cookiecutter-secure-flask can't be had .* Has it moved"),
+        (cut, "The drift can't be known: The template /.* has no commit [0-9a-f]{12} .*a shallow clone"),
+        (refused, "The drift can't be known: The template refuses the answers in .cruft.json: .*MIT"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_can_t_be_known_is_one_line_and_exit_2(team: Team, spoil: Callable[[Team], None], line: str) -> None:
+    spoil(team)
+    told = team.drift(2)
+    assert len(told.splitlines()) == 1
+    assert re.match(re.sub(r"\(", r"\(", line), told)
+
+
+def test_an_audit_that_can_t_run_leaves_the_rest_of_the_report(team: Team) -> None:
+    unimportable(team)
+    told = team.drift(2)
+    assert "  app/views/pages.py  +1 -" in told
+    assert told.splitlines()[-1].startswith("The drift can't be known: the audit of this app could not run")
+
+
+def test_outside_git_the_files_are_compared_all_the_same(team: Team) -> None:
+    shutil.rmtree(team.app / ".git")
+    assert "\nThis folder is not in git: " in team.drift(0)
+    (team.app / "wsgi.py").unlink()
+    assert "  wsgi.py  removed\n" in team.drift(1)
+
+
+def test_what_is_not_committed_counts_and_is_told(team: Team) -> None:
+    (team.app / "wsgi.py").write_text("# ours\n")
+    told = team.drift(1)
+    assert "  wsgi.py  +1 -" in told
+    assert "\nWhat is not committed yet is counted too" in told
+    before = tree(team.app)
+    assert "unclean git project" in team.cruft("update", "--skip-apply-ask", code=1)
+    assert tree(team.app) == before
+
+
+def test_a_new_version_that_is_none_of_this_app_s_is_no_drift(team: Team) -> None:
+    (team.template / "docs/upgrading.md").write_text("# Elsewhere\n")
+    commit(team.template)
+    told = team.drift(0)
+    assert "1 commits later" in told
+    assert told.endswith("\nNo drift.\n")
+
+
+def test_without_the_history_of_the_app_nothing_is_lost(year: Team) -> None:
+    """A shallow clone has no copy of the generated files, so git can't merge: the rest is beside the file."""
+    run(year.app.parent, "git", "clone", "--quiet", "--depth=1", year.app.as_uri(), "shallow")
+    year.app = year.app.parent / "shallow"
+    year.cruft("update", "--skip-apply-ask")
+    now = files(year.app)
+    for name, (_, after) in EDITS.items():
+        assert after.encode() in now[name], name
+    for changes in VERSIONS.values():
+        for name, (_, after) in changes.items():
+            assert after.encode() in now[name] + now.get(f"{name}.rej", b""), name
+    assert section(year.drift(1), "Left by an update") == "  app/templates/home.html.rej\n"
+
+
+@pytest.mark.parametrize("option", ["accounts", "docker", "ci", "lessons"])
+def test_an_option_switched_later_gives_the_app_of_that_answer(team: Team, option: str) -> None:
+    """Off and on again, beside an edit that stays."""
+    edit(team.app, {"README.md": HARMLESS["README.md"]})
+    commit(team.app)
+    for answer in ("none", "github") if option == "ci" else (False, True):
+        team.cruft("update", "--skip-apply-ask", "--variables-to-update", json.dumps({option: answer}))
+        commit(team.app)
+        fresh = team.cookiecutter.app(f"project_slug={option}-{answer}".lower(), f"{option}={answer}")
+        edit(fresh, {"README.md": HARMLESS["README.md"]})
+        expected, now = files(fresh), files(team.app)
+        for aside in (".env", ".cruft.json"):
+            expected.pop(aside), now.pop(aside)
+        slug = f"{option}-{answer}".lower().encode()
+        assert {name: text for name, text in now.items() if not name.startswith(".git/")} == {
+            name: text.replace(slug, b"secure-flask-app") for name, text in expected.items()
+        }
+        assert "Changed by you (1)" in team.drift(1)
+
+
+@pytest.mark.parametrize("how", [("--replay",), ("--no-input",)], ids=" ".join)
+def test_plain_cookiecutter_over_an_app_shows_the_template_s_changes_in_git(year: Team, how: tuple[str, ...]) -> None:
+    app = year.app
+    run(app, "git", "checkout", "--quiet", "HEAD~1")  # as it was generated
+    (app / "app/shop.py").write_text("OURS = 1\n")
+    (app / "instance/app.db").write_text("accounts")
+    commit(app)
+    kept = {name: files(app)[name] for name in (".env", "app/shop.py", "instance/app.db", "instance/uploads/theirs")}
+    ended = year.cookiecutter.run("-f", *how, no_input=False)
+    assert ended.returncode == 0, ended.stderr
+    now = files(app)
+    assert {name: now[name] for name in kept} == kept
+    changed = run(app, "git", "status", "--porcelain", "--untracked-files=all").splitlines()
+    assert {line[3:] for line in changed} == {
+        ".cruft.json",
+        "app/project.py",
+        *(name for changes in VERSIONS.values() for name in changes),
+        *(f"docs/new-in-{version}.md" for version in VERSIONS),
+        "docs/lessons/09-uploads.md",
+    }
+    commit(app)
+    # cookiecutter removes nothing: the two files that the template dropped are still there, and drift says so.
+    assert "  docs/lessons/09-file-uploads.md" in section(year.drift(0), "Yours alone")
+
+
+def test_a_template_with_uncommitted_changes_is_no_known_version(team: Team) -> None:
+    (team.template / "README.md").write_text("being edited")
+    ended = team.cookiecutter.run("project_slug=other")
+    assert "No .cruft.json: which commit of the template this is can't be told, since its folder holds" in ended.stderr
+    assert not (team.cookiecutter.out / "other/.cruft.json").exists()
+
+
+def test_a_password_in_the_template_s_address_is_not_kept(team: Team) -> None:
+    """cookiecutter's clone of an address remembers it whole."""
+    clones = team.cookiecutter.home / ".cookiecutters"
+    clones.mkdir(parents=True, exist_ok=True)
+    run(clones, "git", "clone", "--quiet", team.template, "secure")
+    run(clones / "secure", "git", "config", "remote.origin.url", "https://ann:hunter2@git.example/secure.git")
+    team.cookiecutter.template = Path("secure")
+    text = (team.cookiecutter.app("project_slug=other") / ".cruft.json").read_text()
+    assert json.loads(text)["template"] == "https://git.example/secure.git"
+    assert "hunter2" not in text
+
+
+def test_on_windows_git_turns_no_line_end(team: Team, tmp_path: Path) -> None:
+    """Both the template and the app say so themselves; a file with other line ends is no drift."""
+    for source, copy in ((team.template, "template"), (team.app, "app")):
+        run(tmp_path, "git", "clone", "--quiet", "-c", "core.autocrlf=true", source, copy)
+        before, there = files(source), files(tmp_path / copy)
+        assert [name for name in there if name[:5] != ".git/" and there[name] != before[name]] == []
+    for name in ("wsgi.py", "app/security/csp.py"):
+        (team.app / name).write_bytes((team.app / name).read_bytes().replace(b"\n", b"\r\n"))
+    assert team.drift(0).endswith("\nNo drift.\n")
+
+
+def test_every_path_is_one_on_windows_and_macos(template: Path) -> None:
+    names = [name.replace(APP, "a" * 50) for name in files(template)]
+    assert len({name.casefold() for name in names}) == len(names)
+    device = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+    parts = {part for name in names for part in name.split("/")}
+    assert [part for part in parts if device.fullmatch(part) or re.search(r'[<>:"|?*\\\0-\x1f]|[. ]$', part)] == []
+    assert max(map(len, names)) < 150  # of the 259 that Windows takes
+
+
+def test_the_version_is_the_same_wherever_it_is_told(template: Path) -> None:
+    own = re.search(r'TEMPLATE_VERSION = "(.+)"', (template / APP / "app/project.py").read_text())[1]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", own)
+    changelog, guide = (
+        re.findall(r"(?m)^## (\S+)", (template / name).read_text()) for name in ("CHANGELOG.md", "docs/upgrading.md")
+    )
+    assert changelog == guide
+    assert own == guide[0]
+    if (ROOT / ".git").exists():
+        tags = run(ROOT, "git", "tag", "--points-at", "HEAD").split()
+        assert not tags or f"v{own}" in tags

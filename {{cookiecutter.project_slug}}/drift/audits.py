@@ -1,0 +1,76 @@
+"""The audit's rows, of the app as it was generated and as it is now."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MINUTE = 60  # seconds
+SHOWN = 3  # findings of one step
+
+
+def copy(mine: Path, names: Iterable[str], target: Path, env: Path) -> None:
+    """Copy an app to a place where it may be started, which makes its folders and its database.
+
+    Its settings come with it. A clone has no ``.env``: the one in ``env``, of a generated app, does for an audit.
+    """
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(mine / name, target / name)
+    shutil.copy((mine if (mine / ".env").exists() else env) / ".env", target / ".env")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What ``python app/audit`` said in a folder. ``failed`` is the line with which it ended, if it could not run."""
+
+    mitigations: list[dict[str, Any]]
+    failed: str = ""
+
+    @classmethod
+    def of(cls, folder: Path) -> Rows:
+        """Run the audit that the app in ``folder`` brings."""
+        command = [sys.executable, "app/audit", "--format", "json"]
+        try:
+            ended = subprocess.run(  # noqa: S603 - this Python, with arguments that no shell sees
+                command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace", timeout=10 * MINUTE
+            )
+            return cls(json.loads(ended.stdout)["mitigations"])
+        except subprocess.TimeoutExpired:
+            return cls([], "The audit took longer than ten minutes.")
+        except (ValueError, KeyError, TypeError):
+            lines = ended.stderr.strip().splitlines()
+            return cls([], lines[-1] if lines else f"app/audit ended with {ended.returncode} and said nothing.")
+
+    def state(self, number: int) -> str:
+        """Give the state of a mitigation's row."""
+        return next((row["state"] for row in self.mitigations if row["number"] == number), "not looked at")
+
+
+def told(before: Rows, now: Rows) -> Iterator[str]:
+    """Give the ten rows, and under those that changed what was found, and what mends it."""
+    steps = {step["id"]: step["state"] for row in before.mitigations for step in row["steps"]}
+    for row in now.mitigations:
+        was = before.state(row["number"])
+        arrow = row["state"] if was == row["state"] else f"{was} -> {row['state']}"
+        yield f"{row['number']:>2} {row['title']:<28} {arrow}"
+        for step in row["steps"]:
+            if step["findings"] and steps.get(step["id"]) != step["state"]:
+                yield f"   {step['id']:<5} {step['title']}: {step['state']}"
+                yield from (f"         {found['id']} {found['evidence']}" for found in step["findings"][:SHOWN])
+                if more := len(step["findings"]) - SHOWN > 0:
+                    yield f"         and {more} more of these: make audit"
+                yield f"         mend: {step['findings'][0]['mend']}"
+
+
+def weakened(before: Rows, now: Rows) -> list[int]:
+    """Give the numbers of the mitigations whose row is worse than it was."""
+    order = ("not applicable", "implemented", "relaxed", "missing")
+    rank = {row["number"]: order.index(row["state"]) for row in before.mitigations}
+    return [row["number"] for row in now.mitigations if order.index(row["state"]) > max(1, rank.get(row["number"], 0))]

@@ -1,0 +1,88 @@
+"""Which files differ: those that the team changed, those that the template changed, those that both did."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+By = Literal["you", "the template", "both"]
+Files = dict[str, bytes]  # by path, with slashes
+# The key is each app's own, and where it came from is what a drift is measured by.
+ASIDE = {".env", ".cruft.json"}
+MARKER = re.compile(rb"(?m)^<<<<<<< ")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One file of the template that is no longer what was generated; ``what`` says how, from the one who changed it."""
+
+    path: str
+    by: By
+    what: str
+
+
+def changes(mine: Path, base: Files, newest: Files) -> list[Change]:
+    """Compare this app with the one that was generated from its template's version, and from the newest."""
+    found = []
+    for path in sorted(base.keys() | newest.keys()):
+        ours, old, new = content(mine / path), base.get(path), newest.get(path)
+        if ours != old != new:
+            same = " alike" if ours == new else ""
+            found.append(Change(path, "both", f"{_what(old, ours)}{same}, by the template {_what(old, new)}"))
+        elif ours != old:
+            found.append(Change(path, "you", _what(old, ours)))
+        elif new != old:
+            found.append(Change(path, "the template", _what(old, new)))
+    return found
+
+
+def files(folder: Path) -> Files:
+    """Give the files of a generated app."""
+    paths = {path.relative_to(folder).as_posix(): content(path) for path in folder.rglob("*")}
+    return {path: found for path, found in paths.items() if found is not None and path not in ASIDE}
+
+
+def content(path: Path) -> bytes | None:
+    """Give a file's bytes; text with the line ends of every other system than Windows."""
+    if not path.is_file():
+        return None
+    found = path.read_bytes()
+    return found if b"\0" in found else found.replace(b"\r\n", b"\n")
+
+
+def known_to_git(mine: Path) -> set[str] | None:
+    """Give the files that git has, or would take; ``None`` where the app is in no git."""
+    listed = _git(mine, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    return None if listed is None else {name for name in listed.split("\0") if (mine / name).is_file()}
+
+
+def is_uncommitted(mine: Path) -> bool:
+    """Tell whether something is not in git's history yet."""
+    return bool(_git(mine, "status", "--porcelain", "--", "."))
+
+
+def unresolved(mine: Path, paths: list[str]) -> list[str]:
+    """Give the files that an update left to be settled by hand."""
+    return [path for path in paths if path.endswith(".rej") or MARKER.search(content(mine / path) or b"")]
+
+
+def _what(before: bytes | None, after: bytes | None) -> str:
+    if after is None:
+        return "removed"
+    if before is None:
+        return "added"
+    old, new = (text.decode(errors="replace").splitlines() for text in (before, after))
+    lines = list(difflib.unified_diff(old, new, n=0))[2:]
+    return f"+{sum(line[0] == '+' for line in lines)} -{sum(line[0] == '-' for line in lines)}"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        ended = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=True)  # noqa: S603, S607
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return None
+    return ended.stdout.decode(errors="surrogateescape")
