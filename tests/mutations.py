@@ -238,6 +238,16 @@ MUTATIONS = (
         "flask-wtf==",
         "flask-wtf>=",
         "tests/test_02_csrf.py::test_2_S1_3_S1_6_S1_8_S1_the_guards_are_pinned",
+        also=(3, 6, 8),
+    ),
+    Mutation(
+        "2.S1",
+        "what Flask-WTF needs may come in any newer version",
+        "requirements.txt",
+        "itsdangerous==",
+        "itsdangerous>=",
+        "tests/test_02_csrf.py::test_2_S1_so_is_what_they_need",
+        also=(3, 6, 8),
     ),
     Mutation(
         "2.S2",
@@ -455,7 +465,7 @@ MUTATIONS = (
         "flask-talisman==",
         "flask-talisman>=",
         "tests/test_02_csrf.py::test_2_S1_3_S1_6_S1_8_S1_the_guards_are_pinned",
-        also=(6,),
+        also=(2, 6, 8),
     ),
     Mutation(
         "3.S2",
@@ -464,6 +474,14 @@ MUTATIONS = (
         "        content_security_policy=POLICY,\n",
         "        content_security_policy=None,\n",
         "tests/test_03_csp.py::test_3_S3_the_policy_is_strict",
+    ),
+    Mutation(
+        "3.S2",
+        "what fails outside of Flask may be framed",
+        "app/security/headers.py",
+        "form-action 'none'; frame-ancestors 'none'",
+        "form-action 'none'",
+        "tests/test_06_headers.py::test_6_S2_every_response_has_every_header_once",
     ),
     Mutation(
         "3.S3",
@@ -630,6 +648,15 @@ MUTATIONS = (
     ),
     Mutation(
         "3.S5",
+        "the policy names no place for reports",
+        "app/security/csp.py",
+        '                response.headers[name] += "; report-to csp; upgrade-insecure-requests"\n',
+        '                policy = response.headers[name].replace(f"; report-uri {REPORT_PATH}", "")\n'
+        '                response.headers[name] = f"{policy}; upgrade-insecure-requests"\n',
+        "tests/test_03_csp.py::test_3_S3_the_policy_is_strict",
+    ),
+    Mutation(
+        "3.S5",
         "only the old format is read",
         "app/views/csp_reports.py",
         '        body = report.get("body") if report.get("type") == "csp-violation" else report.get("csp-report")\n',
@@ -735,6 +762,17 @@ MUTATIONS = (
     ),
     Mutation(
         "4.S1",
+        "a view sets a cookie of its own as it comes",
+        "app/views/pages.py",
+        '    return render_template("home.html", mitigations=mitigations)\n',
+        "    from flask import make_response\n\n"
+        '    page = make_response(render_template("home.html", mitigations=mitigations))\n'
+        '    page.set_cookie("seen", "1")\n'
+        "    return page\n",
+        "tests/test_04_cookies.py::test_4_S1_to_S5_every_cookie_is_set_with_every_attribute",
+    ),
+    Mutation(
+        "4.S1",
         "the production server starts in debug",
         "wsgi.py",
         "if app.debug:\n",
@@ -766,6 +804,15 @@ MUTATIONS = (
         "tests/test_04_cookies.py::test_4_S1_to_S5_every_cookie_is_set_with_every_attribute",
     ),
     Mutation(
+        "4.S2",
+        "pages show the cookie to their scripts",
+        "app/templates/base.html",
+        "    {% block csrf %}\n",
+        "    <meta name=\"session\" content=\"{{ request.cookies.get('__Host-session', '') }}\">\n"
+        "    {% block csrf %}\n",
+        "tests/test_04_cookies.py::test_4_S2_no_page_shows_the_cookie",
+    ),
+    Mutation(
         "4.S3",
         "other sites' forms carry the cookie when a setting says so",
         "app/settings.py",
@@ -795,6 +842,15 @@ MUTATIONS = (
         "app/settings.py",
         "    PERMANENT_SESSION_LIFETIME: int = Field(\n        default=3600,",
         "    PERMANENT_SESSION_LIFETIME: int = Field(\n        default=86400,",
+        "tests/test_04_cookies.py::test_4_T1_a_copied_cookie_is_dead_after_either_lifetime",
+    ),
+    Mutation(
+        "4.S4",
+        "an idle session lives as long as one in use",
+        "app/security/cookies.py",
+        "        SESSION_REFRESH_EACH_REQUEST=True,\n",
+        "        SESSION_REFRESH_EACH_REQUEST=True,\n"
+        '        PERMANENT_SESSION_LIFETIME=app.config["SESSION_ABSOLUTE_LIFETIME"],\n',
         "tests/test_04_cookies.py::test_4_T1_a_copied_cookie_is_dead_after_either_lifetime",
     ),
     Mutation(
@@ -860,6 +916,16 @@ MUTATIONS = (
         "    return sa.and_(sa.not_(_is_over()), Session.fs_uniquifier == User.fs_uniquifier)\n",
         "    return sa.not_(_is_over())\n",
         "tests/test_sessions.py::test_4_T1_a_copied_cookie_is_dead_after",
+    ),
+    Mutation(
+        "4.S4",
+        "who knows its id ends anybody's session",
+        "app/views/accounts.py",
+        "    if not identity.end_sessions(Session.id == session_id):\n",
+        "    ended = db.session.execute(sa.delete(Session).where(Session.id == session_id))\n"
+        "    db.session.commit()\n"
+        "    if not ended.rowcount:\n",
+        "tests/test_sessions.py::test_4_T1_nobody_ends_the_session_of_another_account",
     ),
     Mutation(
         "4.S4",
@@ -996,6 +1062,14 @@ MUTATIONS = (
     ),
     Mutation(
         "5.S3",
+        "an exception is not logged",
+        "app/security/errors.py",
+        '        current_app.logger.error("Exception on %s %s", request.method, request.path, exc_info=error)\n',
+        "",
+        "tests/test_05_errors.py::test_5_T1_an_exception_tells_the_visitor_nothing_and_the_log_all",
+    ),
+    Mutation(
+        "5.S3",
         "a line can be forged",
         "app/logs.py",
         'return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), " ".join(fields.values()))',
@@ -1121,6 +1195,14 @@ MUTATIONS = (
     ),
     Mutation(
         "5.S5",
+        "a page answers TRACE",
+        "app/views/uploads.py",
+        '@bp.route("/uploads", methods=["GET", "POST"])\n',
+        '@bp.route("/uploads", methods=["GET", "POST", "TRACE"])\n',
+        "tests/test_05_errors.py::test_5_S5_a_405_names_the_methods_and_a_missing_slash_still_redirects",
+    ),
+    Mutation(
+        "5.S5",
         "a refusal by a hook is a 500",
         "app/security/errors.py",
         "        error = error.original_exception  # raised by a hook",
@@ -1177,6 +1259,14 @@ MUTATIONS = (
         "            missing = [(name, value) for name, value in wanted.items() if name.lower() not in present]\n",
         "            missing = [(name, value) for name, value in wanted.items() if name.lower() not in present]\n"
         '            missing = [] if status.startswith("3") else missing\n',
+        "tests/test_06_headers.py::test_6_S2_every_response_has_every_header_once",
+    ),
+    Mutation(
+        "6.S2",
+        "redirects and errors come without HSTS",
+        "app/security/headers.py",
+        'if environ["wsgi.url_scheme"] == "https" and not app.debug:',
+        'if environ["wsgi.url_scheme"] == "https" and not app.debug and status.startswith("2"):',
         "tests/test_06_headers.py::test_6_S2_every_response_has_every_header_once",
     ),
     Mutation(
@@ -1315,6 +1405,22 @@ MUTATIONS = (
         '    "Cross-Origin-Resource-Policy": "cross-origin",\n',
         "tests/test_06_headers.py::test_6_S2_every_response_has_every_header_once",
         also=(9,),
+    ),
+    Mutation(
+        "6.S4",
+        "other sites may read what is ours",
+        "app/security/headers.py",
+        '    "Cross-Origin-Resource-Policy": "same-origin",\n',
+        '    "Cross-Origin-Resource-Policy": "same-origin",\n    "Access-Control-Allow-Origin": "*",\n',
+        "tests/test_06_headers.py::test_6_S3_no_setting_of_this_app_sends_a_wildcard_cors_header",
+    ),
+    Mutation(
+        "6.S4",
+        "a header tells versions",
+        "app/security/headers.py",
+        '    "X-Permitted-Cross-Domain-Policies": "none",\n',
+        '    "X-Permitted-Cross-Domain-Policies": "none",\n    "X-Powered-By": "Flask/3.1.3",\n',
+        "tests/test_05_errors.py::test_5_T2_no_response_tells_what_the_app_is_built_with",
     ),
     Mutation(
         "6.S4",
@@ -1464,6 +1570,23 @@ MUTATIONS = (
     ),
     Mutation(
         "7.S2",
+        "a name goes on with an address as it is",
+        "app/templates/uploads.html",
+        "{{ url_for('uploads.download', file_id=file.id, inline=1) }}",
+        "{{ url_for('uploads.download', file_id=file.id) }}?inline=1&name={{ file.name }}",
+        "tests/test_07_templates.py::test_7_S2_7_S3_7_S4_nothing_prints_raw",
+    ),
+    Mutation(
+        "7.S2",
+        "JSON for the scripts is written by hand",
+        "app/templates/uploads.html",
+        '  <section id="files" ',
+        '  <script type="application/json">[{% for file in files %}"{{ file.name }}", {% endfor %}""]</script>\n'
+        '  <section id="files" ',
+        "tests/test_07_templates.py::test_7_S2_7_S3_7_S4_nothing_prints_raw",
+    ),
+    Mutation(
+        "7.S2",
         "safe_url lets javascript: pass",
         "app/security/templating.py",
         'SAFE_SCHEMES = frozenset({"http", "https", "mailto"})',
@@ -1571,6 +1694,7 @@ MUTATIONS = (
         "flask-limiter==",
         "flask-limiter>=",
         "tests/test_02_csrf.py::test_2_S1_3_S1_6_S1_8_S1_the_guards_are_pinned",
+        also=(2, 3, 6),
     ),
     Mutation(
         "8.S2",
@@ -1612,7 +1736,7 @@ MUTATIONS = (
         '    return f"user {user}" if user else client_address()\n',
         '    return "everybody"\n',
         "tests/test_08_rate_limits.py::test_8_S2_an_address_has_one_budget",
-        also=(2, 5, 9),
+        also=(2, 4, 5, 9),
     ),
     Mutation(
         "8.S2",
@@ -1829,6 +1953,33 @@ MUTATIONS = (
     ),
     Mutation(
         "8.S4",
+        "the sign-in says that an address has no account",
+        "app/views/accounts.py",
+        '    form.form_errors.append("The e-mail address or the password is wrong.")\n',
+        '    form.form_errors.append("The password is wrong." if user else "There is no such account.")\n',
+        "tests/test_sessions.py::test_5_T2_known_and_unknown_addresses_look_alike",
+    ),
+    Mutation(
+        "8.S4",
+        "the registration says that an address has an account",
+        "app/views/accounts.py",
+        '    template = "welcome" if identity.create_user(email, form.password.data) else "welcome_existing"\n',
+        "    if not identity.create_user(email, form.password.data):\n"
+        '        refuse(409, "There is an account for this address.")\n'
+        '    template = "welcome"\n',
+        "tests/test_sessions.py::test_5_T2_known_and_unknown_addresses_look_alike",
+    ),
+    Mutation(
+        "8.S4",
+        "who lost his password hears that an address has no account",
+        "app/views/accounts.py",
+        "    # For an unknown address the same work is done, and the mail to nobody dropped at its end.\n",
+        "    if identity.find_user(form.email.data) is None:\n"
+        '        refuse(404, "There is no account for this address.")\n',
+        "tests/test_sessions.py::test_5_T2_known_and_unknown_addresses_look_alike",
+    ),
+    Mutation(
+        "8.S4",
         "the time of an answer tells whether the account exists",
         "app/views/accounts.py",
         "        hash_password(form.password.data)  # as much work as to verify one\n",
@@ -2018,6 +2169,14 @@ MUTATIONS = (
         "app/settings.py",
         "        if unknown := set(value) - set(TYPES):\n",
         "        if unknown := set():\n",
+        "tests/test_uploading.py::test_wrong_settings_stop_the_start",
+    ),
+    Mutation(
+        "9.S1",
+        "a setting may allow drawings with scripts in them",
+        "app/files/content.py",
+        '    "txt": FileType(',
+        '    "svg": FileType("image/svg+xml", re.compile(rb"<svg")),\n    "txt": FileType(',
         "tests/test_uploading.py::test_wrong_settings_stop_the_start",
     ),
     Mutation(
@@ -2343,6 +2502,15 @@ MUTATIONS = (
     ),
     Mutation(
         "9.S7",
+        "a download has no name",
+        "app/security/uploads.py",
+        "    response.headers.update(DOWNLOAD_HEADERS)\n",
+        "    response.headers.update(DOWNLOAD_HEADERS)\n"
+        '    response.headers["Content-Disposition"] = "attachment" if attach else "inline"\n',
+        "tests/test_uploading.py::test_download_has_the_name_it_came_with",
+    ),
+    Mutation(
+        "9.S7",
         "an upload outlives the account that it came from",
         "app/views/uploads.py",
         "    if not identity.is_signed_in():\n",
@@ -2468,6 +2636,14 @@ MUTATIONS = (
         "the page in between doesn't say where to",
         "app/templates/leaving.html",
         '    <p class="host"><bdi>{{ host }}</bdi></p>\n',
+        "",
+        "tests/test_10_urls.py::test_10_T4_the_leaving_page_shows_where_to",
+    ),
+    Mutation(
+        "10.S2",
+        "the page in between has no way back",
+        "app/templates/leaving.html",
+        '      <a class="button primary" href="{{ url_for(\'pages.home\') }}">Stay here</a>\n',
         "",
         "tests/test_10_urls.py::test_10_T4_the_leaving_page_shows_where_to",
     ),
@@ -2618,11 +2794,36 @@ MUTATIONS = (
     ),
     Mutation(
         "10.S5",
+        "behind a proxy that address counts which the client has written",
+        "app/security/urls.py",
+        "        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)",
+        "        behind = ProxyFix(app.wsgi_app, x_for=0, x_proto=hops, x_host=0)\n\n"
+        "        def first(environ, start_response):\n"
+        '            forwarded = environ.get("HTTP_X_FORWARDED_FOR") or environ["REMOTE_ADDR"]\n'
+        '            environ["REMOTE_ADDR"] = forwarded.split(",")[0]\n'
+        "            return behind(environ, start_response)\n\n"
+        "        app.wsgi_app = first",
+        "tests/test_10_urls.py::test_10_S5_only_our_own_proxies_are_believed",
+    ),
+    Mutation(
+        "10.S5",
         "the server fetches private addresses",
         "app/security/urls.py",
         "    if not addresses or not all(map(_is_public, addresses)):\n",
         "    if not addresses:\n",
         "tests/test_10_urls.py::test_10_T3_private_addresses_are_refused_by_name_and_by_number",
+    ),
+    Mutation(
+        "10.S5",
+        "a view fetches what the link says, past the guard",
+        "app/views/redirects.py",
+        'bp = Blueprint("redirects", __name__)\n',
+        'bp = Blueprint("redirects", __name__)\n\n\n'
+        '@bp.get("/preview")\n'
+        "def preview() -> bytes:\n"
+        "    from urllib.request import urlopen\n\n"
+        '    return urlopen(request.args["url"], timeout=5).read(1000)\n',
+        "tests/test_10_urls.py::test_10_S5_nothing_is_fetched_past_the_guard",
     ),
     Mutation(
         "10.S5",
@@ -2673,3 +2874,64 @@ MUTATIONS = (
         "tests/test_10_urls.py::test_10_T3_a_rebinding_name_is_pinned_to_the_address_that_was_checked",
     ),
 )
+
+# What the audit checks of ASVS 5.0 (OWASP Application Security Verification Standard): each requirement, with one
+# mutation that leaves it unmet. The steps that name it are in app/audit/probes/.
+ASVS = {
+    "V1.2.1": "nothing is escaped",
+    "V1.2.2": "a name goes on with an address as it is",
+    "V1.2.3": "JSON for the scripts is written by hand",
+    "V1.3.4": "a setting may allow drawings with scripts in them",
+    "V1.3.6": "the server fetches private addresses",
+    "V1.3.7": "a page is made from what the link says",
+    "V2.4.1": "the default is no limit",
+    "V3.2.1": "files open in the browser",
+    "V3.3.1": "the cookie is not Secure",
+    "V3.3.2": "the cookie has no SameSite",
+    "V3.3.3": "a sister domain can plant the cookie",
+    "V3.3.4": "scripts read the cookie",
+    "V3.4.1": "browsers remember https for a day",
+    "V3.4.2": "other sites may read what is ours",
+    "V3.4.3": "scripts of any https host run",
+    "V3.4.4": "browsers guess types",
+    "V3.4.5": "other sites learn the whole address",
+    "V3.4.6": "anybody may frame the pages",
+    "V3.4.7": "the policy names no place for reports",
+    "V3.4.8": "windows of other sites keep a hold on ours",
+    "V3.5.1": "tokens are checked by views that ask for it",
+    "V3.5.3": "a link signs out",
+    "V3.5.8": "other sites may embed what is ours",
+    "V3.6.1": "a style sheet comes from another host",
+    "V3.7.2": "redirects of other code go out unchecked",
+    "V3.7.3": "another site comes without a page in between",
+    "V4.1.3": "X-Forwarded-For of anybody counts",
+    "V5.2.1": "a request may have any size",
+    "V5.2.2": "the first bytes are not looked at",
+    "V5.2.4": "an owner may keep any number of files",
+    "V5.2.6": "a still image may have any number of pixels",
+    "V5.3.1": "the files may lie among the static ones",
+    "V5.3.2": "a file is stored under the visitor's name",
+    "V5.4.1": "a download has no name",
+    "V5.4.2": "a name may hold line ends and turn its direction",
+    "V6.3.1": "guesses never wait",
+    "V6.3.8": "the registration says that an address has an account",
+    "V7.2.4": "the session of before the sign-in goes on after it",
+    "V7.3.1": "an idle session lives as long as one in use",
+    "V7.3.2": "a session in use never ends",
+    "V7.4.1": "signing out only clears the cookie",
+    "V7.4.3": "a new password leaves the other sessions alive",
+    "V8.2.2": "whoever knows the id gets the file",
+    "V13.4.2": "the production server starts in debug",
+    "V13.4.4": "a page answers TRACE",
+    "V13.4.6": "a header tells versions",
+    "V14.3.2": "caches keep personal pages",
+    "V15.2.4": "what Flask-WTF needs may come in any newer version",
+    "V15.3.7": "an argument may come twice",
+    "V16.2.5": "the log shows passwords and tokens",
+    "V16.3.4": "an exception is not logged",
+    "V16.4.1": "a line can be forged",
+    "V16.5.1": "the page shows the exception's text",
+    "V16.5.2": "the loss of Redis opens the gate",
+    "V16.5.3": "without the virus scanner everything passes",
+    "V16.5.4": "what fails outside of Flask reaches the server",
+}

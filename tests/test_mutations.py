@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -14,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import App
-from tests.mutations import MUTATIONS, Mutation
+from tests.conftest import APP, App
+from tests.mutations import ASVS, MUTATIONS, Mutation
 from tests.test_mitigations import STEPS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +46,13 @@ def test_each_of_the_53_steps_is_taken_out_and_a_hundred_mutations_are_there() -
     assert [name for name, count in Counter(mutation.name for mutation in MUTATIONS).items() if count > 1] == []
 
 
+def test_each_asvs_requirement_that_a_step_names_is_left_unmet_by_a_mutation_of_that_step() -> None:
+    steps = {mutation.name: mutation.step for mutation in MUTATIONS}
+    named = steps_by_requirement()
+    assert ASVS.keys() == named.keys()
+    assert {each: name for each, name in ASVS.items() if steps.get(name) not in named[each]} == {}
+
+
 def test_the_table_in_the_docs_is_this_one() -> None:
     assert (ROOT / "docs/mutations.md").read_text(encoding="utf-8") == table()
 
@@ -68,6 +76,26 @@ def test_a_mutation_is_killed_and_seen(results: dict[str, dict[str, Any]], mutat
         if row["state"] != "implemented"
     }
     assert changed.keys() == {int(mutation.step.partition(".")[0]), *mutation.also}, changed
+    unmet = {
+        requirement
+        for row in json.loads(result["report"])["mitigations"]
+        for step in row["steps"]
+        if step["findings"]
+        for requirement in step["asvs"]
+    }
+    assert {requirement for requirement, name in ASVS.items() if name == mutation.name} <= unmet
+
+
+def steps_by_requirement() -> dict[str, list[str]]:
+    """The steps that name each requirement of ASVS 5.0, as their probes are written."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / APP / "app/audit/probes").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "step":
+                step, _, _, *requirements = node.args
+                for requirement in requirements:
+                    found.setdefault(ast.literal_eval(requirement), []).append(ast.literal_eval(step))
+    return found
 
 
 def table() -> str:
@@ -86,7 +114,21 @@ def table() -> str:
     for each in MUTATIONS:
         rows = ", ".join(str(row) for row in (int(each.step.partition(".")[0]), *each.also))
         lines.append(f"| {each.step} | {each.name} | `{each.file}` | `{each.killer}` | {rows} |")
-    return "\n".join([*lines, "", f"{len(MUTATIONS)} mutations.", ""])
+    lines += [
+        "",
+        f"{len(MUTATIONS)} mutations.",
+        "",
+        "## ASVS 5.0",
+        "",
+        "The requirements of OWASP's Application Security Verification Standard 5.0 that steps of the audit name. Each",
+        "has a mutation that leaves it unmet, and then the audit has a finding in a step that names it.",
+        "",
+        "| requirement | steps | left unmet when |",
+        "|---|---|---|",
+    ]
+    steps = steps_by_requirement()
+    lines += [f"| {each} | {', '.join(steps[each])} | {name} |" for each, name in ASVS.items()]
+    return "\n".join([*lines, "", f"{len(ASVS)} requirements.", ""])
 
 
 if __name__ == "__main__":

@@ -226,6 +226,14 @@ def test_2_S1_3_S1_6_S1_8_S1_the_guards_are_pinned(package: str) -> None:
     assert re.search(rf"(?m)^{package}==[\w.]+ \\\n +--hash=sha256:[0-9a-f]{{64}}\b", pins)
 
 
+def test_2_S1_so_is_what_they_need() -> None:
+    """Each requirement begins a line, and its hashes are on the lines after it."""
+    pins = re.split(r"(?m)^(?=\w)", (ROOT / "requirements.txt").read_text())
+    assert len(pins) > 20
+    locked = re.compile(r"[\w.-]+==\S+( ; [^\\\n]+)? \\\n +--hash=sha256:[0-9a-f]{64}\b")
+    assert [pin.split()[0] for pin in pins if pin.strip() and not locked.match(pin)] == []
+
+
 def test_2_S6_the_script_gives_the_token_to_its_own_origin_alone(serve: Callable[..., Server], page: Page) -> None:
     become_member(page, serve())
     page.set_input_files("#upload [type=file]", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"a"})

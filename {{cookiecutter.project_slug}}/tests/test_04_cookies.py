@@ -32,6 +32,15 @@ def test_4_S1_to_S5_every_cookie_is_set_with_every_attribute(member: FlaskClient
         assert not any(attribute.startswith("Domain") for attribute in attributes)
 
 
+def test_4_S2_no_page_shows_the_cookie(member: FlaskClient, app: Flask) -> None:
+    """What a page shows of it, a script reads, HttpOnly or not."""
+    member.get("/")
+    for path in [str(rule.rule) for rule in app.url_map.iter_rules() if "<" not in str(rule.rule)]:
+        sent = member.get_cookie(NAME, domain="localhost")
+        assert sent
+        assert sent.value not in member.get(path).text
+
+
 def test_4_T1_no_cookie_is_ever_set_over_http(app: Flask) -> None:
     client = browser_like(app, "http://localhost")
     for path in ("/", "/uploads", "/nowhere", "/healthz"):

@@ -216,6 +216,7 @@ def test_5_S5_a_405_names_the_methods_and_a_missing_slash_still_redirects(app: F
     app.add_url_rule("/folder/", view_func=lambda: "in")
     client = browser_like(app)
     assert set(client.put("/healthz").headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
+    assert {client.open(path, method="TRACE").status_code for path in ("/", "/uploads", "/healthz")} == {405}
     response = client.get("/folder")
     assert (response.status_code, response.headers["Location"]) == (308, f"{ORIGIN}/folder/")
 

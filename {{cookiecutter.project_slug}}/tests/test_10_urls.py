@@ -461,6 +461,14 @@ def test_10_S4_the_check_finds_redirects_in_code(tmp_path: Path, code: str, ids:
     assert [finding.id for finding in check_code(trees_of(tmp_path))] == ids
 
 
+def test_10_S5_nothing_is_fetched_past_the_guard(app: Flask) -> None:
+    """A module that can fetch asks check_outgoing_url. If all its addresses are its own, write its name below."""
+    fetching = re.compile(r"(?m)^\s*(import|from) (urllib\.request|urllib3|http\.client|requests|httpx|aiohttp)\b")
+    code = {path: path.read_text(encoding="utf-8") for path in Path(app.root_path).rglob("*.py")}
+    past = [path.name for path, text in code.items() if fetching.search(text) and "check_outgoing_url" not in text]
+    assert past == []
+
+
 def test_10_S5_the_audit_sees_what_is_loose(app_config: dict[str, object]) -> None:
     app = create_app(app_config)
     assert list(urls.check(app)) == []

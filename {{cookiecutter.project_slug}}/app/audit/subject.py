@@ -223,7 +223,7 @@ class Subject:
                 name = getattr(node, "id", None) or getattr(node, "attr", None)
                 dotted = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
                 if {name, dotted} & set(names) or (
-                    isinstance(node, ast.ImportFrom | ast.Import) and _imports(node) & set(names)
+                    isinstance(node, ast.ImportFrom | ast.Import) and imported(node) & set(names)
                 ):
                     return f"{file}:{getattr(node, 'lineno', 0)}"
         return ""
@@ -443,9 +443,12 @@ def _count(app: Flask, view: View) -> None:
             limiter._check_request_limit(in_middleware=False, callable_name=limited)
 
 
-def _imports(node: ast.ImportFrom | ast.Import) -> set[str]:
+def imported(node: ast.ImportFrom | ast.Import) -> set[str]:
+    """Give what is imported, and from which module, with and without its names."""
     names = {alias.name for alias in node.names}
-    return names | {str(node.module)} if isinstance(node, ast.ImportFrom) else names
+    if isinstance(node, ast.Import):
+        return names
+    return names | {str(node.module)} | {f"{node.module}.{name}" for name in names}
 
 
 def _sample(rule: Rule, name: str) -> Any:

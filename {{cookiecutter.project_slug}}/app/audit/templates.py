@@ -276,7 +276,10 @@ class _HTMLReader(HTMLParser):
 
     def _look_at_url(self, name: str, value: str) -> None:
         made = _MARK.match(value)
-        if made and made[1] in ("url_for", "safe_url") and value[made.end() :][:1] in ("", "?", "#"):
+        rest = value[made.end() :] if made else ""
+        if made and made[1] in ("url_for", "safe_url") and rest[:1] in ("", "?", "#"):
+            if set(_MARK.findall(rest)) - {"urlencode"}:
+                self.findings.append(self._finding("TM02", "Data goes on with an address.", "Give it to url_for."))
             return
         if _MARK.search(value):
             self.findings.append(self._finding("TM02", f"Data chooses {name}, javascript: included.", "Use |safe_url."))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
+import re
 import runpy
 import time
 from collections.abc import Iterator
@@ -18,7 +21,7 @@ from app.audit.subject import Browser, NoAnswer, NotApplicable, Subject
 MEND = "Leave the session's settings to app/security/cookies.py"
 
 
-@step("4.S1", "Secure: never over http", MEND, "V3.3.1")
+@step("4.S1", "Secure: never over http", MEND, "V3.3.1", "V13.4.2")
 def cookie_is_secure(subject: Subject) -> Iterator[str]:
     """Have a session begun, over https and over http."""
     _any_session(subject)
@@ -30,6 +33,7 @@ def cookie_is_secure(subject: Subject) -> Iterator[str]:
                 yield f"{rule.rule} sets the session cookie over http, where anybody can read it."
     if "Set-Cookie" in _browser_with(subject, _value(subject)).open(subject.static_file("app.css")).headers:
         yield "A static file carries the session cookie, into every cache on its way."
+    yield from _set_without(subject, "secure")
     if subject.own:
         if subject.make({"FLASK_DEBUG": None}).debug:
             yield "Debug, which sends the cookie over http, is on unless told otherwise."
@@ -38,9 +42,15 @@ def cookie_is_secure(subject: Subject) -> Iterator[str]:
 
 @step("4.S2", "HttpOnly: out of reach for scripts", MEND, "V3.3.4")
 def cookie_is_http_only(subject: Subject) -> Iterator[str]:
-    """Have a session begun."""
+    """Have a session begun, and look for the cookie in the pages."""
     if "HttpOnly" not in _attributes(subject):
         yield "Scripts can read the session cookie."
+    if not subject.own:
+        return
+    visitor = subject.new_member() or _browser_with(subject, _value(subject))
+    for rule in subject.rules("GET"):
+        if not rule.arguments and (cookie := visitor.cookie()) and cookie in visitor.open(rule.rule).text:
+            yield f"{rule.rule} shows its session cookie, for scripts to read."
 
 
 @step("4.S3", "SameSite: not sent with other sites' forms", MEND, "V3.3.2")
@@ -49,6 +59,7 @@ def cookie_is_same_site(subject: Subject) -> Iterator[str]:
     attributes = _attributes(subject)
     if not {"SameSite=Lax", "SameSite=Strict"} & set(attributes):
         yield "Other sites' forms carry the session cookie."
+    yield from _set_without(subject, "samesite")
     if subject.own:
         strict = subject.make({"SESSION_COOKIE_SAMESITE": "Strict"})
         if "SameSite=Strict" not in _set_cookie(subject, app=strict):
@@ -60,9 +71,12 @@ def cookie_is_same_site(subject: Subject) -> Iterator[str]:
     "4.S4",
     "A session ends when idle, after its longest life, and with the sign-out",
     f"{MEND}, and those of accounts to app/identity.py",
+    "V7.2.4",
     "V7.3.1",
     "V7.3.2",
     "V7.4.1",
+    "V7.4.3",
+    "V8.2.2",
 )
 def session_ends(subject: Subject) -> Iterator[str]:
     """Come back with a copy of the cookie, later and later."""
@@ -103,6 +117,10 @@ def cookie_belongs_to_the_host(subject: Subject) -> Iterator[str]:
         yield "The session cookie has no __Host- name: a sister domain can plant one."
     if "Path=/" not in attributes or any(each.startswith("Domain=") for each in attributes):
         yield "The session cookie has another path, or a domain."
+    for place, call in _set_by_code(subject):
+        name = call.args[0] if call.args else None
+        if isinstance(name, ast.Constant) and not str(name.value).startswith("__Host-"):
+            yield f"{place}: The cookie {name.value!r} has no __Host- name."
     yield from _starts_with(subject, "SESSION_COOKIE_DOMAIN", "audit.example")
     yield from _starts_with(subject, "SESSION_COOKIE_PATH", "/app")
     yield from _starts_with(subject, "SESION_COOKIE_SECURE", "1")  # a typo must not pass for a setting
@@ -117,6 +135,21 @@ def _lifetimes(app: Flask) -> tuple[int, int]:
 def _starts_with(subject: Subject, setting: str, value: str) -> Iterator[str]:
     if subject.own and not subject.refuses({setting: value}):
         yield f"The app starts with {setting}={value}."
+
+
+def _set_by_code(subject: Subject) -> Iterator[tuple[str, ast.Call]]:
+    """Give each place that sets a cookie beside the session's."""
+    for file, tree in subject.trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".set_cookie"):
+                yield f"{file}:{node.lineno}", node
+
+
+def _set_without(subject: Subject, attribute: str) -> Iterator[str]:
+    for place, call in _set_by_code(subject):
+        given = [each.value for each in call.keywords if each.arg in (attribute, None)]
+        if not given or (isinstance(given[0], ast.Constant) and given[0].value in (None, False, "None")):
+            yield f"{place}: A cookie is set without {attribute}."
 
 
 def _begin() -> str:
@@ -206,7 +239,29 @@ def _sign_out_ends_it(subject: Subject) -> Iterator[str]:
     owner.send("/account/password", {"password": password, "new_password": new, "new_password_confirm": new})
     if other.open("/account").status_code == 200:
         yield "A new password leaves the other sessions alive."
+    yield from _sessions_of_others(subject, email, new)
     yield from _rows_end(subject)
+
+
+def _sessions_of_others(subject: Subject, email: str, password: str) -> Iterator[str]:
+    """End somebody's session as somebody else, then as its owner does who has lost the password."""
+    first, second = subject.browser(), subject.browser()
+    for browser in (first, second):
+        browser.send("/login", {"email": email, "password": password})
+        browser.seen = ""
+    for path in re.findall(r'action="(/account/sessions/\w+/end)"', first.open("/account").text):
+        if stranger := subject.new_member():
+            stranger.send(path, {})
+    if not first.open("/account").status_code == second.open("/account").status_code == 200:
+        yield "Who knows the id of somebody else's session can end it."
+    app = subject.app
+    with app.test_request_context(base_url=f"https://{subject.host}"):
+        user = app.extensions["security"].datastore.find_user(email=email)
+        # An app without accounts has no such package.
+        token = importlib.import_module("flask_security.recoverable").generate_reset_password_token(user)
+    subject.browser().send(f"/reset/{token}", {"password": f"new {password}", "password_confirm": f"new {password}"})
+    if second.open("/account").status_code == 200:
+        yield "A new password by mail leaves the sessions alive."
 
 
 def _rows_end(subject: Subject) -> Iterator[str]:

@@ -44,20 +44,30 @@ NEEDED = ("default-src", "script-src", "form-action", "base-uri", "frame-ancesto
 
 
 @step(
-    "3.S1", "Flask-Talisman is a pinned dependency", "Pin flask-talisman in requirements.txt, with its hash", "V15.2.4"
+    "3.S1",
+    "Flask-Talisman is a pinned dependency",
+    "Pin flask-talisman and all beside it in requirements.txt, with hashes",
+    "V15.2.4",
 )
 def talisman_is_pinned(subject: Subject) -> Iterator[str]:
     """Read the requirements."""
     yield from is_pinned(subject, "flask-talisman")
 
 
-@step("3.S2", "Every response carries a policy", "Call csp.init_app in create_app", "V3.4.3")
+@step("3.S2", "Every response carries a policy", "Call csp.init_app in create_app", "V3.4.3", "V3.4.6")
 def every_response_has_a_policy(subject: Subject) -> Iterator[str]:
-    """Ask for a page, a file and nothing."""
-    for path in (subject.page.rule, "/audit/nothing/here", subject.static_file("nothing.css")):
-        headers = subject.browser().open(path).headers
-        if "Content-Security-Policy" not in headers and "Content-Security-Policy-Report-Only" not in headers:
-            yield f"{path} comes without a policy."
+    """Ask for a page, a file and nothing, and for a page while sessions fail."""
+    paths = (subject.page.rule, "/audit/nothing/here", subject.static_file("nothing.css"))
+    answers = {path: subject.browser().open(path).headers for path in paths}
+    if subject.own:
+        with mock.patch.object(subject.app.session_interface, "open_session", side_effect=OSError):
+            answers["A failure outside of Flask"] = subject.browser().open(subject.page.rule).headers
+    for what, headers in answers.items():
+        policy = headers.get("Content-Security-Policy") or headers.get("Content-Security-Policy-Report-Only", "")
+        if not policy:
+            yield f"{what} comes without a policy."
+        elif subject.own and "frame-ancestors" not in policy:
+            yield f"{what} comes with a policy that lets any site frame it."
 
 
 @step("3.S3", "Nothing inline, nothing from elsewhere, scripts by nonce", MEND, "V3.4.3", "V3.4.6")
@@ -89,7 +99,7 @@ def policy_is_strict(subject: Subject) -> Iterator[str]:
             break
 
 
-@step("3.S4", "One policy for all; a view is loosened in one place, for a reason", MEND, "V3.4.3")
+@step("3.S4", "One policy for all; a view is loosened in one place, for a reason", MEND, "V3.4.3", "V3.6.1")
 def views_are_not_loosened(subject: Subject) -> Iterator[str]:
     """Ask every route for its policy, and read the templates for what any strict policy would block."""
     usual = policy_of(subject, subject.page.rule)

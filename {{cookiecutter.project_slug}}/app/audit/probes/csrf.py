@@ -27,7 +27,12 @@ from app.security.csrf import EXEMPT
 STALE = {"csrf_token": "x.y.z"}  # nosec B105 - of no session
 
 
-@step("2.S1", "Flask-WTF is a pinned dependency", "Pin flask-wtf in requirements.txt, with its hash", "V15.2.4")
+@step(
+    "2.S1",
+    "Flask-WTF is a pinned dependency",
+    "Pin flask-wtf and all beside it in requirements.txt, with hashes",
+    "V15.2.4",
+)
 def flask_wtf_is_pinned(subject: Subject) -> Iterator[str]:
     """Read the requirements."""
     if not subject.own:

@@ -111,7 +111,14 @@ def the_log_has_it_all(subject: Subject) -> Iterator[str]:
         yield "Who writes into an address can forge a line of the log."
 
 
-@step("5.S4", "One handler for everything, which can't fail itself", f"{MEND} and app/models.py", "V16.5.3", "V16.5.4")
+@step(
+    "5.S4",
+    "One handler for everything, which can't fail itself",
+    f"{MEND} and app/models.py",
+    "V16.5.2",
+    "V16.5.3",
+    "V16.5.4",
+)
 def nothing_gets_past(subject: Subject) -> Iterator[str]:
     """Fail in hooks, in the session, in the templates and in the database."""
     subject.needs_page()
@@ -145,7 +152,7 @@ def nothing_gets_past(subject: Subject) -> Iterator[str]:
         yield from _fault_of(subject.browser().open(subject.page.rule), "the response")
 
 
-@step("5.S5", "The right status every time, Allow and Retry-After included", MEND, "V16.5.1")
+@step("5.S5", "The right status every time, Allow and Retry-After included", MEND, "V13.4.4")
 def statuses_are_right(subject: Subject) -> Iterator[str]:
     """Ask for what is not there, in the wrong way, and for what is busy."""
     subject.needs_page()
@@ -154,6 +161,8 @@ def statuses_are_right(subject: Subject) -> Iterator[str]:
     wrong = subject.browser().open(subject.page.rule, method="TRACE")
     if wrong.status_code != 405 or "GET" not in wrong.headers.get("Allow", ""):
         yield f"A wrong method answers {wrong.status_code}, without Allow."
+    for rule in subject.rules("TRACE"):
+        yield f"{rule.rule} takes TRACE."
     for error in (TooManyRequests, ServiceUnavailable):
         answer = _failing(subject, lambda error=error: _throw(error(retry_after=7)))
         if answer.headers.get("Retry-After") != "7":

@@ -26,7 +26,6 @@ SIGN_IN = ("login_user", "LoginManager", "check_password_hash", "check_password"
     "8.S4",
     "Guesses at a password wait, 1, 2, 4 … seconds up to 15 minutes, and never for good",
     "Call claim_attempt before a password is verified, attempt_succeeded after the right one",
-    "V6.1.1",
     "V6.3.1",
     "V6.3.8",
 )
@@ -64,6 +63,7 @@ def guesses_wait(subject: Subject) -> Iterator[str]:
     if guess is _form_guess:
         yield from _right_password_ends_it(subject)
         yield from _borrowed_browser(subject)
+        yield from _known_and_unknown(subject)
     yield from _spellings_and_storage(subject)
     yield from _owners_and_strangers(subject)
     yield from _at_the_same_time(subject)
@@ -166,6 +166,22 @@ def _borrowed_browser(subject: Subject) -> Iterator[str]:
     work = {account: _hashes(subject, account) for account in (email, "nobody-at-all@audit.example")}
     if len(set(work.values())) > 1:
         yield "A guess at an unknown account makes less work: its time tells which accounts exist."
+
+
+def _known_and_unknown(subject: Subject) -> Iterator[str]:
+    """Give each form an address with an account and one without, and compare all that comes back."""
+    email, password = subject.new_account()
+    new = {"password": password, "password_confirm": password}
+    for path, form in {"/login": {"password": WRONG}, "/register": new, "/reset": {}}.items():
+        seen = set()
+        for account in (email, f"{path[1:]}-{email}"):
+            browser = subject.browser()
+            answer = browser.send(path, {"email": account, **form})
+            text = (answer.text + browser.open("/login").text).replace(account, "")  # what is flashed comes there
+            tokens = r"[\w.-]{30,}|nonce=\S+"
+            seen.add((answer.status_code, answer.headers.get("Location"), re.sub(tokens, "", text)))
+        if len(seen) > 1:
+            yield f"{path} tells which addresses have an account."
 
 
 def _hashes(subject: Subject, account: str) -> int:

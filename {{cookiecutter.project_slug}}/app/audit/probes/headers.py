@@ -37,7 +37,10 @@ SCANNERS = {
 
 
 @step(
-    "6.S1", "Flask-Talisman is a pinned dependency", "Pin flask-talisman in requirements.txt, with its hash", "V15.2.4"
+    "6.S1",
+    "Flask-Talisman is a pinned dependency",
+    "Pin flask-talisman and all beside it in requirements.txt, with hashes",
+    "V15.2.4",
 )
 def talisman_is_pinned(subject: Subject) -> Iterator[str]:
     """Read the requirements."""
@@ -48,6 +51,7 @@ def talisman_is_pinned(subject: Subject) -> Iterator[str]:
     "6.S2",
     "On every response: pages, files, redirects, errors, unknown hosts",
     f"{MEND}; app/worker.py has its own",
+    "V3.4.1",
     "V3.4.4",
 )
 def every_response_has_them(subject: Subject) -> Iterator[str]:
@@ -75,16 +79,24 @@ def every_response_has_them(subject: Subject) -> Iterator[str]:
         twice = [name for name in ONCE if len(answer.headers.getlist(name)) > 1]
         if twice:
             yield f"{kind} has {', '.join(twice)} twice."
-        lacking = [
-            name for name in ("X-Content-Type-Options", "X-Frame-Options", *ISOLATION) if name not in answer.headers
-        ]
+        wanted = ["X-Content-Type-Options", "X-Frame-Options", *ISOLATION]
+        if kind != "a redirect to https":  # over http a browser ignores it
+            wanted.append("Strict-Transport-Security")
+        lacking = [name for name in wanted if name not in answer.headers]
         if lacking:
             yield f"{kind} ({answer.status_code}) lacks {', '.join(lacking)}."
     if subject.own:
         yield from server.refuses_plainly(subject)
 
 
-@step("6.S3", "https by a 308 to the canonical host, HSTS, no framing, no guessing of types", MEND, "V3.4.1", "V3.4.4")
+@step(
+    "6.S3",
+    "https by a 308 to the canonical host, HSTS, no framing, no guessing of types",
+    MEND,
+    "V3.4.1",
+    "V3.4.4",
+    "V4.1.3",
+)
 def https_is_enforced(subject: Subject) -> Iterator[str]:
     """Ask over http, through a proxy that nobody has set up, and with another host."""
     browser = subject.browser()
@@ -120,10 +132,23 @@ def https_is_enforced(subject: Subject) -> Iterator[str]:
         yield "HSTS_PRELOAD does not ask for the preload list."
 
 
-@step("6.S4", "Referrer, permissions, isolation; nothing personal in a cache", MEND, "V3.4.5", "V3.4.8", "V14.3.2")
+@step(
+    "6.S4",
+    "Referrer, permissions, isolation; nothing personal in a cache",
+    MEND,
+    "V3.4.2",
+    "V3.4.5",
+    "V3.4.8",
+    "V3.5.8",
+    "V13.4.6",
+    "V14.3.2",
+)
 def the_rest_is_sent(subject: Subject) -> Iterator[str]:
-    """Read the headers of a page."""
-    found = subject.browser().open(subject.page.rule).headers
+    """Read the headers of a page that another site's script asks for."""
+    elsewhere = "https://evil.example"
+    found = subject.browser().open(subject.page.rule, headers={"Origin": elsewhere}).headers
+    if found.get("Access-Control-Allow-Origin") in ("*", "null", elsewhere):
+        yield "Access-Control-Allow-Origin lets any site read the page."
     for name, values in ISOLATION.items():
         if found.get(name) not in values:
             yield f"{name} is {found.get(name, 'missing')!r}."

@@ -25,7 +25,7 @@ BUILT_IN = frozenset({"health.healthz"})
 @step(
     "8.S1",
     "Flask-Limiter is pinned, and counts",
-    "Pin flask-limiter in requirements.txt; call rate_limits.init_app",
+    "Pin flask-limiter and all beside it in requirements.txt, with hashes; call rate_limits.init_app",
     "V2.4.1",
     "V15.2.4",
 )
@@ -76,7 +76,13 @@ def the_right_one_is_counted(subject: Subject) -> Iterator[str]:
         yield "A proxy is believed unless told otherwise."
 
 
-@step("8.S3", "A limit for every route, stricter ones where guessing or flooding pays", f"{MEND}; {SERVER}", "V2.4.1")
+@step(
+    "8.S3",
+    "A limit for every route, stricter ones where guessing or flooding pays",
+    f"{MEND}; {SERVER}",
+    "V2.4.1",
+    "V16.5.2",
+)
 def every_route_is_limited(subject: Subject) -> Iterator[str]:
     """Read the limit that each route announces, and flood the ones worth it."""
     for rule in subject.rules("GET"):
@@ -116,7 +122,7 @@ def every_route_is_limited(subject: Subject) -> Iterator[str]:
         yield from server.nobody_holds_all_threads(subject)
 
 
-@step("8.S5", "A 429 says for how long, to people and to scripts; a form says how many tries are left", MEND, "V2.4.1")
+@step("8.S5", "A 429 says for how long, to people and to scripts; a form says how many tries are left", MEND)
 def refusals_are_clear(subject: Subject) -> Iterator[str]:
     """Flood a page, and read the refusal."""
     first = _ask(subject, subject.page, "192.0.2.60").headers

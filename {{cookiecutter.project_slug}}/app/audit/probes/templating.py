@@ -61,6 +61,7 @@ def templates_escape(subject: Subject) -> Iterator[str]:
     "Nothing prints into code, raw blocks or bare attributes",
     "Quote the attribute; carry data to scripts by tojson in a data attribute",
     "V1.2.1",
+    "V1.2.2",
     "V1.2.3",
 )
 def nothing_prints_into_code(subject: Subject) -> Iterator[str | Finding]:

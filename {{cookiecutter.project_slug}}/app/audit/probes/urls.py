@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response
 
 from app.audit.findings import Finding
 from app.audit.steps import Relaxed, step
-from app.audit.subject import ALLOWED_HOST, HOST, NotApplicable, Subject
+from app.audit.subject import ALLOWED_HOST, HOST, NotApplicable, Subject, imported
 from app.security import urls
 from app.settings import Settings
 
@@ -64,13 +64,13 @@ UNCLEAR = (
 )
 CLIMBING = ("/..//evil.example", "/a/../..//evil.example", "/a/.././/evil.example", "/./%2e%2e//evil.example")
 FETCHERS = ("urlopen", "requests", "httpx", "urllib3", "aiohttp", "HTTPSConnection", "HTTPConnection")
+FETCHING = {*FETCHERS, "http.client", "urllib.request"}
 
 
 @step(
     "10.S1",
     "Parameters are typed, bounded and single",
     "Give the route a converter with a bound; leave app/security/urls.py in front",
-    "V2.2.1",
     "V15.3.7",
 )
 def parameters_are_bounded(subject: Subject) -> Iterator[str]:
@@ -116,6 +116,8 @@ def redirects_stay_here(subject: Subject) -> Iterator[str]:
         yield "To an allowed site, no page says where the link leads."
     if not re.search(rf">\s*{re.escape(ALLOWED_HOST)}\s*<", leaving.text) or "http-equiv" in leaving.text:
         yield "The page before another site does not show its host, or goes on by itself."
+    if not re.search(r'(?s)<main.*<a\b[^>]*href="/.*</main', leaving.text):
+        yield "The page before another site offers no way back."
     with subject.instead({"ALLOWED_REDIRECT_HOSTS": "xn--bcher-kva.example"}):
         if "b\u00fccher" in _ask_for(subject, "https://xn--bcher-kva.example/").text:
             yield "The page before another site shows look-alike letters."
@@ -130,9 +132,7 @@ def redirects_stay_here(subject: Subject) -> Iterator[str]:
         yield "A way within the site does not work."
 
 
-@step(
-    "10.S3", "Every link within the app is made by url_for", "Write {{ url_for(…) }} instead of the address", "V1.2.2"
-)
+@step("10.S3", "Every link within the app is made by url_for", "Write {{ url_for(…) }} instead of the address")
 def links_are_made(subject: Subject) -> Iterator[str | Finding]:
     """Read all templates."""
     if not subject.own and not subject.templates:
@@ -204,7 +204,9 @@ def hosts_are_ours(subject: Subject) -> Iterator[str]:
 
 def _proxies(subject: Subject) -> Iterator[str]:
     """Say what a proxy says, as somebody who is none, and as one that is."""
-    forged = {"X-Forwarded-For": "192.0.2.99", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "second.example"}
+    # A proxy adds the address that it sees to what the client has sent.
+    addresses = "203.0.113.66, 192.0.2.99"
+    forged = {"X-Forwarded-For": addresses, "X-Forwarded-Proto": "http", "X-Forwarded-Host": "second.example"}
     hosts = f"{subject.host},second.example"
 
     def seen() -> str:
@@ -293,6 +295,14 @@ def _guard(subject: Subject) -> Iterator[str]:
         if fetches:
             yield f"{fetches}: something is fetched, and no guard stands before it."
         return
+    for file, tree in subject.trees.items():
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        fetching = [node.lineno for node in imports if imported(node) & FETCHING]
+        if fetching and "check_outgoing_url" not in ast.unparse(tree):
+            yield Relaxed(
+                f"{file}:{fetching[0]}: What is fetched here does not go through check_outgoing_url, "
+                "which is right for addresses that the code itself holds, and for no others."
+            )
     for url in PRIVATE:
         try:
             urls.check_outgoing_url(url, resolve=lambda *_: ["93.184.216.34"])
