@@ -43,14 +43,17 @@ def main() -> int:
         else:
             report = audit_own(create_app, split=True)
     except SystemExit as stopped:
-        print(f"The audit could not run: the app stopped with {stopped.code}", file=sys.stderr)
-        return 2
+        return _could_not_run(f"the app stopped with {stopped.code}")
     except Exception as error:
-        reason = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
-        print(f"The audit could not run: {' '.join(str(reason).split())[:300]}", file=sys.stderr)
-        return 2
+        return _could_not_run(getattr(error, "message", None) or f"{type(error).__name__}: {error}")
     print(FORMATS[options.format](report))
     return report.exit_code(strict=options.strict)
+
+
+def _could_not_run(reason: str) -> int:
+    line = " ".join(reason.split())[:300]
+    print("The audit could not run:", "".join(filter(str.isprintable, line)), file=sys.stderr)
+    return 2
 
 
 def _load(name: str, folder: Path) -> Flask:

@@ -22,13 +22,18 @@ class Finding:
     ``id`` is stable (``SK01``, ``CF02`` …), so that a team can look it up and search for it.
     ``severity`` is ``relaxed`` for what somebody loosened on purpose and ``missing`` for what is not there. In another
     app ``relaxed`` also stands for what is there in part, and for what no probe can prove without running its views.
-    ``evidence`` is what was seen, without secrets; ``mend`` says what to do about it.
+    ``evidence`` is what was seen, without secrets; ``mend`` says what to do about it. What an app contributes to it (a
+    name, an exception's text) may hold control characters: none may drive the terminal of whoever reads it.
     """
 
     id: str
     severity: Severity
     evidence: str
     mend: str
+
+    def __post_init__(self) -> None:
+        shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in self.evidence)
+        object.__setattr__(self, "evidence", "".join(shown))
 
 
 @dataclass(frozen=True)

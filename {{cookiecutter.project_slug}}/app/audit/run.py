@@ -62,6 +62,12 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
             return app
 
         names = settings.Settings.model_fields
+        required = {name for name, field in names.items() if field.is_required()}
+        if lacking := sorted(required - _settings(Path()).keys()):
+            raise settings.SettingsError(
+                f"{', '.join(lacking)}: there is no default, and the copy that is attacked must not use what is real. "
+                "Add a value for the audit in _settings of app/audit/run.py."
+            )
         package = Path(real.root_path)
 
         def subject(place: Path) -> Subject:

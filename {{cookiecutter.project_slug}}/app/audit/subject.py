@@ -39,6 +39,9 @@ HOST = "audit.example"
 ALLOWED_HOST = "docs.audit.example"
 UNSAFE_METHODS = ("POST", "PUT", "PATCH", "DELETE")
 
+# What forms of your own ask for beside an address and passwords, by path: {"/register": {"terms": "y"}}.
+OWN_FIELDS: dict[str, dict[str, str]] = {}
+
 # How the code of an app shows that it begins sessions, or takes what a browser sends by itself.
 SESSIONS = re.compile(
     r"from flask import[^\n]*\b(session|flash)\b|\bflask\.(session|flash)\b"
@@ -146,20 +149,29 @@ class Subject:
         """Give a browser that is signed in to an account of its own; None in an app without accounts."""
         if not self.own or not self.takes("/register"):
             return None
-        email, password = self.new_account()
+        return self.sign_in(*self.new_account())
+
+    def new_account(self) -> tuple[str, str]:
+        """Register, and give the address and the password. Raises NoAnswer."""
+        email, password = f"member-{next(_clients)}@audit.example", "correct horse battery staple 42"
+        self._fill_in(self.browser(), "/register", {"email": email, "password": password, "password_confirm": password})
+        return email, password
+
+    def sign_in(self, email: str, password: str) -> Browser:
+        """Give a browser that has signed in to an account. Raises NoAnswer."""
         browser = self.browser()
-        browser.send("/login", {"email": email, "password": password})
+        self._fill_in(browser, "/login", {"email": email, "password": password})
         browser.seen = ""  # the sign-in has begun another session
         return browser
 
-    def new_account(self) -> tuple[str, str]:
-        """Register, and give the address and the password."""
-        email, password = f"member-{next(_clients)}@audit.example", "correct horse battery staple 42"
-        form = {"email": email, "password": password, "password_confirm": password}
-        answer = self.browser().send("/register", form)
-        if answer.status_code != 303:
-            raise NoAnswer(f"a registration answers {answer.status_code}")
-        return email, password
+    def _fill_in(self, browser: Browser, path: str, form: Mapping[str, str]) -> None:
+        status = browser.send(path, form).status_code
+        if status != 303:
+            fields = ", ".join([*form, *OWN_FIELDS.get(path, ())])
+            raise NoAnswer(
+                f"the audit could not get past {path}, which answers {status} to {fields}: "
+                "what else your form asks for belongs into OWN_FIELDS of app/audit/subject.py"
+            )
 
     @property
     def host(self) -> str:
@@ -416,7 +428,7 @@ class Browser:
     def send(self, path: str, form: Mapping[str, Any], **kwargs: Any) -> TestResponse:
         """Send a form with its token."""
         self.seen = self.seen or self.token()
-        form = {"csrf_token": self.seen, **form}
+        form = {"csrf_token": self.seen, **OWN_FIELDS.get(path, {}), **form}
         if not any(isinstance(value, FileStorage) for value in form.values()):
             return self.open(path, method="POST", data=form, **kwargs)
         # Not left to the client, which spools a large body to a file and never closes it.

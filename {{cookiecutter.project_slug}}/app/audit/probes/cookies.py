@@ -218,11 +218,10 @@ def _sign_out_ends_it(subject: Subject) -> Iterator[str]:
     if (member := subject.new_member()) is None:
         return
     email, password = subject.new_account()
-    account = {"email": email, "password": password}
     visitor = subject.browser()
     visitor.token()
     before = visitor.session()
-    visitor.send("/login", account)
+    visitor.send("/login", {"email": email, "password": password})
     if not before or before.items() & visitor.session().items() - {("_permanent", True)}:
         yield "The session of before the sign-in goes on after it: an attacker may have planted it."
     thief = _browser_with(subject, member.cookie())
@@ -231,10 +230,7 @@ def _sign_out_ends_it(subject: Subject) -> Iterator[str]:
     member.send("/logout", {})
     if thief.open("/account").status_code == 200:
         yield "A copy of the cookie still opens the account after the sign-out."
-    other, owner = subject.browser(), subject.browser()
-    for browser in (other, owner):
-        browser.send("/login", account)
-        browser.seen = ""
+    other, owner = subject.sign_in(email, password), subject.sign_in(email, password)
     new = f"another {password}"
     owner.send("/account/password", {"password": password, "new_password": new, "new_password_confirm": new})
     if other.open("/account").status_code == 200:
@@ -245,10 +241,7 @@ def _sign_out_ends_it(subject: Subject) -> Iterator[str]:
 
 def _sessions_of_others(subject: Subject, email: str, password: str) -> Iterator[str]:
     """End somebody's session as somebody else, then as its owner does who has lost the password."""
-    first, second = subject.browser(), subject.browser()
-    for browser in (first, second):
-        browser.send("/login", {"email": email, "password": password})
-        browser.seen = ""
+    first, second = subject.sign_in(email, password), subject.sign_in(email, password)
     for path in re.findall(r'action="(/account/sessions/\w+/end)"', first.open("/account").text):
         if stranger := subject.new_member():
             stranger.send(path, {})

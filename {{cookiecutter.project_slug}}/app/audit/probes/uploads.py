@@ -387,10 +387,7 @@ def _account_goes_meanwhile(subject: Subject) -> Iterator[str]:
     if not subject.takes("/account/delete"):
         return
     email, password = subject.new_account()
-    ours, window = subject.browser(), subject.browser()
-    for browser in (ours, window):
-        browser.send("/login", {"email": email, "password": password})
-        browser.seen = ""
+    ours, window = subject.sign_in(email, password), subject.sign_in(email, password)
     window.seen = window.token()
     save_all, before = uploads.save_all, {path for path in _folder(subject).rglob("*") if path.is_file()}
 
