@@ -1,6 +1,6 @@
 # Everything a contributor runs here. Each target makes what it needs first, inside this folder.
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PYTHON ?= python3
 PORT ?= 8000
 

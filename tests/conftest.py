@@ -64,7 +64,7 @@ class Cookiecutter:
     ) -> subprocess.CompletedProcess[str]:
         self.out.mkdir(exist_ok=True)
         command = [sys.executable, "-m", program, str(self.template), *["--no-input"] * no_input, *arguments]
-        environment = os.environ | {"HOME": str(self.home), "USERPROFILE": str(self.home), "PYTHONUTF8": "1"}
+        environment = {"PYTHONUTF8": "1"} | os.environ | {"HOME": str(self.home), "USERPROFILE": str(self.home)}
         return subprocess.run(
             command, cwd=self.out, env=environment, input=typed, capture_output=True, encoding="utf-8", timeout=60
         )
@@ -129,3 +129,10 @@ def default_app(template: Path, tmp_path_factory: pytest.TempPathFactory) -> App
 def files(folder: Path) -> dict[str, bytes]:
     """Every file under the folder: its path, with forward slashes, and its bytes."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def commit(folder: Path) -> None:
+    """Commit everything there, in a repository that is made if there is none."""
+    author = ("-c", "user.name=Ann", "-c", "user.email=ann@example.com", "-c", "commit.gpgsign=false")
+    for command in (("init", "--initial-branch=main"), ("add", "--all"), (*author, "commit", "--message=all")):
+        subprocess.run(["git", *command], cwd=folder, check=True, stdout=subprocess.DEVNULL)

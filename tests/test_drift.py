@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import APP, App, Cookiecutter, files
+from tests.conftest import APP, App, Cookiecutter, commit, files
 
 ROOT = Path(__file__).resolve().parent.parent
 CRUFT = (sys.executable, "-m", "cruft")
-AUTHOR = ("-c", "user.name=Ann", "-c", "user.email=ann@example.com", "-c", "commit.gpgsign=false")
 
 pytestmark = pytest.mark.xdist_group("drift")
 
@@ -30,12 +29,6 @@ def run(cwd: Path, *command: str | Path, code: int = 0, **environment: str) -> s
     ended = subprocess.run(command, cwd=cwd, env=own | environment, capture_output=True, encoding="utf-8")
     assert ended.returncode == code, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr if code > 1 else ended.stdout
-
-
-def commit(folder: Path) -> None:
-    run(folder, "git", "init", "--quiet", "--initial-branch=main")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", *AUTHOR, "commit", "--quiet", "--message=all")
 
 
 def edit(folder: Path, changes: dict[str, tuple[str, str]]) -> None:
