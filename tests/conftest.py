@@ -134,5 +134,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def commit(folder: Path) -> None:
     """Commit everything there, in a repository that is made if there is none."""
     author = ("-c", "user.name=Ann", "-c", "user.email=ann@example.com", "-c", "commit.gpgsign=false")
-    for command in (("init", "--initial-branch=main"), ("add", "--all"), (*author, "commit", "--message=all")):
-        subprocess.run(["git", *command], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    if not (folder / ".git").exists():
+        subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], cwd=folder, check=True)
+    for command in (["add", "--all"], [*author, "commit", "--quiet", "--message=all"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)

@@ -185,8 +185,7 @@ def test_a_year(year: Team, default_app: App, record_property: pytest.RecordProp
         assert re.search(rf"(?m)^ *{re.escape(step)} ", rows), rows
         assert f"  {name}  by " in security or name.endswith(".html")
     assert "weaker: mitigation 2, 3, 4, 7, 8." in told
-    assert [f"By hand for {version}." in told for version in VERSIONS] == [True] * 3
-    assert "First version" not in told
+    assert re.findall(r"(?m)^  By hand for (\S+)\.$", told) == list(VERSIONS)
 
     year.cruft("update", "--skip-apply-ask")
     newest = files(year.cookiecutter.app("project_slug=newest"))

@@ -68,11 +68,11 @@ class Generated:
         return found[1] if found else "a version without a number"
 
     def by_hand(self, since: str) -> str:
-        """Give what the upgrade guide asks for, in the versions newer than ``since``."""
+        """Give what the upgrade guide asks for in the versions newer than ``since``, the oldest first."""
         sections = SECTION.split(self.guide)[1:]
         names = [section.split(maxsplit=1)[0] for section in sections]
         new = sections[: names.index(since)] if since in names else sections
-        return "\n".join(section.strip() for section in new)
+        return "\n".join(section.strip() for section in reversed(new))
 
 
 class Template:

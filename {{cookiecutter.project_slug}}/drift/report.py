@@ -1,0 +1,88 @@
+"""The report, line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from drift.audits import Rows, told, weakened
+from drift.changes import By, Change
+from drift.meaning import guard
+from drift.template import Generated
+
+TITLES: dict[By, str] = {
+    "you": "Changed by you",
+    "the template": "Changed by the template since",
+    "both": "Changed by both",
+}
+
+
+def heading(name: str, address: str, base: Generated, newest: Generated, ahead: int) -> Iterator[str]:
+    """Say what is compared with what; ``ahead`` is how many commits lie between."""
+    yield f"Drift of {name} from {address}"
+    yield f"  generated from  {base.version} ({base.commit[:12]})"
+    if ahead:
+        yield f"  the newest is   {newest.version} ({newest.commit[:12]}), {ahead} commit{'s' * (ahead > 1)} later"
+    else:
+        yield "  which is the newest"
+
+
+def files(found: list[Change], own: list[str], left: list[str]) -> Iterator[str]:
+    """List what differs, the team's own files, and those that an update left to be settled."""
+    for by, title in TITLES.items():
+        if those := [change for change in found if change.by == by]:
+            yield f"\n{title} ({len(those)})"
+            yield from (f"  {change.path}  {change.what}" for change in those)
+    if own:
+        yield f"\nYours alone, which is no drift ({len(own)})"
+        yield from (f"  {name}" for name in own)
+    if left:
+        yield f"\nLeft by an update, for you to settle ({len(left)})"
+        yield from (f"  {name}" for name in left)
+
+
+def security(found: list[Change], before: Rows, now: Rows) -> Iterator[str]:
+    """Say of each security file that differs what it guards, and how its row of the audit is."""
+    lines = []
+    for change in found:
+        if guarded := guard(change.path):
+            number, meaning = guarded
+            lines.append(f"  {change.path}  by {change.by}, {change.what}")
+            lines.append(f"      {meaning}{_row(number, before, now)}")
+    if lines:
+        yield f"\nOf these, the security files ({len(lines) // 2})"
+        yield from lines
+
+
+def _row(number: int | None, before: Rows, now: Rows) -> str:
+    if number is None or not now.mitigations:
+        return ""
+    was, state = before.state(number), now.state(number)
+    return f"; row {number}: {state}, as generated" if was == state else f"; row {number}: {was} -> {state}"
+
+
+def audits(before: Rows, now: Rows) -> Iterator[str]:
+    """Give the ten rows, and what was found where they changed."""
+    yield "\nThe audit, of the app as generated -> as it is now"
+    for which, rows in (("as generated", before), ("now", now)):
+        if rows.failed:
+            yield f"  {which}: {rows.failed}"
+    yield from (f"  {line}" for line in told(before, now))
+
+
+def update(found: list[Change], by_hand: str) -> Iterator[str]:
+    """Say how to take the template's changes, and what is to be done besides."""
+    both = sum(change.by == "both" for change in found)
+    yield "\nTo take the template's changes: commit, then .venv/bin/cruft update"
+    if both:
+        yield f"  Look at the {both} that both changed: what can't be merged is marked (<<<<<<<) or beside it (*.rej)."
+    if by_hand:
+        yield "\nBy hand, says the template"
+        yield from (f"  {line}" for line in by_hand.splitlines() if line)
+
+
+def summary(found: list[Change], before: Rows, now: Rows) -> str:
+    """Give the last line."""
+    counts = [f"{sum(change.by == by for change in found)} files changed by {by}" for by in TITLES]
+    worse = weakened(before, now)
+    rows = f"weaker: mitigation {', '.join(map(str, worse))}" if worse else "no mitigation weaker"
+    return f"{', '.join(counts)}; {rows}." if found or worse else "No drift."
