@@ -56,14 +56,18 @@ def mutate(app: Path, work: Path, mutation: dict[str, Any]) -> Path:
 
 def run(copy: Path, arguments: list[str]) -> tuple[int, str]:
     """Run ``python -m pytest …`` or ``python app/audit …`` in the mutated app; give its exit code and output."""
+    output, code = copy.parent / "output", copy.parent / "code"
+    code.unlink(missing_ok=True)
     process = multiprocessing.get_context("forkserver").Process(target=_child, args=(str(copy), arguments))
     process.start()
     process.join(LIMIT)
-    if process.exitcode is None:
+    if process.is_alive():
         process.kill()
         process.join()
-    output = copy.parent / "output"
-    return process.exitcode or 0, output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
+    # Not process.exitcode: when another thread starts a process, multiprocessing asks after this one too, and of two
+    # that ask at the same moment one is told 255.
+    said = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
+    return int(code.read_text()) if code.exists() else -1, said
 
 
 def _child(copy: str, arguments: list[str]) -> None:
@@ -75,10 +79,13 @@ def _child(copy: str, arguments: list[str]) -> None:
     sys.dont_write_bytecode = True
     sys.argv = arguments
     sys.path[0] = copy
-    if arguments[0] == "pytest":
-        runpy.run_module("pytest", run_name="__main__")
-    else:
-        runpy.run_path(arguments[0], run_name="__main__")
+    try:
+        if arguments[0] == "pytest":
+            runpy.run_module("pytest", run_name="__main__")
+        else:
+            runpy.run_path(arguments[0], run_name="__main__")
+    except SystemExit as ended:
+        Path(copy).parent.joinpath("code").write_text(str(int(ended.code or 0)))
 
 
 def examine(app: Path, work: Path, mutation: dict[str, Any]) -> dict[str, Any]:
