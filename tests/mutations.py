@@ -1242,7 +1242,7 @@ MUTATIONS = (
         "    app.wsgi_app = _complete(app, app.wsgi_app)  # type: ignore[method-assign, assignment]\n",
         "",
         "tests/test_06_headers.py::test_6_S2_every_response_has_every_header_once",
-        also=(9,),
+        also=(3, 9),
     ),
     Mutation(
         "6.S2",

@@ -235,12 +235,13 @@ def _sign_out_ends_it(subject: Subject) -> Iterator[str]:
     owner.send("/account/password", {"password": password, "new_password": new, "new_password_confirm": new})
     if other.open("/account").status_code == 200:
         yield "A new password leaves the other sessions alive."
-    yield from _sessions_of_others(subject, email, new)
+    yield from _sessions_of_others(subject)
     yield from _rows_end(subject)
 
 
-def _sessions_of_others(subject: Subject, email: str, password: str) -> Iterator[str]:
+def _sessions_of_others(subject: Subject) -> Iterator[str]:
     """End somebody's session as somebody else, then as its owner does who has lost the password."""
+    email, password = subject.new_account()
     first, second = subject.sign_in(email, password), subject.sign_in(email, password)
     for path in re.findall(r'action="(/account/sessions/\w+/end)"', first.open("/account").text):
         if stranger := subject.new_member():
