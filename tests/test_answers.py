@@ -187,7 +187,7 @@ def test_a_good_answer_reaches_the_code_unchanged(cookiecutter: Cookiecutter, op
         for node in ast.parse((app / "app/project.py").read_text(encoding="utf-8")).body
         if isinstance(node, ast.Assign)
     }
-    assert values.keys() == set(CONSTANTS.values())
+    assert values.keys() == {*CONSTANTS.values(), "TEMPLATE_VERSION"}
     assert values[CONSTANTS[option]] == answer
     for command in (["check"], ["format", "--check"]):
         ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "app/project.py"]

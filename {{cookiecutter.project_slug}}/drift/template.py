@@ -105,12 +105,12 @@ class Template:
         # Without its .git: the hooks would take it for a template that somebody generates from.
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             tar.extractall(source, filter="data")
-        self._cookiecutter(source, out, answers)
+        self._render(source, out, answers)
         guide = source / "docs/upgrading.md"
         (folder,) = out.iterdir()
         return Generated(commit, folder, files(folder), guide.read_text(encoding="utf-8") if guide.exists() else "")
 
-    def _cookiecutter(self, source: Path, out: Path, answers: dict[str, object]) -> None:
+    def _render(self, source: Path, out: Path, answers: dict[str, object]) -> None:
         # A configuration of its own: what the developer replays, and defaults of theirs, stay out of this.
         config = self._work / "cookiecutter.yaml"
         config.write_text(json.dumps({"replay_dir": str(self._work), "cookiecutters_dir": str(self._work)}))
