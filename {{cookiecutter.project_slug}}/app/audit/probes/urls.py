@@ -230,7 +230,6 @@ def _mails(subject: Subject) -> Iterator[str]:
     mails: list[str] = []
     with (
         subject.instead({"TRUSTED_HOSTS": f"{subject.host},second.example"}),
-        mock.patch("app.mail._sender.submit", side_effect=lambda send, *args: send(*args)),
         mock.patch("app.mail._deliver", side_effect=lambda _, message: mails.append(message.get_content())),
     ):
         browser = subject.browser()
