@@ -187,7 +187,11 @@ def test_a_year(year: Team, default_app: App, record_property: pytest.RecordProp
     assert "weaker: mitigation 2, 3, 4, 7, 8." in told
     assert re.findall(r"(?m)^  By hand for (\S+)\.$", told) == list(VERSIONS)
 
+    assert "out of date" in year.cruft("check", code=1)
+    patch = year.cruft("diff")
+    assert set(re.findall(r"(?m)^diff --git upstream-template-old/(\S+)", patch)) == EDITS.keys()
     year.cruft("update", "--skip-apply-ask")
+    year.cruft("check")
     newest = files(year.cookiecutter.app("project_slug=newest"))
     now = files(app)
     assert (app / ".env").read_bytes() == env
