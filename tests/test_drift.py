@@ -260,6 +260,11 @@ def refused(team: Team) -> None:
     commit(team.template)
 
 
+def behind_a_password(team: Team) -> None:
+    state = json.loads((team.app / ".cruft.json").read_text())
+    (team.app / ".cruft.json").write_text(json.dumps(state | {"template": "https://ann:hunter2@localhost:1/a.git"}))
+
+
 def unimportable(team: Team) -> None:
     (team.app / "app/views/pages.py").write_text("def broken(:\n")
 
@@ -271,8 +276,9 @@ def unimportable(team: Team) -> None:
         (without_a_commit, "The drift can't be known: .cruft.json is damaged (TypeError: "),
         (unlinked, "The drift can't be known: There is no .cruft.json"),
         (moved, "The drift can't be known: The template /.*/cookiecutter-secure-flask can't be had .* Has it moved"),
+        (behind_a_password, "The drift can't be known: The template https://localhost:1/a.git can't be had "),
         (cut, "The drift can't be known: The template /.* has no commit [0-9a-f]{12} .*a shallow clone"),
-        (refused, "The drift can't be known: The template refuses the answers in .cruft.json: .*MIT"),
+        (refused, "The drift can't be known: The template at [0-9a-f]{12} makes no app of the answers in .cruft.json: .*MIT"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

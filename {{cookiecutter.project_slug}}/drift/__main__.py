@@ -38,9 +38,9 @@ def main() -> int:
 def drift(work: Path) -> int:
     """Find out, report, and give the exit code. ``work`` is a temporary folder."""
     origin = Origin.of(PROJECT)
-    template = Template(origin.address, work)
-    base = template.generate(origin.commit, origin.answers)
-    newest = base if template.newest == base.commit else template.generate(template.newest, origin.answers)
+    template = Template(origin, work)
+    base = template.generate(origin.commit)
+    newest = base if template.newest == base.commit else template.generate(template.newest)
     known = known_to_git(PROJECT)
     found = changes(PROJECT, base.files, newest.files)
     own = sorted((known or set()) - base.files.keys() - newest.files.keys() - ASIDE)
@@ -50,7 +50,7 @@ def drift(work: Path) -> int:
     with ThreadPoolExecutor() as threads:
         before, now = threads.map(Rows.of, (base.folder, copied))
 
-    lines = list(report.heading(PROJECT.name, origin.address, base, newest, template.commits_since(base.commit)))
+    lines = list(report.heading(PROJECT.name, origin.shown, base, newest, template.commits_since(base.commit)))
     lines += report.files(found, own, unresolved(PROJECT, [*(change.path for change in found), *own]))
     lines += report.security(found, before, now)
     lines += report.audits(before, now)

@@ -16,6 +16,7 @@ from drift.changes import Files, files
 
 HOUR = 3600  # seconds: a large history on a slow line
 VERSION = re.compile(r'(?m)^TEMPLATE_VERSION = "([\w.+-]+)"$')
+PASSWORD = re.compile(r"//[^/@]*@")
 SECTION = re.compile(r"(?m)^## ")
 
 
@@ -31,6 +32,11 @@ class Origin:
     commit: str
     answers: dict[str, object]
 
+    @property
+    def shown(self) -> str:
+        """The address without a password that may be in it."""
+        return PASSWORD.sub("//", self.address)
+
     @classmethod
     def of(cls, project: Path) -> Origin:
         """Read it. Raises ``UnknownDriftError`` when it isn't there or makes no sense."""
@@ -39,8 +45,9 @@ class Origin:
             address, commit, answers = state["template"], state["commit"], state["context"]["cookiecutter"]
             if not isinstance(address, str) or not re.fullmatch(r"[0-9a-f]{40,64}", commit):
                 raise ValueError("template or commit")
-            # Those with an underscore are the template's own.
-            return cls(address, commit, {name: answer for name, answer in answers.items() if name[:1] != "_"})
+            # Those with an underscore are the template's own. What is no name could be an option of cookiecutter's.
+            given = {name: answer for name, answer in answers.items() if name.isidentifier() and name[:1] != "_"}
+            return cls(address, commit, given)
         except FileNotFoundError:
             raise UnknownDriftError(
                 "There is no .cruft.json, which says where this app comes from. Link it: .venv/bin/cruft link ADDRESS"
@@ -78,13 +85,13 @@ class Generated:
 class Template:
     """A clone of the template in ``work``, a temporary folder. Raises ``UnknownDriftError`` when it can't be had."""
 
-    def __init__(self, address: str, work: Path) -> None:
-        self.address, self._work, self._clone = address, work, work / "template.git"
+    def __init__(self, origin: Origin, work: Path) -> None:
+        self._origin, self._work, self._clone = origin, work, work / "template.git"
         try:
-            _git("clone", "--quiet", "--bare", "--", address, str(self._clone))
+            _git("clone", "--quiet", "--bare", "--", origin.address, str(self._clone))
         except UnknownDriftError as error:
             raise UnknownDriftError(
-                f"The template {address} can't be had ({error}). Has it moved? See .cruft.json."
+                f"The template {origin.shown} can't be had ({error}). Has it moved? See .cruft.json."
             ) from None
         self.newest = self._in_clone("rev-parse", "HEAD").decode().strip()
 
@@ -92,34 +99,36 @@ class Template:
         """How many commits the newest has that ``commit`` has not."""
         return int(self._in_clone("rev-list", "--count", f"{commit}..{self.newest}"))
 
-    def generate(self, commit: str, answers: dict[str, object]) -> Generated:
+    def generate(self, commit: str) -> Generated:
         """Make the app of a commit, by the hooks of that commit. Raises ``UnknownDriftError`` when it can't be made."""
         source, out = self._work / f"{commit}-template", self._work / commit
         try:
             archive = self._in_clone("archive", "--format=tar", commit)
         except UnknownDriftError:
             raise UnknownDriftError(
-                f"The template {self.address} has no commit {commit[:12]} (of .cruft.json): its history was cut"
+                f"The template {self._origin.shown} has no commit {commit[:12]} (of .cruft.json): its history was cut"
                 " (a shallow clone?) or rewritten."
             ) from None
         # Without its .git: the hooks would take it for a template that somebody generates from.
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             tar.extractall(source, filter="data")
-        self._render(source, out, answers)
+        self._render(source, out)
         guide = source / "docs/upgrading.md"
         (folder,) = out.iterdir()
         return Generated(commit, folder, files(folder), guide.read_text(encoding="utf-8") if guide.exists() else "")
 
-    def _render(self, source: Path, out: Path, answers: dict[str, object]) -> None:
+    def _render(self, source: Path, out: Path) -> None:
         # A configuration of its own: what the developer replays, and defaults of theirs, stay out of this.
         config = self._work / "cookiecutter.yaml"
         config.write_text(json.dumps({"replay_dir": str(self._work), "cookiecutters_dir": str(self._work)}))
         out.mkdir()
-        given = [f"{name}={answer}" for name, answer in answers.items()]
+        given = [f"{name}={answer}" for name, answer in self._origin.answers.items()]
         command = [sys.executable, "-m", "cookiecutter", "--no-input", "--config-file", str(config)]
         ended = _run([*command, "--output-dir", str(out), str(source), *given])
         if ended.returncode:
-            raise UnknownDriftError(f"The template refuses the answers in .cruft.json: {_last_line(ended)}")
+            raise UnknownDriftError(
+                f"The template at {source.name[:12]} makes no app of the answers in .cruft.json: {_last_line(ended)}"
+            )
 
     def _in_clone(self, *arguments: str) -> bytes:
         return _git(f"--git-dir={self._clone}", *arguments)
