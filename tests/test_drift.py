@@ -355,6 +355,16 @@ def test_an_option_switched_later_gives_the_app_of_that_answer(team: Team, optio
         assert "Changed by you (1)" in team.drift(1)
 
 
+def test_an_option_switched_off_leaves_what_the_team_edited(team: Team) -> None:
+    edit(team.app, {"compose.yaml": ("volumes:\n  instance:", "# ours\nvolumes:\n  instance:")})
+    commit(team.app)
+    before = (team.app / "compose.yaml").read_bytes()
+    team.cruft("update", "--skip-apply-ask", "--variables-to-update", '{"docker": false}')
+    assert (team.app / "compose.yaml").read_bytes() == before
+    assert not (team.app / "Dockerfile").exists()
+    assert section(team.drift(0), "Yours alone") == "  compose.yaml\n"
+
+
 @pytest.mark.parametrize("how", [("--replay",), ("--no-input",)], ids=" ".join)
 def test_plain_cookiecutter_over_an_app_shows_the_template_s_changes_in_git(year: Team, how: tuple[str, ...]) -> None:
     app = year.app
