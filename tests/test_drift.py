@@ -317,7 +317,7 @@ def test_a_new_version_that_is_none_of_this_app_s_is_no_drift(team: Team) -> Non
     (team.template / "docs/upgrading.md").write_text("# Elsewhere\n")
     commit(team.template)
     told = team.drift(0)
-    assert "1 commits later" in told
+    assert ", 1 commit later" in told
     assert told.endswith("\nNo drift.\n")
 
 
