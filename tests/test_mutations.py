@@ -60,8 +60,10 @@ def test_the_table_in_the_docs_is_this_one() -> None:
 def test_the_killers_are_green_before(default_app: App) -> None:
     killers = sorted({mutation.killer for mutation in CHOSEN})
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    command = [default_app.folder / ".venv/bin/python", "-m", "pytest", "-q", "-n", "auto", "-p", "no:cacheprovider", *killers]
-    run = subprocess.run(command, cwd=default_app.folder, env=environment, capture_output=True, text=True, timeout=1800)
+    command = [default_app.folder / ".venv/bin/pytest", "-q", "-n", "auto", "-p", "no:cacheprovider"]
+    run = subprocess.run(
+        [*command, *killers], cwd=default_app.folder, env=environment, capture_output=True, text=True, timeout=1800
+    )
     assert run.returncode == 0, run.stdout[-5000:]
 
 
