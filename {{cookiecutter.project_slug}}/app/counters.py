@@ -61,6 +61,11 @@ class BoundedCounters:
         with self._lock:
             return (self._live(self._slot(key)) or (0, 0.0))[0]
 
+    def get_own(self, key: str) -> int:
+        """Give the value of a counter that no other key shares, else 0: for what is counted in a client's favour."""
+        with self._lock:
+            return (self._live(key) or (0, 0.0))[0]
+
     def get_expiry(self, key: str) -> float:
         """Give the time at which a counter ends; now when there is none."""
         with self._lock:
@@ -150,6 +155,11 @@ class GuardedStorage(Storage):
         """Give the value of a counter; 0 when there is none."""
         count = self._ask_redis("get", key)
         return self.memory.get(key) if count is None else int(count)
+
+    def get_own(self, key: str) -> int:
+        """Give the value of a counter, where a full memory lets others share it 0: for what is in a client's favour."""
+        count = self._ask_redis("get", key)
+        return self.memory.get_own(key) if count is None else int(count)
 
     def get_expiry(self, key: str) -> float:
         """Give the time at which a counter ends; now when there is none."""
