@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import io
+import subprocess
 import sys
+import tarfile
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,8 +32,8 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="drift-", ignore_cleanup_errors=True) as folder:
             return drift(Path(folder))
-    except UnknownDriftError as error:
-        print(f"The drift can't be known: {error}", file=sys.stderr)
+    except (UnknownDriftError, OSError, ValueError, tarfile.TarError, subprocess.TimeoutExpired) as error:
+        print(f"The drift can't be known: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
 

@@ -64,7 +64,7 @@ def told(before: Rows, now: Rows) -> Iterator[str]:
             if step["findings"] and steps.get(step["id"]) != step["state"]:
                 yield f"   {step['id']:<5} {step['title']}: {step['state']}"
                 yield from (f"         {found['id']} {found['evidence']}" for found in step["findings"][:SHOWN])
-                if more := len(step["findings"]) - SHOWN > 0:
+                if (more := len(step["findings"]) - SHOWN) > 0:
                     yield f"         and {more} more of these: make audit"
                 yield f"         mend: {step['findings'][0]['mend']}"
 

@@ -85,4 +85,6 @@ def summary(found: list[Change], before: Rows, now: Rows) -> str:
     counts = [f"{sum(change.by == by for change in found)} files changed by {by}" for by in TITLES]
     worse = weakened(before, now)
     rows = f"weaker: mitigation {', '.join(map(str, worse))}" if worse else "no mitigation weaker"
-    return f"{', '.join(counts)}; {rows}." if found or worse else "No drift."
+    if before.failed or now.failed:
+        rows = "an audit could not run, so weaker or not is open"
+    return f"{', '.join(counts)}; {rows}." if found or worse or before.failed or now.failed else "No drift."
