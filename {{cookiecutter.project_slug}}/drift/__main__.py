@@ -1,4 +1,4 @@
-"""``python -m drift``: report what has changed since this app was generated. It changes nothing.
+"""``python -m drift``: report what has changed since this app was generated. It changes no file of it.
 
 Exit 0: nothing, here or in the template. 1: something. 2: it can't be known, and one line says why.
 """
@@ -9,7 +9,6 @@ import argparse
 import io
 import subprocess
 import sys
-import tarfile
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,8 @@ from pathlib import Path
 from drift import report
 from drift.audits import Rows, copy, weakened
 from drift.changes import ASIDE, changes, is_uncommitted, known_to_git, unresolved
-from drift.template import Origin, Template, UnknownDriftError
+from drift.programs import UnknownDriftError
+from drift.template import Origin, Template
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -32,7 +32,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="drift-", ignore_cleanup_errors=True) as folder:
             return drift(Path(folder))
-    except (UnknownDriftError, OSError, ValueError, tarfile.TarError, subprocess.TimeoutExpired) as error:
+    except (UnknownDriftError, OSError, ValueError, subprocess.TimeoutExpired) as error:
         print(f"The drift can't be known: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
@@ -48,7 +48,7 @@ def drift(work: Path) -> int:
     own = sorted((known or set()) - base.files.keys() - newest.files.keys() - ASIDE)
 
     copied = work / PROJECT.name
-    copy(PROJECT, (name for name in known or base.files if (PROJECT / name).is_file()), copied, env=base.folder)
+    copy(PROJECT, known or base.files, copied, env=base.folder)
     with ThreadPoolExecutor() as threads:
         before, now = threads.map(Rows.of, (base.folder, copied))
 

@@ -16,11 +16,11 @@ SHOWN = 3  # findings of one step
 
 
 def copy(mine: Path, names: Iterable[str], target: Path, env: Path) -> None:
-    """Copy an app to a place where it may be started, which makes its folders and its database.
+    """Copy those of an app's files that are there to a place where it may be started, which makes its database.
 
     Its settings come with it. A clone has no ``.env``: the one in ``env``, of a generated app, does for an audit.
     """
-    for name in names:
+    for name in filter(lambda name: (mine / name).is_file(), names):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(mine / name, target / name)
     shutil.copy((mine if (mine / ".env").exists() else env) / ".env", target / ".env")

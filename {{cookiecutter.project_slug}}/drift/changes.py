@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from drift.programs import UnknownDriftError, git
 
 By = Literal["you", "the template", "both"]
 Files = dict[str, bytes]  # by path, with slashes
@@ -56,13 +57,16 @@ def content(path: Path) -> bytes | None:
 
 def known_to_git(mine: Path) -> set[str] | None:
     """Give the files that git has, or would take; ``None`` where the app is in no git."""
-    listed = _git(mine, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    return None if listed is None else {name for name in listed.split("\0") if (mine / name).is_file()}
+    try:
+        listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=mine)
+    except UnknownDriftError:
+        return None
+    return {name for name in listed.decode(errors="surrogateescape").split("\0") if (mine / name).is_file()}
 
 
 def is_uncommitted(mine: Path) -> bool:
-    """Tell whether something is not in git's history yet."""
-    return bool(_git(mine, "status", "--porcelain", "--", "."))
+    """Tell whether something is not in git's history yet, in an app that git knows."""
+    return bool(git("status", "--porcelain", "--", ".", cwd=mine))
 
 
 def unresolved(mine: Path, paths: list[str]) -> list[str]:
@@ -78,11 +82,3 @@ def _what(before: bytes | None, after: bytes | None) -> str:
     old, new = (text.decode(errors="replace").splitlines() for text in (before, after))
     lines = list(difflib.unified_diff(old, new, n=0))[2:]
     return f"+{sum(line[0] == '+' for line in lines)} -{sum(line[0] == '-' for line in lines)}"
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        ended = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=True)  # noqa: S603, S607
-    except (subprocess.CalledProcessError, FileNotFoundError):
-        return None
-    return ended.stdout.decode(errors="surrogateescape")

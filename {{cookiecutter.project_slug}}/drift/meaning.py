@@ -18,7 +18,7 @@ GUARDS: tuple[tuple[str, int | None, str], ...] = (
     (r"app/security/urls\.py", 10, "where redirects lead, which hosts are ours, what the server fetches"),
     (r"app/security/.*|app/__init__\.py", None, "which mitigations are on, and in which order"),
     (r"app/settings\.py|\.env\.example|\.flaskenv", None, "the defaults, and which values stop the start"),
-    (r"app/(identity|credentials|models|mail)\.py", None, "who is signed in, and how they prove it"),
+    (r"app/(?:identity|credentials|models|mail)\.py", None, "who is signed in, and how they prove it"),
     (r"app/logs\.py", 5, "what the log keeps, and what it leaves out"),
     (r"wsgi\.py|gunicorn\.conf\.py|app/worker\.py", None, "how it is served: no debug, no client that holds it up"),
     (r"Dockerfile|compose\.yaml|\.dockerignore", None, "what runs in production, as whom, and what is in the image"),
@@ -29,7 +29,7 @@ GUARDS: tuple[tuple[str, int | None, str], ...] = (
     (r"app/audit/.*", None, "the audit itself: its rows below are worth what this change leaves of them"),
     (r"drift/.*", None, "this report itself"),
     (r"tests/test_(\d\d)_.*", None, "the attacks on a mitigation"),
-    (r"tests/(conftest|attacker|samples)\.py", None, "what the attacks stand on"),
+    (r"tests/(?:conftest|attacker|samples)\.py", None, "what the attacks stand on"),
 )
 
 
@@ -37,5 +37,5 @@ def guard(path: str) -> tuple[int | None, str] | None:
     """Give the number of the mitigation that a file belongs to, if it is one, and what it guards; ``None``: nothing."""
     for pattern, number, line in GUARDS:
         if found := re.fullmatch(pattern, path):
-            return (int(found[1]) if found.re.groups == 1 and found[1].isdigit() else number), line
+            return int(found[1]) if found.groups() else number, line
     return None

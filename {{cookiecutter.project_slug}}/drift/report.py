@@ -83,8 +83,12 @@ def update(found: list[Change], by_hand: str) -> Iterator[str]:
 def summary(found: list[Change], before: Rows, now: Rows) -> str:
     """Give the last line."""
     counts = [f"{sum(change.by == by for change in found)} files changed by {by}" for by in TITLES]
-    worse = weakened(before, now)
-    rows = f"weaker: mitigation {', '.join(map(str, worse))}" if worse else "no mitigation weaker"
     if before.failed or now.failed:
         rows = "an audit could not run, so weaker or not is open"
-    return f"{', '.join(counts)}; {rows}." if found or worse or before.failed or now.failed else "No drift."
+    elif worse := weakened(before, now):
+        rows = f"weaker: mitigation {', '.join(map(str, worse))}"
+    elif found:
+        rows = "no mitigation weaker"
+    else:
+        return "No drift."
+    return f"{', '.join(counts)}; {rows}."

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import re
-import subprocess
 import sys
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from drift.changes import Files, files
+from drift.programs import UnknownDriftError, git, run
 
-HOUR = 3600  # seconds: a large history on a slow line
 VERSION = re.compile(r'(?m)^TEMPLATE_VERSION = "([\w.+-]+)"$')
 PASSWORD = re.compile(r"//[^/@]*@")
 SECTION = re.compile(r"(?m)^## ")
-
-
-class UnknownDriftError(Exception):
-    """What there is to say can't be known. The message is one line, with what would mend it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,7 @@ class Template:
     def __init__(self, origin: Origin, work: Path) -> None:
         self._origin, self._work, self._clone = origin, work, work / "template.git"
         try:
-            _git("clone", "--quiet", "--bare", "--", origin.address, str(self._clone))
+            git("clone", "--quiet", "--bare", "--", origin.address, str(self._clone))
         except UnknownDriftError as error:
             raise UnknownDriftError(
                 f"The template {origin.shown} can't be had ({error}). Has it moved? See .cruft.json."
@@ -102,16 +94,15 @@ class Template:
     def generate(self, commit: str) -> Generated:
         """Make the app of a commit, by the hooks of that commit. Raises ``UnknownDriftError`` when it can't be made."""
         source, out = self._work / f"{commit}-template", self._work / commit
+        source.mkdir()
         try:
-            archive = self._in_clone("archive", "--format=tar", commit)
+            # Into a folder without .git: the hooks would take it for a template that somebody generates from.
+            self._in_clone(f"--work-tree={source}", "checkout", "--quiet", commit, "--", ".")
         except UnknownDriftError:
             raise UnknownDriftError(
                 f"The template {self._origin.shown} has no commit {commit[:12]} (of .cruft.json): its history was cut"
                 " (a shallow clone?) or rewritten."
             ) from None
-        # Without its .git: the hooks would take it for a template that somebody generates from.
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(source, filter="data")
         self._render(source, out)
         guide = source / "docs/upgrading.md"
         (folder,) = out.iterdir()
@@ -124,35 +115,12 @@ class Template:
         out.mkdir()
         given = [f"{name}={answer}" for name, answer in self._origin.answers.items()]
         command = [sys.executable, "-m", "cookiecutter", "--no-input", "--config-file", str(config)]
-        ended = _run([*command, "--output-dir", str(out), str(source), *given])
-        if ended.returncode:
+        try:
+            run([*command, "--output-dir", str(out), str(source), *given])
+        except UnknownDriftError as error:
             raise UnknownDriftError(
-                f"The template at {source.name[:12]} makes no app of the answers in .cruft.json: {_last_line(ended)}"
-            )
+                f"The template at {source.name[:12]} makes no app of the answers in .cruft.json: {error}"
+            ) from None
 
     def _in_clone(self, *arguments: str) -> bytes:
-        return _git(f"--git-dir={self._clone}", *arguments)
-
-
-def _git(*arguments: str) -> bytes:
-    ended = _run(["git", *arguments])
-    if ended.returncode:
-        raise UnknownDriftError(_last_line(ended))
-    return ended.stdout
-
-
-def _run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
-    # No question may wait for an answer that nobody can give, and no git hook's GIT_DIR may lead elsewhere.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_DIR")}
-    environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
-    try:
-        return subprocess.run(  # noqa: S603 - git and this Python, with arguments that no shell sees
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=HOUR
-        )
-    except FileNotFoundError:
-        raise UnknownDriftError(f"{command[0]} is not installed") from None
-
-
-def _last_line(ended: subprocess.CompletedProcess[bytes]) -> str:
-    lines = [line for line in (ended.stdout + ended.stderr).decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"exit code {ended.returncode}"
+        return git(f"--git-dir={self._clone}", *arguments)
