@@ -220,6 +220,11 @@ class Subject:
         before = (*since, *[""] * len(texts))
         return tuple(text.removeprefix(old) for text, old in zip(texts, before, strict=False))
 
+    @cached_property
+    def nodes(self) -> list[tuple[str, ast.AST]]:
+        """All that is written in these files, each node with the name of its file."""
+        return [(file, node) for file, tree in self.trees.items() for node in ast.walk(tree)]
+
     def text_of(self, *patterns: str) -> str:
         """Give the text of the project's files at its top that fit a pattern."""
         found = [path for pattern in patterns for path in sorted(self.project.glob(pattern)) if path.is_file()]
@@ -230,14 +235,13 @@ class Subject:
 
         A name with a dot (``request.files``) is that of an attribute of something.
         """
-        for file, tree in self.trees.items():
-            for node in ast.walk(tree):
-                name = getattr(node, "id", None) or getattr(node, "attr", None)
-                dotted = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
-                if {name, dotted} & set(names) or (
-                    isinstance(node, ast.ImportFrom | ast.Import) and imported(node) & set(names)
-                ):
-                    return f"{file}:{getattr(node, 'lineno', 0)}"
+        for file, node in self.nodes:
+            name = getattr(node, "id", None) or getattr(node, "attr", None)
+            dotted = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+            if {name, dotted} & set(names) or (
+                isinstance(node, ast.ImportFrom | ast.Import) and imported(node) & set(names)
+            ):
+                return f"{file}:{getattr(node, 'lineno', 0)}"
         return ""
 
     def rules(self, *methods: str) -> list[Rule]:

@@ -139,10 +139,9 @@ def _starts_with(subject: Subject, setting: str, value: str) -> Iterator[str]:
 
 def _set_by_code(subject: Subject) -> Iterator[tuple[str, ast.Call]]:
     """Give each place that sets a cookie beside the session's."""
-    for file, tree in subject.trees.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".set_cookie"):
-                yield f"{file}:{node.lineno}", node
+    for file, node in subject.nodes:
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".set_cookie"):
+            yield f"{file}:{node.lineno}", node
 
 
 def _set_without(subject: Subject, attribute: str) -> Iterator[str]:

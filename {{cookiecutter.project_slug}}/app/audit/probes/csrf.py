@@ -83,18 +83,17 @@ def forms_are_flask_forms(subject: Subject) -> Iterator[str]:
     for form in _form_classes(subject, BaseForm):
         if not issubclass(form, FlaskForm):
             yield f"{form.__module__}.{form.__name__} is no FlaskForm."
-    for file, tree in subject.trees.items():
-        for node in ast.walk(tree):
-            for name, value in assignments(node):
-                if name == "csrf" and isinstance(value, ast.Constant) and value.value is False:
-                    yield f"{file}:{value.lineno}: A form does without its token."
-            read = node.value if isinstance(node, ast.Subscript | ast.Attribute) else None
-            if (
-                read is not None
-                and ast.unparse(read) == "request.form"
-                and getattr(node, "attr", "get") in ("get", "getlist")
-            ):
-                yield f"{file}:{getattr(node, 'lineno', 0)}: A form is read by hand."
+    for file, node in subject.nodes:
+        for name, value in assignments(node):
+            if name == "csrf" and isinstance(value, ast.Constant) and value.value is False:
+                yield f"{file}:{value.lineno}: A form does without its token."
+        read = node.value if isinstance(node, ast.Subscript | ast.Attribute) else None
+        if (
+            read is not None
+            and ast.unparse(read) == "request.form"
+            and getattr(node, "attr", "get") in ("get", "getlist")
+        ):
+            yield f"{file}:{getattr(node, 'lineno', 0)}: A form is read by hand."
 
 
 @step("2.S4", "Every form renders its token", "Add {{ form.hidden_tag() }} to the form", "V3.5.1")
@@ -269,11 +268,10 @@ def _stale_forms(subject: Subject) -> Iterator[str]:
                 answer = subject.browser().open(subject.url(rule), method="POST", data=STALE)
             if answer.text != "shown again" or answer.status_code != 400:
                 yield f"What was typed at {rule.rule} is lost when its token is stale."
-    for file, tree in subject.trees.items():
-        for node in ast.walk(tree):
-            marks = [ast.unparse(mark) for mark in getattr(node, "decorator_list", ())]
-            if "form_view" in marks and "validate_on_submit" not in ast.unparse(node):
-                yield f"{file}:{getattr(node, 'lineno', 0)}: The view would act on a stale token."
+    for file, node in subject.nodes:
+        marks = [ast.unparse(mark) for mark in getattr(node, "decorator_list", ())]
+        if "form_view" in marks and "validate_on_submit" not in ast.unparse(node):
+            yield f"{file}:{getattr(node, 'lineno', 0)}: The view would act on a stale token."
 
 
 def _is_exempt(subject: Subject, rule: Rule, view: str) -> bool:

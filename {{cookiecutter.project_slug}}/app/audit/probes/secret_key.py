@@ -81,12 +81,11 @@ def random_key_is_made(subject: Subject) -> Iterator[str]:
 def key_is_out_of_sight(subject: Subject) -> Iterator[str]:
     """Read the project for the key, and look who can read the file."""
     _any_key(subject)
-    for file, tree in subject.trees.items():
-        for node in ast.walk(tree):
-            for target, value in assignments(node):
-                if target in SECRET_NAMES and (written := _written(value)):
-                    what = "The key" if written is value else "A key to fall back on"
-                    yield f"{file}:{value.lineno}: {what} is written in the code."
+    for file, node in subject.nodes:
+        for target, value in assignments(node):
+            if target in SECRET_NAMES and (written := _written(value)):
+                what = "The key" if written is value else "A key to fall back on"
+                yield f"{file}:{value.lineno}: {what} is written in the code."
     for name in (".gitignore", *([".dockerignore"] if (subject.project / "Dockerfile").exists() else [])):
         # A rotation that breaks off may leave a copy beside it.
         if not all(_is_listed(each, subject.text_of(name)) for each in (".env", ".env.k3v9x2")[: 1 + subject.own]):
