@@ -98,15 +98,11 @@ class App:
 
     def make(self, *targets: str, cwd: Path | None = None) -> str:
         """Run targets, which have to succeed, and give what they print; ``cwd`` is another folder with the Makefile."""
-        # Nothing of the pytest and the make that run this may reach those that it starts.
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "MAKE", "MFLAGS"))
-        }
         command = ["make", *targets, f"PYTHON={sys.executable}", f"VENV={self.folder}/.venv"]
         process = subprocess.run(
             command,
             cwd=cwd or self.folder,
-            env=environment,
+            env=outside(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
@@ -124,6 +120,20 @@ def default_app(template: Path, tmp_path_factory: pytest.TempPathFactory) -> App
     app = App(Cookiecutter(template, folder / "out", folder / "home").app())
     app.make(f"{app.folder}/.venv/installed")
     return app
+
+
+def outside() -> dict[str, str]:
+    """The environment without what the pytest, the make or the git hook that runs this has put there."""
+    ours = ("FLASK", "GIT_", "MAKE", "MFLAGS", "PYTEST")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+def edit(folder: Path, changes: dict[str, tuple[str, str]]) -> None:
+    """In each file, which holds the first text once, put the second in its place."""
+    for name, (before, after) in changes.items():
+        text = (folder / name).read_text(encoding="utf-8")
+        assert text.count(before) == 1, name
+        (folder / name).write_text(text.replace(before, after), encoding="utf-8")
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import time
@@ -13,7 +12,7 @@ import jsonschema
 import pytest
 from sarif_pydantic import Sarif
 
-from tests.conftest import App, Cookiecutter
+from tests.conftest import App, Cookiecutter, outside
 from tests.test_mitigations import STEPS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,11 +20,8 @@ NAIVE = ROOT / "tests/naive"
 
 
 def audit(app: App, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "FLASK"))}
     command = [app.folder / ".venv/bin/python", (folder or app.folder) / "app/audit", *arguments]
-    return subprocess.run(
-        command, cwd=folder or app.folder, env=environment, capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run(command, cwd=folder or app.folder, env=outside(), capture_output=True, text=True, timeout=60)
 
 
 # accounts=no has a virtual environment of its own in test_generated_app.py; here it needs no other packages.

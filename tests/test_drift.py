@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import APP, App, Cookiecutter, commit, files
+from tests.conftest import APP, App, Cookiecutter, commit, edit, files, outside
 
 ROOT = Path(__file__).resolve().parent.parent
 CRUFT = (sys.executable, "-m", "cruft")
@@ -25,18 +24,9 @@ pytestmark = pytest.mark.xdist_group("drift")
 
 def run(cwd: Path, *command: str | Path, code: int = 0, **environment: str) -> str:
     """Run a command, which has to end with ``code``, and give what it prints: errors first, if it ends with one."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "FLASK", "PYTEST"))}
-    ended = subprocess.run(command, cwd=cwd, env=own | environment, capture_output=True, encoding="utf-8")
+    ended = subprocess.run(command, cwd=cwd, env=outside() | environment, capture_output=True, encoding="utf-8")
     assert ended.returncode == code, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr if code > 1 else ended.stdout
-
-
-def edit(folder: Path, changes: dict[str, tuple[str, str]]) -> None:
-    """In each file, which holds the first text once, put the second in its place."""
-    for name, (before, after) in changes.items():
-        text = (folder / name).read_text(encoding="utf-8")
-        assert text.count(before) == 1, name
-        (folder / name).write_text(text.replace(before, after), encoding="utf-8")
 
 
 def tree(folder: Path) -> str:

@@ -7,7 +7,6 @@ where it matters. The apps' views raise or write when they run, so an audit that
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import App, files
+from tests.conftest import App, files, outside
 
 HERE = Path(__file__).parent / "foreign"
 PINNED = "flask-wtf==1.3.0 \\\n    --hash=sha256:" + "0" * 64 + "\n"
@@ -164,9 +163,8 @@ pytestmark = pytest.mark.xdist_group("default")
 
 
 def audit(app: App, folder: Path, target: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "FLASK"))}
     command = [app.folder / ".venv/bin/python", "app/audit", "--path", folder, target, *arguments]
-    return subprocess.run(command, cwd=app.folder, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=app.folder, env=outside(), capture_output=True, text=True, timeout=60)
 
 
 def copied(name: str, folder: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import APP, App
+from tests.conftest import APP, App, outside
 from tests.mutations import ASVS, MUTATIONS, Mutation
 from tests.test_mitigations import STEPS
 
@@ -31,10 +31,9 @@ pytestmark = pytest.mark.xdist_group("default")
 def results(default_app: App, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What the killer and the audit said of each chosen mutation, by its name."""
     work = tmp_path_factory.mktemp("mutants")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     command = [default_app.folder / ".venv/bin/python", ROOT / "tests/run_mutants.py", default_app.folder, work]
     told = json.dumps([vars(mutation) for mutation in CHOSEN])
-    run = subprocess.run(command, env=environment, input=told, capture_output=True, text=True, timeout=3600)
+    run = subprocess.run(command, env=outside(), input=told, capture_output=True, text=True, timeout=3600)
     assert run.returncode == 0, run.stderr[-5000:]
     return {result["name"]: result for result in map(json.loads, run.stdout.splitlines())}
 
@@ -59,10 +58,9 @@ def test_the_table_in_the_docs_is_this_one() -> None:
 
 def test_the_killers_are_green_before(default_app: App) -> None:
     killers = sorted({mutation.killer for mutation in CHOSEN})
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     command = [default_app.folder / ".venv/bin/pytest", "-q", "-n", "auto", "-p", "no:cacheprovider"]
     run = subprocess.run(
-        [*command, *killers], cwd=default_app.folder, env=environment, capture_output=True, text=True, timeout=1800
+        [*command, *killers], cwd=default_app.folder, env=outside(), capture_output=True, text=True, timeout=1800
     )
     assert run.returncode == 0, run.stdout[-5000:]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import App
+from tests.conftest import App, outside
 from tests.test_generated_app import check_all_passed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,8 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.mark.xdist_group("default")
 def test_every_attack_on_the_naive_app_succeeds(default_app: App, record_property: pytest.RecordProperty) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     command = [default_app.folder / ".venv/bin/python", "-m", "pytest", "-p", "no:cacheprovider", "tests/test_naive.py"]
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(command, cwd=ROOT, env=outside(), capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stdout[-20_000:]
     record_property("attacks on the naive app", check_all_passed(run.stdout))
