@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from flask import Flask
 
 import app.views as views
-from app import logs
-from app.audit.cli import command as audit_command
+from app import cli, logs
+from app.audit import cli as audit
 from app.security import (
     cookies,
     csp,
@@ -29,8 +29,8 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
 
     Raises SettingsError, which names each wrong setting and its mend.
     """
-    if secret_key.is_being_made():
-        return secret_key.keyless_app()
+    if config is None and cli.is_all_that_is_asked():
+        return cli.app_without_pages()
 
     settings = load_settings(config)
     app = Flask(__name__, instance_path=str(INSTANCE))
@@ -60,5 +60,5 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
 
     # % endif
     views.init_app(app)
-    app.cli.add_command(audit_command(create_app))
+    app.cli.add_command(audit.command)
     return app

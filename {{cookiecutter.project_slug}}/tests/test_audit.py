@@ -129,11 +129,38 @@ def test_nothing_of_the_real_app_is_touched(
     assert os.environ.get("FLASK_DEBUG") is None
 
 
-def audit_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def audit_command(*arguments: str, flask: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
     # A name without this app's settings, so that the .env of whoever runs the tests does not count.
     clean = {name: value for name, value in os.environ.items() if name not in settings.Settings.model_fields}
-    command: list[Any] = [sys.executable, ROOT / "app/audit", *arguments]
+    program = ["-m", "flask", "--app", "app", "audit"] if flask else [ROOT / "app/audit"]
+    command: list[Any] = [sys.executable, *program, *arguments]
     return subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("flask", [False, True], ids=["python app/audit", "flask audit"])
+def test_an_app_that_was_never_started_is_not_started_by_the_audit(tmp_path: Path, flask: bool) -> None:
+    """A start makes the folder and the database, with the rights of whoever starts it."""
+    places = {"UPLOAD_DIR": f"{tmp_path}/new/uploads"}
+    if "DATABASE_URL" in settings.Settings.model_fields:
+        places["DATABASE_URL"] = f"sqlite:///{tmp_path}/new/app.db"
+    ended = audit_command(flask=flask, SECRET_KEY=KEY, **places)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_upload_folder_that_others_can_open_is_told_and_left_as_it_is(
+    app_config: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "open").mkdir(mode=0o755)
+    found = told(audited(app_config, UPLOAD_DIR=tmp_path / "open"))
+    assert found == [("UP03", "relaxed", "Other users of this machine get 055 on UPLOAD_DIR.")]
+    assert (tmp_path / "open").stat().st_mode & 0o777 == 0o755
+
+
+def test_an_upload_folder_within_the_app_is_a_finding(app_config: dict[str, object]) -> None:
+    found = told(audited(app_config, UPLOAD_DIR=ROOT / "app/static/uploads"))
+    assert found == [("UP03", "missing", "UPLOAD_DIR lies inside the app.")]
+    assert not (ROOT / "app/static/uploads").exists()
 
 
 @pytest.mark.parametrize(("setting", "value"), [("SECRET_KEY", "weak"), ("TRUSTED_HOSTS", "https://a.example")])

@@ -46,12 +46,12 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
 
     With ``split``, two processes share the work where the system can fork: only for a program that has no threads.
 
-    It is started once, which makes its folders and a SQLite file that are not there yet, as any start does. Nothing
-    else of it is touched: the probes have a copy, whose files are in a temporary folder.
+    Nothing of it is touched: the probes have a copy, whose files are in a temporary folder, and the app itself starts
+    with its own settings, but without the folder and the SQLite file that a start makes or opens.
     """
     with _quiet() as log, tempfile.TemporaryDirectory(prefix="audit-") as folder:
         # Debug is for development: what counts is the app as it is served.
-        real = factory({"FLASK_DEBUG": False})
+        real = _start(factory, Path(folder, "of-the-start"))
         told = [found for room in MITIGATIONS for found in room.check(real)]
 
         def copy(changes: Mapping[str, object]) -> Flask:
@@ -92,6 +92,18 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
             else:
                 results = _examine(subject(Path(folder)), NUMBERS)
             return Report(_rows(results, told), package.name)
+
+
+def _start(factory: Callable[[Mapping[str, object]], Flask], folder: Path) -> Flask:
+    """Start the app with its own settings, but for the places where a start would write."""
+    own = settings.load_settings({"FLASK_DEBUG": False}).model_dump()
+    elsewhere: dict[str, object] = {"UPLOAD_DIR": folder}
+    if str(own.get("DATABASE_URL")).startswith("sqlite"):
+        elsewhere["DATABASE_URL"] = "sqlite://"
+    app = factory({"FLASK_DEBUG": False, **elsewhere})
+    # What the checks look at is the folder of the settings, whether it is there yet or not.
+    app.config["UPLOAD_DIR"] = Path(own["UPLOAD_DIR"]).resolve()
+    return app
 
 
 def audit_foreign(load: Callable[[Path], Flask], project: Path) -> Report:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,18 +63,6 @@ def weakness(key: str) -> str | None:
     if (key.isalpha() and (key.islower() or key.isupper())) or key.isdigit():
         return "is made of one kind of character"
     return None
-
-
-def is_being_made() -> bool:
-    """Whether this process is ``flask secret-key …``, which must run while the app cannot start for want of a key."""
-    return Path(sys.argv[0]).stem in {"flask", "__main__"} and "secret-key" in sys.argv[1:]
-
-
-def keyless_app() -> Flask:
-    """Give an app that serves nothing and has the ``secret-key`` commands only."""
-    app = Flask("app", static_folder=None)
-    app.cli.add_command(cli)
-    return app
 
 
 def generate() -> str:

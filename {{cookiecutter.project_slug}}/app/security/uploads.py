@@ -278,13 +278,13 @@ def _misplaced(folder: Path, app: Flask) -> str:
             return f"lies inside {name}"
         if Path(place).resolve().is_relative_to(folder):
             return f"contains {name}"
+    if folder.is_dir() and os.access(folder, os.R_OK) and any(not _is_ours(path) for path in folder.iterdir()):
+        return "holds other files, and would be closed to all others"
     return ""
 
 
 def _make_private_dir(folder: Path, app: Flask) -> Path:
     fault = _misplaced(folder, app)
-    if not fault and folder.is_dir() and any(not _is_ours(path) for path in folder.iterdir()):
-        fault = "holds other files, and would be closed to all others"
     if not fault:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
