@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 
 STATE = ".generating"
+OF_A_GIT_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 
 ACCOUNTS = "{{ cookiecutter.accounts }}" == "True"
 IF, END = "# % if cookiecutter.accounts", "# % endif"
@@ -150,21 +151,25 @@ def link() -> str:
     import subprocess  # only here: it takes a while to import, and a folder without git needs none of it
 
     def git(*arguments: str) -> list[str]:
-        command = ["git", f"--git-dir={folder}/.git", f"--work-tree={folder}", *arguments]
+        command = ["git", f"--git-dir={folder}/.git", f"--work-tree={folder}", "--no-optional-locks", *arguments]
+        # Without what a git hook that runs this says of another repository.
+        environment = {name: value for name, value in os.environ.items() if name not in OF_A_GIT_HOOK}
         # No shell sees this.
-        ended = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")  # noqa: S603
+        ended = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", env=environment)  # noqa: S603
         return ended.stdout.splitlines()
 
     try:
-        status = git("status", "--porcelain=v2", "--branch")
+        status = git("status", "--porcelain=v2", "--branch", "--untracked-files=normal")
         # A clone is cookiecutter's own copy of an address, which may hold a password.
         address = folder if source == answers["_template"] else git("config", "remote.origin.url")[0]
-    except (OSError, subprocess.CalledProcessError) as error:
-        return f"git does not know it ({error})"
+    except OSError as error:
+        return f"git can't be asked ({error})"
+    except subprocess.CalledProcessError as error:
+        return f"git says: {' '.join(error.stderr.split())}"
     if any(line[0] != "#" for line in status):
         return "its folder holds what is not committed"
     commit = status[0].removeprefix("# branch.oid ")
-    address = re.sub(r"(https?://)[^/@]*@", r"\1", address)
+    address = re.sub(r"(https?://)[^/]*@", r"\1", address)
     state: dict[str, object] = {"template": address, "commit": commit, "checkout": checkout}
     state["context"] = {"cookiecutter": answers | {"_template": address, "_commit": commit}}
     state["directory"] = None
@@ -184,7 +189,9 @@ if kept:
     print("Your answers leave these out, but they differ from the template's, so they stay:", file=sys.stderr)
     print(*(f"  {path}" for path in kept), sep="\n", file=sys.stderr)
 if unlinked:
-    print(f"No .cruft.json: which commit of the template this is can't be told, since {unlinked}.", file=sys.stderr)
+    older = os.path.exists(".cruft.json")
+    what = "The .cruft.json that was here stays, and no longer fits" if older else "No .cruft.json"
+    print(f"{what}: which commit of the template this is can't be told, since {unlinked}.", file=sys.stderr)
 print(
     f"""
 The app is in {folder}, with a secret key of its own in .env (keep that out of git). Next:

@@ -28,6 +28,10 @@ CONTACT = re.compile(
 # The state between the two hooks. It must not be inside a temporary folder: files are moved, not copied.
 STATE = ".generating"
 
+# What an app leaves in its folder. In the template's it would be copied, and over those of an older app (-f).
+OF_AN_APP = (".env", "instance", "app/__pycache__", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache")
+SOURCE = "{{ '{{cookiecutter.project_slug}}' }}"
+
 LEFT_OUT = {
     "accounts": [
         "app/credentials.py",
@@ -98,6 +102,11 @@ def main() -> None:
         ("ci", fault_in_choice(ANSWERS["ci"], ("github", "none")), "github or none"),
         ("lessons", fault_in_choice(ANSWERS["lessons"], yes_or_no), "yes or no"),
     ]
+    if rest := left_in_template():
+        sys.exit(
+            f"The app was run in the template's own folder, and left {', '.join(rest)} there, which would be copied. "
+            "Use a clone (git clone, of that folder), or remove them: git clean -xfd"
+        )
     given = ANSWERS | {"project_slug": slug}
     faults = [f"{name}: {shown(given[name])} {fault}. Would do: {example}" for name, fault, example in checks if fault]
     if faults:
@@ -105,6 +114,16 @@ def main() -> None:
     left_out = [path for option, paths in LEFT_OUT.items() if ANSWERS[option] in (False, "none") for path in paths]
     if left_out or os.path.isdir(STATE):  # the latter is of a run that broke off
         set_aside(left_out)
+
+
+def left_in_template() -> list[str]:
+    """What an app that was run in the template's folder, and not in one of its own, left there."""
+    # The path, if it is relative, starts where cookiecutter was called: there, or where -o leads away from.
+    if "_commit" in ANSWERS:
+        return []  # cruft, which generates from a clone
+    starts = (ANSWERS["_output_dir"], os.environ.get("PWD", ""))
+    folders = [os.path.join(start, ANSWERS["_repo_dir"], SOURCE) for start in starts]
+    return [name for name in OF_AN_APP if any(os.path.exists(os.path.join(folder, name)) for folder in folders)]
 
 
 def shown(value: object) -> str:

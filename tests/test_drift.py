@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +33,8 @@ def run(cwd: Path, *command: str | Path, code: int = 0, **environment: str) -> s
 
 
 def tree(folder: Path) -> str:
-    """A sum of all files, git's aside."""
-    content = {name: text for name, text in files(folder).items() if not name.startswith(".git/")}
+    """A sum of all files; of git's, of its index."""
+    content = {name: text for name, text in files(folder).items() if name == ".git/index" or name[:5] != ".git/"}
     return hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest()
 
 
@@ -44,11 +47,14 @@ class Team:
     cookiecutter: Cookiecutter
     python: Path
 
-    def drift(self, code: int) -> str:
-        """``make drift``, which has to end with ``code`` and to change nothing."""
-        before = tree(self.app)
-        told = run(self.app, self.python, "-m", "drift", code=code, PYTHONDONTWRITEBYTECODE="1")
+    def drift(self, code: int, **environment: str) -> str:
+        """``make drift``, which has to end with ``code``, to change nothing and to leave nothing behind."""
+        before, temporary = tree(self.app), self.app.parent / "temporary"
+        temporary.mkdir(exist_ok=True)
+        places = {"PYTHONDONTWRITEBYTECODE": "", "TMPDIR": str(temporary)}
+        told = run(self.app, self.python, "-B", "-m", "drift", code=code, **places, **environment)
         assert tree(self.app) == before
+        assert list(temporary.iterdir()) == []
         assert "Traceback" not in told
         return told
 
@@ -122,13 +128,17 @@ VERSIONS: dict[str, dict[str, tuple[str, str]]] = {
 }
 
 
+UPLOAD = f"instance/uploads/session-{'0' * 32}/{'1' * 32}"
+
+
 @pytest.fixture
 def year(team: Team) -> Team:
     """Ten edits, files of the team's own; three versions of the template, which also adds, moves and drops files."""
     edit(team.app, EDITS)
     (team.app / "app/shop.py").write_text("OURS = 1\n")
-    (team.app / "instance/uploads").mkdir(parents=True)
-    (team.app / "instance/uploads/theirs").write_text("a visitor's")
+    (team.app / UPLOAD).parent.mkdir(parents=True)
+    (team.app / "instance/uploads").chmod(0o700)
+    (team.app / UPLOAD).write_text("a visitor's")
     commit(team.app)
     for version, changes in VERSIONS.items():
         (team.template / APP / f"docs/new-in-{version}.md").write_text(f"# {version}\n")
@@ -185,7 +195,7 @@ def test_a_year(year: Team, default_app: App, record_property: pytest.RecordProp
     newest = files(year.cookiecutter.app("project_slug=newest"))
     now = files(app)
     assert (app / ".env").read_bytes() == env
-    assert now["instance/uploads/theirs"] == b"a visitor's"
+    assert now[UPLOAD] == b"a visitor's"
     assert now["app/shop.py"] == b"OURS = 1\n"
     for name, (_, after) in EDITS.items():
         assert after.encode() in now[name], name
@@ -252,7 +262,30 @@ def refused(team: Team) -> None:
 
 def behind_a_password(team: Team) -> None:
     state = json.loads((team.app / ".cruft.json").read_text())
-    (team.app / ".cruft.json").write_text(json.dumps(state | {"template": "https://ann:hunter2@localhost:1/a.git"}))
+    (team.app / ".cruft.json").write_text(
+        json.dumps(state | {"template": "https://ann:hunter2@b@localhost:1/a.git?key=hunter2"})
+    )
+
+
+def given_code_to_run(team: Team) -> None:
+    """cookiecutter renders the answers, so one can run what it likes."""
+    answer_with(team, "{{ cycler.__init__.__globals__.os.system('touch ran') }}")
+
+
+def given_what_the_hook_refuses(team: Team) -> None:
+    answer_with(team, "a`b")
+
+
+def answer_with(team: Team, author: str) -> None:
+    state = json.loads((team.app / ".cruft.json").read_text())
+    state["context"]["cookiecutter"]["author_name"] = author
+    (team.app / ".cruft.json").write_text(json.dumps(state))
+
+
+def of_somebody_else(team: Team) -> None:
+    """As root finds it, or whoever else it is not of: git asks no such repository."""
+    for path in [team.app, team.app / ".git"]:
+        os.chown(path, 65534, 65534)
 
 
 def unimportable(team: Team) -> None:
@@ -269,6 +302,15 @@ def unimportable(team: Team) -> None:
         (behind_a_password, "The drift can't be known: The template https://localhost:1/a.git can't be had "),
         (cut, "The drift can't be known: The template /.* has no commit [0-9a-f]{12} .*a shallow clone"),
         (refused, "The drift can't be known: The template at [0-9a-f]{12} makes no app of the answers .*MIT"),
+        (
+            given_what_the_hook_refuses,
+            "The drift .* makes no app of the answers in .cruft.json: author_name: 'a`b' has '`'",
+        ),
+        (given_code_to_run, "The drift can't be known: .cruft.json is damaged (ValueError: braces in author_name"),
+        (
+            of_somebody_else,
+            "The drift can't be known: fatal: detected dubious ownership .* git config .*safe.directory",
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -276,6 +318,7 @@ def test_what_can_t_be_known_is_one_line_and_exit_2(team: Team, spoil: Callable[
     spoil(team)
     told = team.drift(2)
     assert len(told.splitlines()) == 1
+    assert "hunter2" not in told
     assert re.match(re.sub(r"\(", r"\(", line), told)
 
 
@@ -284,6 +327,60 @@ def test_an_audit_that_can_t_run_leaves_the_rest_of_the_report(team: Team) -> No
     told = team.drift(2)
     assert "  app/views/pages.py  +1 -" in told
     assert told.splitlines()[-1].startswith("The drift can't be known: the audit of this app could not run")
+
+
+def test_it_is_asked_of_this_folder_s_git_whatever_a_git_hook_says(team: Team, tmp_path: Path) -> None:
+    led_astray = {"GIT_DIR": str(team.template / ".git"), "GIT_INDEX_FILE": str(tmp_path / "none")}
+    assert team.drift(0, **led_astray).endswith("\nNo drift.\n")
+    assert "is not committed" not in team.drift(0, **led_astray)
+
+
+def test_a_template_s_folder_that_is_a_link_and_names_that_bite_terminals(team: Team) -> None:
+    """The audit looks at the app where it is, so what git or a copy would leave out is there."""
+    (team.app / "app/templates").rename(team.app / "pages")
+    (team.app / "app/templates").symlink_to("../pages")
+    (team.app / "a\x1b[2Jb\nNo drift.txt").write_text("ours")
+    told = team.drift(0)
+    assert "  a\\x1b[2Jb\\nNo drift.txt\n" in told
+    assert told.endswith("\nNo drift.\n")
+
+
+def test_a_template_that_was_taken_back_is_told(team: Team) -> None:
+    team.release("0.2.0", {"wsgi.py": ("The app for a production server", "The app for production (0.2.0)")})
+    team.app = team.cookiecutter.app("project_slug=newer")
+    commit(team.app)
+    run(team.template, "git", "tag", "released")
+    run(team.template, "git", "reset", "--quiet", "--hard", "HEAD~1")
+    told = team.drift(1)
+    assert "\n  the newest is   0.1.0 (" in told
+    assert "an older commit" in told
+
+
+def test_binary_files_that_clashed_are_listed(team: Team) -> None:
+    author = ("-c", "user.name=Ann", "-c", "user.email=ann@example.com", "-c", "commit.gpgsign=false")
+    for branch in ("ours", "theirs"):
+        run(team.app, "git", "checkout", "--quiet", "-b", branch, "main")
+        (team.app / "logo.png").write_bytes(b"\0" + branch.encode())
+        commit(team.app)
+    run(team.app, "git", *author, "merge", "--quiet", "ours", code=1)
+    assert section(team.drift(0), "Left by an update") == "  logo.png\n"
+
+
+def test_ctrl_c_ends_it_without_a_word_and_leaves_nothing(team: Team, tmp_path: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    for seconds in (1, 3):  # while git and cookiecutter work, and the audits
+        started = subprocess.Popen(
+            [team.python, "-B", "-m", "drift"],
+            cwd=team.app,
+            env=outside() | {"TMPDIR": str(tmp_path / "temporary")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        time.sleep(seconds)
+        os.killpg(started.pid, signal.SIGINT)
+        assert (started.communicate()[0], started.returncode) == (b"", 130)
+        assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_outside_git_the_files_are_compared_all_the_same(team: Team) -> None:
@@ -362,7 +459,7 @@ def test_plain_cookiecutter_over_an_app_shows_the_template_s_changes_in_git(year
     (app / "app/shop.py").write_text("OURS = 1\n")
     (app / "instance/app.db").write_text("accounts")
     commit(app)
-    kept = {name: files(app)[name] for name in (".env", "app/shop.py", "instance/app.db", "instance/uploads/theirs")}
+    kept = {name: files(app)[name] for name in (".env", "app/shop.py", "instance/app.db", UPLOAD)}
     ended = year.cookiecutter.run("-f", *how, no_input=False)
     assert ended.returncode == 0, ended.stderr
     now = files(app)
@@ -385,6 +482,19 @@ def test_a_template_with_uncommitted_changes_is_no_known_version(team: Team) -> 
     ended = team.cookiecutter.run("project_slug=other")
     assert "No .cruft.json: which commit of the template this is can't be told, since its folder holds" in ended.stderr
     assert not (team.cookiecutter.out / "other/.cruft.json").exists()
+    before = (team.app / ".cruft.json").read_bytes()
+    ended = team.cookiecutter.run("-f")
+    assert "The .cruft.json that was here stays, and no longer fits: which commit" in ended.stderr
+    assert (team.app / ".cruft.json").read_bytes() == before
+
+
+def test_a_template_is_asked_of_its_own_git_whatever_a_git_hook_says(
+    team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(team.app / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "none"))
+    ours, other = ((app / ".cruft.json").read_text() for app in (team.app, team.cookiecutter.app("project_slug=other")))
+    assert json.loads(ours)["commit"] == json.loads(other)["commit"]
 
 
 def test_a_password_in_the_template_s_address_is_not_kept(team: Team) -> None:
@@ -392,7 +502,7 @@ def test_a_password_in_the_template_s_address_is_not_kept(team: Team) -> None:
     clones = team.cookiecutter.home / ".cookiecutters"
     clones.mkdir(parents=True, exist_ok=True)
     run(clones, "git", "clone", "--quiet", team.template, "secure")
-    run(clones / "secure", "git", "config", "remote.origin.url", "https://ann:hunter2@git.example/secure.git")
+    run(clones / "secure", "git", "config", "remote.origin.url", "https://ann:hunter2@b@git.example/secure.git")
     team.cookiecutter.template = Path("secure")
     text = (team.cookiecutter.app("project_slug=other") / ".cruft.json").read_text()
     assert json.loads(text)["template"] == "https://git.example/secure.git"

@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -213,6 +214,26 @@ def test_a_run_that_broke_off_loses_no_file_of_the_team(cookiecutter: Cookiecutt
     (app / "Dockerfile").write_text("the template's")
     assert cookiecutter.run("-f", "docker=no").returncode == 0
     assert (app / "Dockerfile").read_text() == "ours"
+
+
+@pytest.mark.parametrize("name", [".env", "instance/app.db", "app/__pycache__/settings.pyc", ".mypy_cache/a.json"])
+def test_what_an_app_left_in_the_template_s_own_folder_gets_into_no_app(
+    template: Path, tmp_path: Path, cookiecutter: Cookiecutter, name: str
+) -> None:
+    """Its key would be in every app, and over that of an older one."""
+    app = cookiecutter.app()
+    before = files(app)
+    shutil.copytree(template, tmp_path / "used")
+    (tmp_path / "used" / APP / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "used" / APP / name).write_text("SECRET_KEY=of the template's developer")
+    for source in (tmp_path / "used", Path("../used")):
+        cookiecutter.template = source
+        process = cookiecutter.run("-f")
+        assert process.returncode == 1
+        assert (
+            f"own folder, and left {name.rpartition('/')[0] or name} there, which would be copied. " in process.stderr
+        )
+        assert files(app) == before
 
 
 def test_a_bad_answer_harms_no_older_app(cookiecutter: Cookiecutter) -> None:

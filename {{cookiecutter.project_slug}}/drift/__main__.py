@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import io
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from drift import report
-from drift.audits import Rows, copy, weakened
+from drift.audits import Rows, weakened
 from drift.changes import ASIDE, changes, is_uncommitted, known_to_git, unresolved
 from drift.programs import UnknownDriftError
 from drift.template import Origin, Template
@@ -33,12 +35,16 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="drift-", ignore_cleanup_errors=True) as folder:
             return drift(Path(folder))
     except (UnknownDriftError, OSError, ValueError, subprocess.TimeoutExpired) as error:
-        print(f"The drift can't be known: {' '.join(str(error).split())}", file=sys.stderr)
+        print(report.plain(f"The drift can't be known: {' '.join(str(error).split())}"), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def drift(work: Path) -> int:
     """Find out, report, and give the exit code. ``work`` is a temporary folder."""
+    if not shutil.which("git"):
+        raise UnknownDriftError("git is not installed")
     origin = Origin.of(PROJECT)
     template = Template(origin, work)
     base = template.generate(origin.commit)
@@ -46,14 +52,12 @@ def drift(work: Path) -> int:
     known = known_to_git(PROJECT)
     found = changes(PROJECT, base.files, newest.files)
     own = sorted((known or set()) - base.files.keys() - newest.files.keys() - ASIDE)
-
-    copied = work / PROJECT.name
-    copy(PROJECT, known or base.files, copied, env=base.folder)
+    left = unresolved(PROJECT, {*own, *(change.path for change in found)}, in_git=known is not None)
     with ThreadPoolExecutor() as threads:
-        before, now = threads.map(Rows.of, (base.folder, copied))
+        before, now = threads.map(Rows.of, (base.folder, PROJECT))
 
     lines = list(report.heading(PROJECT.name, origin.shown, base, newest, template.commits_since(base.commit)))
-    lines += report.files(found, own, unresolved(PROJECT, [*(change.path for change in found), *own]))
+    lines += report.files(found, own, left)
     lines += report.security(found, before, now)
     lines += report.audits(before, now)
     if known is None:
@@ -65,9 +69,10 @@ def drift(work: Path) -> int:
         lines += ["", "What is not committed yet is counted too; cruft update wants it committed first."]
     if newest is not base:
         lines += report.update(found, newest.by_hand(base.version))
-    print(*lines, "", report.summary(found, before, now), sep="\n")
-    if now.failed:
-        raise UnknownDriftError(f"the audit of this app could not run, so whether it is weaker is open. {now.failed}")
+    print(*map(report.plain, [*lines, "", report.summary(found, before, now)]), sep="\n")
+    for whose, rows in (("of this app", now), ("of the app as generated", before)):
+        if rows.failed:
+            raise UnknownDriftError(f"the audit {whose} could not run, so weaker or not is open. {rows.failed}")
     return 1 if found or weakened(before, now) else 0
 
 

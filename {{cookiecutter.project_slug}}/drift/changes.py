@@ -58,10 +58,12 @@ def content(path: Path) -> bytes | None:
 def known_to_git(mine: Path) -> set[str] | None:
     """Give the files that git has, or would take; ``None`` where the app is in no git."""
     try:
-        listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=mine)
-    except UnknownDriftError:
-        return None
-    return {name for name in listed.decode(errors="surrogateescape").split("\0") if (mine / name).is_file()}
+        names = _names(git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=mine))
+    except UnknownDriftError as error:
+        if "not a git repository" in str(error):
+            return None
+        raise
+    return {name for name in names if (mine / name).is_file()}
 
 
 def is_uncommitted(mine: Path) -> bool:
@@ -69,9 +71,16 @@ def is_uncommitted(mine: Path) -> bool:
     return bool(git("status", "--porcelain", "--", ".", cwd=mine))
 
 
-def unresolved(mine: Path, paths: list[str]) -> list[str]:
-    """Give the files that an update left to be settled by hand."""
-    return [path for path in paths if path.endswith(".rej") or MARKER.search(content(mine / path) or b"")]
+def unresolved(mine: Path, paths: set[str], *, in_git: bool) -> list[str]:
+    """Give the files that an update left to be settled by hand: of ``paths``, and those that git could not merge."""
+    marked = {path for path in paths if path.endswith(".rej") or MARKER.search(content(mine / path) or b"")}
+    # git diff would write to the index.
+    unmerged = _names(git("ls-files", "-z", "--unmerged", cwd=mine)) if in_git else set()
+    return sorted(marked | {entry.partition("\t")[2] for entry in unmerged})
+
+
+def _names(listed: bytes) -> set[str]:
+    return set(filter(None, listed.decode(errors="surrogateescape").split("\0")))
 
 
 def _what(before: bytes | None, after: bytes | None) -> str:
@@ -79,6 +88,8 @@ def _what(before: bytes | None, after: bytes | None) -> str:
         return "removed"
     if before is None:
         return "added"
+    if b"\0" in before + after:
+        return "changed"
     old, new = (text.decode(errors="replace").splitlines() for text in (before, after))
     lines = list(difflib.unified_diff(old, new, n=0))[2:]
     return f"+{sum(line[0] == '+' for line in lines)} -{sum(line[0] == '-' for line in lines)}"

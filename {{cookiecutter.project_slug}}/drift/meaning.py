@@ -19,6 +19,8 @@ GUARDS: tuple[tuple[str, int | None, str], ...] = (
     (r"app/security/.*|app/__init__\.py", None, "which mitigations are on, and in which order"),
     (r"app/settings\.py|\.env\.example|\.flaskenv", None, "the defaults, and which values stop the start"),
     (r"app/(?:identity|credentials|models|mail)\.py", None, "who is signed in, and how they prove it"),
+    (r"app/views/.*", None, "what each page takes, and to whom it answers"),
+    (r"app/templates/.*", 7, "what the pages print of what people sent"),
     (r"app/logs\.py", 5, "what the log keeps, and what it leaves out"),
     (r"wsgi\.py|gunicorn\.conf\.py|app/worker\.py", None, "how it is served: no debug, no client that holds it up"),
     (r"Dockerfile|compose\.yaml|\.dockerignore", None, "what runs in production, as whom, and what is in the image"),
@@ -29,7 +31,7 @@ GUARDS: tuple[tuple[str, int | None, str], ...] = (
     (r"app/audit/.*", None, "the audit itself: its rows below are worth what this change leaves of them"),
     (r"drift/.*", None, "this report itself"),
     (r"tests/test_(\d\d)_.*", None, "the attacks on a mitigation"),
-    (r"tests/(?:conftest|attacker|samples)\.py", None, "what the attacks stand on"),
+    (r"tests/.*", None, "the attacks, and what they stand on"),
 )
 
 

@@ -22,21 +22,23 @@ def heading(name: str, address: str, base: Generated, newest: Generated, ahead: 
     yield f"  generated from  {base.version} ({base.commit[:12]})"
     if ahead:
         yield f"  the newest is   {newest.version} ({newest.commit[:12]}), {ahead} commit{'s' * (ahead > 1)} later"
-    else:
+    elif newest is base:
         yield "  which is the newest"
+    else:
+        yield f"  the newest is   {newest.version} ({newest.commit[:12]}), an older commit: the template was taken back"
 
 
 def files(found: list[Change], own: list[str], left: list[str]) -> Iterator[str]:
     """List what differs, the team's own files, and those that an update left to be settled."""
     for by, title in TITLES.items():
         if those := [change for change in found if change.by == by]:
-            yield f"\n{title} ({len(those)})"
+            yield from ("", f"{title} ({len(those)})")
             yield from (f"  {change.path}  {change.what}" for change in those)
     if own:
-        yield f"\nYours alone, which is no drift ({len(own)})"
+        yield from ("", f"Yours alone, which is no drift ({len(own)})")
         yield from (f"  {name}" for name in own)
     if left:
-        yield f"\nLeft by an update, for you to settle ({len(left)})"
+        yield from ("", f"Left by an update, for you to settle ({len(left)})")
         yield from (f"  {name}" for name in left)
 
 
@@ -49,7 +51,7 @@ def security(found: list[Change], before: Rows, now: Rows) -> Iterator[str]:
             lines.append(f"  {change.path}  by {change.by}, {change.what}")
             lines.append(f"      {meaning}{_row(number, before, now)}")
     if lines:
-        yield f"\nOf these, the security files ({len(lines) // 2})"
+        yield from ("", f"Of these, the security files ({len(lines) // 2})")
         yield from lines
 
 
@@ -62,7 +64,7 @@ def _row(number: int | None, before: Rows, now: Rows) -> str:
 
 def audits(before: Rows, now: Rows) -> Iterator[str]:
     """Give the ten rows, and what was found where they changed."""
-    yield "\nThe audit, of the app as generated -> as it is now"
+    yield from ("", "The audit, of the app as generated -> as it is now")
     for which, rows in (("as generated", before), ("now", now)):
         if rows.failed:
             yield f"  {which}: {rows.failed}"
@@ -72,17 +74,18 @@ def audits(before: Rows, now: Rows) -> Iterator[str]:
 def update(found: list[Change], by_hand: str) -> Iterator[str]:
     """Say how to take the template's changes, and what is to be done besides."""
     both = sum(change.by == "both" for change in found)
-    yield "\nTo take the template's changes: commit, then .venv/bin/cruft update"
+    if both or any(change.by == "the template" for change in found):
+        yield from ("", "To take the template's changes: commit, then .venv/bin/cruft update")
     if both:
         yield f"  Look at the {both} that both changed: what can't be merged is marked (<<<<<<<) or beside it (*.rej)."
     if by_hand:
-        yield "\nBy hand, says the template"
+        yield from ("", "By hand, says the template")
         yield from (f"  {line}" for line in by_hand.splitlines() if line)
 
 
 def summary(found: list[Change], before: Rows, now: Rows) -> str:
     """Give the last line."""
-    counts = [f"{sum(change.by == by for change in found)} files changed by {by}" for by in TITLES]
+    counts = [_count(sum(change.by == by for change in found), f"changed by {by}") for by in TITLES]
     if before.failed or now.failed:
         rows = "an audit could not run, so weaker or not is open"
     elif worse := weakened(before, now):
@@ -92,3 +95,12 @@ def summary(found: list[Change], before: Rows, now: Rows) -> str:
     else:
         return "No drift."
     return f"{', '.join(counts)}; {rows}."
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} file{'s' * (number != 1)} {what}"
+
+
+def plain(line: str) -> str:
+    """Give a line with nothing in it that a terminal would act on: a file's name may hold anything."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)

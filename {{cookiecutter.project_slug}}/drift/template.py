@@ -12,7 +12,7 @@ from drift.changes import Files, files
 from drift.programs import UnknownDriftError, git, run
 
 VERSION = re.compile(r'(?m)^TEMPLATE_VERSION = "([\w.+-]+)"$')
-PASSWORD = re.compile(r"//[^/@]*@")
+SECRET = re.compile(r"(?<=//)[^/\s]*@|\?\S*")  # a password or a token in an address
 SECTION = re.compile(r"(?m)^## ")
 
 
@@ -27,7 +27,7 @@ class Origin:
     @property
     def shown(self) -> str:
         """The address without a password that may be in it."""
-        return PASSWORD.sub("//", self.address)
+        return SECRET.sub("", self.address)
 
     @classmethod
     def of(cls, project: Path) -> Origin:
@@ -39,6 +39,9 @@ class Origin:
                 raise ValueError("template or commit")
             # Those with an underscore are the template's own. What is no name could be an option of cookiecutter's.
             given = {name: answer for name, answer in answers.items() if name.isidentifier() and name[:1] != "_"}
+            # cookiecutter takes an answer for a template of Jinja's, which runs what it is told to.
+            if braces := [name for name, answer in given.items() if set("{}") & set(str(answer))]:
+                raise ValueError(f"braces in {', '.join(braces)}")
             return cls(address, commit, given)
         except FileNotFoundError:
             raise UnknownDriftError(
@@ -83,7 +86,8 @@ class Template:
             git("clone", "--quiet", "--bare", "--", origin.address, str(self._clone))
         except UnknownDriftError as error:
             raise UnknownDriftError(
-                f"The template {origin.shown} can't be had ({error}). Has it moved? See .cruft.json."
+                f"The template {origin.shown} can't be had ({SECRET.sub('', str(error))})."
+                " Has it moved? See .cruft.json."
             ) from None
         self.newest = self._in_clone("rev-parse", "HEAD").decode().strip()
 
@@ -116,7 +120,9 @@ class Template:
         given = [f"{name}={answer}" for name, answer in self._origin.answers.items()]
         command = [sys.executable, "-m", "cookiecutter", "--no-input", "--config-file", str(config)]
         try:
-            run([*command, "--output-dir", str(out), str(source), *given])
+            # Its hooks are written where temporary files go, and stay there.
+            place = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._work))
+            run([*command, "--output-dir", str(out), str(source), *given], more=place)
         except UnknownDriftError as error:
             raise UnknownDriftError(
                 f"The template at {source.name[:12]} makes no app of the answers in .cruft.json: {error}"

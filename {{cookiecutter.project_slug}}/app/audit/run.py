@@ -185,9 +185,12 @@ def _examine_in_two(subject: Callable[[Path], Subject], folder: Path) -> list[St
     process = fork.Process(target=work, daemon=True)
     process.start()
     theirs.close()
-    results = _examine(subject(folder), [number for number in NUMBERS if number not in SLOW])
-    results += ours.recv()
-    process.join()
+    try:
+        results = _examine(subject(folder), [number for number in NUMBERS if number not in SLOW])
+        results += ours.recv()
+    finally:  # also when somebody stops the audit: it would go on to write into a folder that is being removed
+        process.terminate()
+        process.join()
     return results
 
 
