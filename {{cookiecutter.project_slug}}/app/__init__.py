@@ -29,6 +29,7 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
 
     Raises SettingsError, which names each wrong setting and its mend.
     """
+    # The flask command gives no config. The audit, which it then runs, does, and gets the whole app.
     if config is None and cli.is_all_that_is_asked():
         return cli.app_without_pages()
 
