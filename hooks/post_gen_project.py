@@ -151,7 +151,7 @@ def link() -> str:
     import subprocess  # only here: it takes a while to import, and a folder without git needs none of it
 
     def git(*arguments: str) -> list[str]:
-        command = ["git", f"--git-dir={folder}/.git", f"--work-tree={folder}", "--no-optional-locks", *arguments]
+        command = ["git", f"--git-dir={folder}/.git", f"--work-tree={folder}", *arguments]
         # Without what a git hook that runs this says of another repository.
         environment = {name: value for name, value in os.environ.items() if name not in OF_A_GIT_HOOK}
         # No shell sees this.
