@@ -78,6 +78,9 @@ def update(found: list[Change], by_hand: str) -> Iterator[str]:
         yield from ("", "To take the template's changes: commit, then .venv/bin/cruft update")
     if both:
         yield f"  Look at the {both} that both changed: what can't be merged is marked (<<<<<<<) or beside it (*.rej)."
+    for change in found:
+        if change.by == "both" and change.what.startswith("removed,"):
+            yield f"  {change.path} is not there any more: what the template changed in it, cruft leaves out."
     if by_hand:
         yield from ("", "By hand, says the template")
         yield from (f"  {line}" for line in by_hand.splitlines() if line)
