@@ -16,7 +16,16 @@ import sys
 from collections.abc import Callable
 
 STATE = ".generating"
-OF_A_GIT_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
+# By these git finds another repository than that of a folder (git rev-parse --local-env-vars).
+LED_ASTRAY = [
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+    "GIT_PREFIX",
+    "GIT_NAMESPACE",
+]
 
 ACCOUNTS = "{{ cookiecutter.accounts }}" == "True"
 IF, END = "# % if cookiecutter.accounts", "# % endif"
@@ -152,8 +161,8 @@ def link() -> str:
 
     def git(*arguments: str) -> list[str]:
         command = ["git", f"--git-dir={folder}/.git", f"--work-tree={folder}", *arguments]
-        # Without what a git hook that runs this says of another repository.
-        environment = {name: value for name, value in os.environ.items() if name not in OF_A_GIT_HOOK}
+        # A git hook that runs this tells its children of its own repository.
+        environment = {name: value for name, value in os.environ.items() if name not in LED_ASTRAY}
         # No shell sees this.
         ended = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", env=environment)  # noqa: S603
         return ended.stdout.splitlines()
@@ -169,7 +178,7 @@ def link() -> str:
     if any(line[0] != "#" for line in status):
         return "its folder holds what is not committed"
     commit = status[0].removeprefix("# branch.oid ")
-    address = re.sub(r"(https?://)[^/]*@", r"\1", address)
+    address = re.sub(r"^(https?://)(?:[^/]*@)?([^?]*).*", r"\1\2", address)
     state: dict[str, object] = {"template": address, "commit": commit, "checkout": checkout}
     state["context"] = {"cookiecutter": answers | {"_template": address, "_commit": commit}}
     state["directory"] = None

@@ -29,7 +29,7 @@ CONTACT = re.compile(
 STATE = ".generating"
 
 # What an app leaves in its folder. In the template's it would be copied, and over those of an older app (-f).
-OF_AN_APP = (".env", "instance", "app/__pycache__", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache")
+OF_AN_APP = re.compile(r"\.env(\.(?!example$).*)?|instance|\.venv|__pycache__|\..+_cache")
 SOURCE = "{{ '{{cookiecutter.project_slug}}' }}"
 
 LEFT_OUT = {
@@ -122,8 +122,12 @@ def left_in_template() -> list[str]:
     if "_commit" in ANSWERS:
         return []  # cruft, which generates from a clone
     starts = (ANSWERS["_output_dir"], os.environ.get("PWD", ""))
-    folders = [os.path.join(start, ANSWERS["_repo_dir"], SOURCE) for start in starts]
-    return [name for name in OF_AN_APP if any(os.path.exists(os.path.join(folder, name)) for folder in folders)]
+    found = set()
+    for source in {os.path.join(start, ANSWERS["_repo_dir"], SOURCE) for start in starts}:
+        for _, folders, names in os.walk(source):
+            found |= set(filter(OF_AN_APP.fullmatch, folders + names))
+            folders[:] = [name for name in folders if name not in found]
+    return sorted(found)
 
 
 def shown(value: object) -> str:

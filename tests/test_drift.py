@@ -269,7 +269,7 @@ def behind_a_password(team: Team) -> None:
 
 def given_code_to_run(team: Team) -> None:
     """cookiecutter renders the answers, so one can run what it likes."""
-    answer_with(team, "{{ cycler.__init__.__globals__.os.system('touch ran') }}")
+    answer_with(team, "# % set x = cycler.__init__.__globals__.os.system('touch ran')")
 
 
 def given_what_the_hook_refuses(team: Team) -> None:
@@ -283,7 +283,9 @@ def answer_with(team: Team, author: str) -> None:
 
 
 def of_somebody_else(team: Team) -> None:
-    """As root finds it, or whoever else it is not of: git asks no such repository."""
+    """git asks no repository of another user's."""
+    if os.geteuid():
+        pytest.skip("only root can give a file away")
     for path in [team.app, team.app / ".git"]:
         os.chown(path, 65534, 65534)
 
@@ -306,7 +308,10 @@ def unimportable(team: Team) -> None:
             given_what_the_hook_refuses,
             "The drift .* makes no app of the answers in .cruft.json: author_name: 'a`b' has '`'",
         ),
-        (given_code_to_run, "The drift can't be known: .cruft.json is damaged (ValueError: braces in author_name"),
+        (
+            given_code_to_run,
+            "The drift can't be known: .cruft.json is damaged (ValueError: what Jinja would run, in author_name",
+        ),
         (
             of_somebody_else,
             "The drift can't be known: fatal: detected dubious ownership .* git config .*safe.directory",
@@ -346,10 +351,19 @@ def test_a_template_s_folder_that_is_a_link_and_names_that_bite_terminals(team: 
 
 
 def test_what_an_update_can_t_bring_to_a_file_that_moved_is_told_before_it(team: Team) -> None:
-    (team.app / "gunicorn.conf.py").rename(team.app / "server.py")
-    team.release("0.2.0", {"gunicorn.conf.py": ("How gunicorn serves", "How gunicorn (0.2.0) serves")})
+    """Nor to one that is a link; and then, to none that is new on both sides. No other is named."""
+    (team.app / "wsgi.py").rename(team.app / "server.py")
+    (team.app / "gunicorn.conf.py").rename(team.app / "elsewhere.py")
+    (team.app / "gunicorn.conf.py").symlink_to("elsewhere.py")
+    (team.app / "app/shop.py").write_text("OURS = 1\n")
+    commit(team.app)
+    changed = ("wsgi.py", "gunicorn.conf.py", "SECURITY.md")
+    first = {name: (team.template / APP / name).read_text().splitlines()[0] for name in changed}
+    (team.template / APP / "app/shop.py").write_text("THEIRS = 1\n")
+    team.release("0.2.0", {name: (line, line + " (0.2.0)") for name, line in first.items() if name != "wsgi.py"})
+    team.release("0.3.0", {"wsgi.py": ("The app for a production server", "The app for production")})
     told = section(team.drift(1), "To take the template's changes")
-    assert "\n  gunicorn.conf.py is not there any more: what the template changed in it, cruft leaves out.\n" in told
+    assert re.findall(r"(?m)^    (\S+)$", told) == ["gunicorn.conf.py", "wsgi.py", "app/shop.py"]
 
 
 def test_a_template_that_was_taken_back_is_told(team: Team) -> None:
@@ -374,20 +388,22 @@ def test_binary_files_that_clashed_are_listed(team: Team) -> None:
 
 
 def test_ctrl_c_ends_it_without_a_word_and_leaves_nothing(team: Team, tmp_path: Path) -> None:
-    (tmp_path / "temporary").mkdir()
-    for seconds in (1, 3):  # while git and cookiecutter work, and the audits
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    for during in ("drift-*/template.git", "audit-*"):
         started = subprocess.Popen(
             [team.python, "-B", "-m", "drift"],
             cwd=team.app,
-            env=outside() | {"TMPDIR": str(tmp_path / "temporary")},
+            env=outside() | {"TMPDIR": str(temporary)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        time.sleep(seconds)
+        while not list(temporary.glob(during)) and started.poll() is None:
+            time.sleep(0.01)
         os.killpg(started.pid, signal.SIGINT)
         assert (started.communicate()[0], started.returncode) == (b"", 130)
-        assert list((tmp_path / "temporary").iterdir()) == []
+        assert list(temporary.iterdir()) == []
 
 
 def test_outside_git_the_files_are_compared_all_the_same(team: Team) -> None:
@@ -509,7 +525,13 @@ def test_a_password_in_the_template_s_address_is_not_kept(team: Team) -> None:
     clones = team.cookiecutter.home / ".cookiecutters"
     clones.mkdir(parents=True, exist_ok=True)
     run(clones, "git", "clone", "--quiet", team.template, "secure")
-    run(clones / "secure", "git", "config", "remote.origin.url", "https://ann:hunter2@b@git.example/secure.git")
+    run(
+        clones / "secure",
+        "git",
+        "config",
+        "remote.origin.url",
+        "https://ann:hunter2@b@git.example/secure.git?key=hunter2",
+    )
     team.cookiecutter.template = Path("secure")
     text = (team.cookiecutter.app("project_slug=other") / ".cruft.json").read_text()
     assert json.loads(text)["template"] == "https://git.example/secure.git"

@@ -216,7 +216,7 @@ def test_a_run_that_broke_off_loses_no_file_of_the_team(cookiecutter: Cookiecutt
     assert (app / "Dockerfile").read_text() == "ours"
 
 
-@pytest.mark.parametrize("name", [".env", "instance/app.db", "app/__pycache__/settings.pyc", ".mypy_cache/a.json"])
+@pytest.mark.parametrize("name", [".env", ".env.production", "instance/app.db", "__pycache__/wsgi.pyc"])
 def test_what_an_app_left_in_the_template_s_own_folder_gets_into_no_app(
     template: Path, tmp_path: Path, cookiecutter: Cookiecutter, name: str
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import APP, Cookiecutter, commit
 
-RUNS = 15
+RUNS = 25
 
 
 def test_generating_is_nearly_as_fast_as_cookiecutter_alone(

@@ -8,7 +8,7 @@ from flask import Flask
 
 import app.views as views
 from app import cli, logs
-from app.audit import cli as audit
+from app.audit.cli import command as audit_command
 from app.security import (
     cookies,
     csp,
@@ -61,5 +61,5 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
 
     # % endif
     views.init_app(app)
-    app.cli.add_command(audit.command)
+    app.cli.add_command(audit_command)
     return app

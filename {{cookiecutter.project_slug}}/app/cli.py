@@ -14,19 +14,25 @@ from flask import Flask
 from app.audit import cli as audit
 from app.security import secret_key
 
-COMMANDS = (audit.command, secret_key.cli)
+COMMANDS = {"audit": audit.command, "secret-key": secret_key.cli}
+WITH_A_VALUE = ("-A", "--app", "-e", "--env-file")  # of the options that may stand before a command
 
 
 def is_all_that_is_asked() -> bool:
     """Whether this process is ``flask audit`` or ``flask secret-key``."""
-    program = Path(sys.argv[0])
-    is_flask = program.stem == "flask" or program.parts[-2:] == ("flask", "__main__.py")
-    return is_flask and any(command.name in sys.argv[1:] for command in COMMANDS)
+    program, arguments = Path(sys.argv[0]), iter(sys.argv[1:])
+    if program.stem == "flask" or program.parts[-2:] == ("flask", "__main__.py"):
+        for argument in arguments:
+            if argument in WITH_A_VALUE:
+                next(arguments, None)
+            elif argument[0:1] != "-":
+                return argument in COMMANDS
+    return False
 
 
 def app_without_pages() -> Flask:
     """Give an app that serves nothing and has these commands only."""
     app = Flask("app", static_folder=None)
-    for command in COMMANDS:
+    for command in COMMANDS.values():
         app.cli.add_command(command)
     return app

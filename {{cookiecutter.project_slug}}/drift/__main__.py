@@ -17,7 +17,7 @@ from pathlib import Path
 
 from drift import report
 from drift.audits import Rows, weakened
-from drift.changes import ASIDE, changes, is_uncommitted, known_to_git, unresolved
+from drift.changes import ASIDE, changes, is_uncommitted, known_to_git, left_out, unresolved
 from drift.programs import UnknownDriftError
 from drift.template import Origin, Template
 
@@ -68,7 +68,7 @@ def drift(work: Path) -> int:
     elif is_uncommitted(PROJECT):
         lines += ["", "What is not committed yet is counted too; cruft update wants it committed first."]
     if newest is not base:
-        lines += report.update(found, newest.by_hand(base.version))
+        lines += report.update(found, left_out(PROJECT, found), newest.by_hand(base.version))
     print(*map(report.plain, [*lines, "", report.summary(found, before, now)]), sep="\n")
     for whose, rows in (("of this app", now), ("of the app as generated", before)):
         if rows.failed:

@@ -14,6 +14,7 @@ from typing import Any
 
 MINUTE = 60  # seconds
 SHOWN = 3  # findings of one step
+STATES = ("not applicable", "implemented", "relaxed", "missing")  # the worst last
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,15 @@ class Rows:
                 errors="replace",
                 timeout=10 * MINUTE,
             )
-            return cls(json.loads(ended.stdout)["mitigations"])
+            rows = json.loads(ended.stdout)["mitigations"]
+            if all({"number", "title", "steps"} <= row.keys() and row["state"] in STATES for row in rows):
+                return cls(rows)
+            raise ValueError("rows of another kind")
         except subprocess.TimeoutExpired:
             return cls([], "The audit took longer than ten minutes.")
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             lines = ended.stderr.strip().splitlines()
-            return cls([], lines[-1] if lines else f"app/audit ended with {ended.returncode} and said nothing.")
+            return cls([], lines[-1] if lines else f"app/audit ended with {ended.returncode} and gave no report.")
 
     def state(self, number: int) -> str:
         """Give the state of a mitigation's row."""
@@ -70,6 +74,5 @@ def told(before: Rows, now: Rows) -> Iterator[str]:
 
 def weakened(before: Rows, now: Rows) -> list[int]:
     """Give the numbers of the mitigations whose row is worse than it was."""
-    order = ("not applicable", "implemented", "relaxed", "missing")
-    rank = {row["number"]: order.index(row["state"]) for row in before.mitigations}
-    return [row["number"] for row in now.mitigations if order.index(row["state"]) > max(1, rank.get(row["number"], 0))]
+    rank = {row["number"]: STATES.index(row["state"]) for row in before.mitigations}
+    return [row["number"] for row in now.mitigations if STATES.index(row["state"]) > max(1, rank.get(row["number"], 0))]

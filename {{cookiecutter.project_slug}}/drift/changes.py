@@ -41,6 +41,17 @@ def changes(mine: Path, base: Files, newest: Files) -> list[Change]:
     return found
 
 
+def left_out(mine: Path, found: list[Change]) -> list[str]:
+    """Give the files to which ``cruft update`` can't bring what the template changed.
+
+    Those that are gone here or links; and because of them, since git then takes the patch in pieces, those new on both
+    sides.
+    """
+    theirs = [change for change in found if change.by != "you"]
+    lost = [each.path for each in theirs if each.what.startswith("removed,") or (mine / each.path).is_symlink()]
+    return lost + [each.path for each in theirs if lost and each.what.startswith("added,")]
+
+
 def files(folder: Path) -> Files:
     """Give the files of a generated app."""
     paths = {path.relative_to(folder).as_posix(): content(path) for path in folder.rglob("*")}

@@ -10,7 +10,15 @@ from pathlib import Path
 
 HOUR = 3600  # seconds: a large history on a slow line
 # By these git finds another repository, index or store than that of the folder (git rev-parse --local-env-vars).
-LED_ASTRAY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
+LED_ASTRAY = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+    "GIT_PREFIX",
+    "GIT_NAMESPACE",
+)
 
 
 # git says what is wrong, and then what would mend it; cookiecutter's last two lines only say that a hook failed.

@@ -71,16 +71,16 @@ def audits(before: Rows, now: Rows) -> Iterator[str]:
     yield from (f"  {line}" for line in told(before, now))
 
 
-def update(found: list[Change], by_hand: str) -> Iterator[str]:
+def update(found: list[Change], lost: list[str], by_hand: str) -> Iterator[str]:
     """Say how to take the template's changes, and what is to be done besides."""
     both = sum(change.by == "both" for change in found)
     if both or any(change.by == "the template" for change in found):
         yield from ("", "To take the template's changes: commit, then .venv/bin/cruft update")
     if both:
         yield f"  Look at the {both} that both changed: what can't be merged is marked (<<<<<<<) or beside it (*.rej)."
-    for change in found:
-        if change.by == "both" and change.what.startswith("removed,"):
-            yield f"  {change.path} is not there any more: what the template changed in it, cruft leaves out."
+    if lost:
+        yield "  What it changed in these is left out, since they are gone here, links, or new on both sides:"
+        yield from (f"    {name}" for name in lost)
     if by_hand:
         yield from ("", "By hand, says the template")
         yield from (f"  {line}" for line in by_hand.splitlines() if line)

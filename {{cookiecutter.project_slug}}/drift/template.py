@@ -12,8 +12,13 @@ from drift.changes import Files, files
 from drift.programs import UnknownDriftError, git, run
 
 VERSION = re.compile(r'(?m)^TEMPLATE_VERSION = "([\w.+-]+)"$')
-SECRET = re.compile(r"(?<=//)[^/\s]*@|\?\S*")  # a password or a token in an address
+JINJA = re.compile(r"[{}\r\n]|^\s*# %")  # its tags, and the start of a line statement (cookiecutter.json)
 SECTION = re.compile(r"(?m)^## ")
+
+
+def without_secrets(text: str) -> str:
+    """Drop what stands in addresses as a password or a token."""
+    return re.sub(r"(://[^\s?]*)\?\S*", r"\1", re.sub(r"(?<=://)[^/\s]*@", "", text))
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Origin:
     @property
     def shown(self) -> str:
         """The address without a password that may be in it."""
-        return SECRET.sub("", self.address)
+        return without_secrets(self.address)
 
     @classmethod
     def of(cls, project: Path) -> Origin:
@@ -40,14 +45,14 @@ class Origin:
             # Those with an underscore are the template's own. What is no name could be an option of cookiecutter's.
             given = {name: answer for name, answer in answers.items() if name.isidentifier() and name[:1] != "_"}
             # cookiecutter takes an answer for a template of Jinja's, which runs what it is told to.
-            if braces := [name for name, answer in given.items() if set("{}") & set(str(answer))]:
-                raise ValueError(f"braces in {', '.join(braces)}")
+            if unfit := [name for name, answer in given.items() if JINJA.search(str(answer))]:
+                raise ValueError(f"what Jinja would run, in {', '.join(unfit)}")
             return cls(address, commit, given)
         except FileNotFoundError:
             raise UnknownDriftError(
                 "There is no .cruft.json, which says where this app comes from. Link it: .venv/bin/cruft link ADDRESS"
             ) from None
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise UnknownDriftError(
                 f".cruft.json is damaged ({type(error).__name__}: {error}). Take it from git, or remove it and link the"
                 " app anew: .venv/bin/cruft link ADDRESS"
@@ -86,7 +91,7 @@ class Template:
             git("clone", "--quiet", "--bare", "--", origin.address, str(self._clone))
         except UnknownDriftError as error:
             raise UnknownDriftError(
-                f"The template {origin.shown} can't be had ({SECRET.sub('', str(error))})."
+                f"The template {origin.shown} can't be had ({without_secrets(str(error))})."
                 " Has it moved? See .cruft.json."
             ) from None
         self.newest = self._in_clone("rev-parse", "HEAD").decode().strip()

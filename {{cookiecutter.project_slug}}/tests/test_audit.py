@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,31 @@ def test_an_app_that_was_never_started_is_not_started_by_the_audit(tmp_path: Pat
         places["DATABASE_URL"] = f"sqlite:///{tmp_path}/new/app.db"
     ended = audit_command(flask=flask, SECRET_KEY=KEY, **places)
     assert (ended.returncode, ended.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_that_is_given_the_word_audit_is_another_command() -> None:
+    environment = os.environ | {"SECRET_KEY": KEY}
+    command = [sys.executable, "-m", "flask", "--app", "app", "routes", "audit"]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.stderr.endswith("Error: Got unexpected extra argument (audit)\n")
+
+
+@pytest.mark.parametrize("program", [["app/audit"], ["-m", "flask", "audit"]], ids=" ".join)
+def test_ctrl_c_ends_it_without_a_word_and_leaves_nothing(tmp_path: Path, program: list[str]) -> None:
+    """Exit code 1 would say that something is missing."""
+    started = subprocess.Popen(
+        [sys.executable, *program],
+        cwd=ROOT,
+        env=os.environ | {"SECRET_KEY": KEY, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    while not list(tmp_path.glob("audit-*")) and started.poll() is None:
+        time.sleep(0.01)
+    os.killpg(started.pid, signal.SIGINT)
+    assert (started.communicate()[0], started.returncode) == (b"", 130)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,8 @@ def main() -> int:
             report = audit_foreign(lambda folder: _load(options.app, folder), (options.path or Path()).resolve())
         else:
             report = audit_own(create_app, split=True)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except SystemExit as stopped:
         return _could_not_run(f"the app stopped with {stopped.code}")
     except Exception as error:

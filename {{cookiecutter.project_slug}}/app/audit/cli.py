@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import click
@@ -22,6 +23,8 @@ def command(output: str, strict: bool) -> None:
 
     try:
         report = audit_own(create_app, split=True)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except click.ClickException:
         raise
     except Exception as error:

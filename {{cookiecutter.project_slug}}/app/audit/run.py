@@ -42,12 +42,13 @@ SLOW = (8, 9)
 
 
 def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool = False) -> Report:
-    """Examine the app that ``factory`` makes, as it would start in production. Raises what its start raises.
+    """Examine the app that ``factory`` makes, as it would start in production.
 
     With ``split``, two processes share the work where the system can fork: only for a program that has no threads.
 
     Nothing of it is touched: the probes have a copy, whose files are in a temporary folder, and the app itself starts
-    with its own settings, but without the folder and the SQLite file that a start makes or opens.
+    with its own settings, but without the folder and the SQLite file that a start makes or opens. Raises what such a
+    start raises.
     """
     with _quiet() as log, tempfile.TemporaryDirectory(prefix="audit-") as folder:
         # Debug is for development: what counts is the app as it is served.

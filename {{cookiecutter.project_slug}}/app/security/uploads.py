@@ -109,7 +109,7 @@ def check(app: Flask) -> Iterator[Finding]:
     folder = app.config["UPLOAD_DIR"]
     if fault := _misplaced(folder, app):
         yield Finding("UP03", "missing", f"UPLOAD_DIR {fault}.", "Move it outside the app.")
-    if os.name == "posix" and folder.is_dir() and (mode := folder.stat().st_mode & 0o077):
+    if os.name == "posix" and os.path.isdir(folder) and (mode := folder.stat().st_mode & 0o077):
         yield Finding("UP03", "relaxed", f"Other users of this machine get {mode:03o} on UPLOAD_DIR.", "chmod 700 it.")
     if unknown := set(app.config["UPLOAD_EXTENSIONS"]) - set(content.TYPES):
         yield Finding("UP01", "missing", f"Nothing checks the types {', '.join(sorted(unknown))}.", "Remove them.")
@@ -278,7 +278,9 @@ def _misplaced(folder: Path, app: Flask) -> str:
             return f"lies inside {name}"
         if Path(place).resolve().is_relative_to(folder):
             return f"contains {name}"
-    if folder.is_dir() and os.access(folder, os.R_OK) and any(not _is_ours(path) for path in folder.iterdir()):
+    if not os.path.isdir(folder):  # which doesn't mind a folder around it that is closed to whoever asks
+        return "is no folder" if os.path.exists(folder) else ""
+    if os.access(folder, os.R_OK) and any(not _is_ours(path) for path in folder.iterdir()):
         return "holds other files, and would be closed to all others"
     return ""
 
