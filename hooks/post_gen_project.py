@@ -16,16 +16,6 @@ import sys
 from collections.abc import Callable
 
 STATE = ".generating"
-# By these git finds another repository than that of a folder (git rev-parse --local-env-vars).
-LED_ASTRAY = [
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_COMMON_DIR",
-    "GIT_PREFIX",
-    "GIT_NAMESPACE",
-]
 
 ACCOUNTS = "{{ cookiecutter.accounts }}" == "True"
 IF, END = "# % if cookiecutter.accounts", "# % endif"
@@ -161,8 +151,8 @@ def link() -> str:
 
     def git(*arguments: str) -> list[str]:
         command = ["git", f"--git-dir={folder}/.git", f"--work-tree={folder}", *arguments]
-        # A git hook that runs this tells its children of its own repository.
-        environment = {name: value for name, value in os.environ.items() if name not in LED_ASTRAY}
+        # A git hook that runs this tells its children of its own repository, index and objects.
+        environment = {name: value for name, value in os.environ.items() if not re.match("GIT_(?!CONFIG)", name)}
         # No shell sees this.
         ended = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", env=environment)  # noqa: S603
         return ended.stdout.splitlines()

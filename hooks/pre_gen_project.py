@@ -118,9 +118,9 @@ def main() -> None:
 
 def left_in_template() -> list[str]:
     """What an app that was run in the template's folder, and not in one of its own, left there."""
-    # The path, if it is relative, starts where cookiecutter was called: there, or where -o leads away from.
     if "_commit" in ANSWERS:
         return []  # cruft, which generates from a clone
+    # The path, if it is relative, starts where cookiecutter was called: there, or where -o leads away from.
     starts = (ANSWERS["_output_dir"], os.environ.get("PWD", ""))
     found = set()
     for source in {os.path.join(start, ANSWERS["_repo_dir"], SOURCE) for start in starts}:
