@@ -19,26 +19,34 @@ MARKER = re.compile(rb"(?m)^<<<<<<< ")
 
 @dataclass(frozen=True)
 class Change:
-    """One file of the template that is no longer what was generated; ``what`` says how, from the one who changed it."""
+    """One file of the template that is no longer what was generated: what it is here, was, and is in the newest."""
 
     path: str
-    by: By
-    what: str
+    ours: bytes | None
+    old: bytes | None
+    new: bytes | None
+
+    @property
+    def by(self) -> By:
+        """Who changed it."""
+        if self.ours != self.old:
+            return "both" if self.new != self.old else "you"
+        return "the template"
+
+    @property
+    def what(self) -> str:
+        """How it was changed, from the one who changed it."""
+        if self.by == "both":
+            same = " alike" if self.ours == self.new else ""
+            return f"{_what(self.old, self.ours)}{same}, by the template {_what(self.old, self.new)}"
+        return _what(self.old, self.new if self.by == "the template" else self.ours)
 
 
 def changes(mine: Path, base: Files, newest: Files) -> list[Change]:
     """Compare this app with the one that was generated from its template's version, and from the newest."""
-    found = []
-    for path in sorted(base.keys() | newest.keys()):
-        ours, old, new = content(mine / path), base.get(path), newest.get(path)
-        if ours != old != new:
-            same = " alike" if ours == new else ""
-            found.append(Change(path, "both", f"{_what(old, ours)}{same}, by the template {_what(old, new)}"))
-        elif ours != old:
-            found.append(Change(path, "you", _what(old, ours)))
-        elif new != old:
-            found.append(Change(path, "the template", _what(old, new)))
-    return found
+    paths = sorted(base.keys() | newest.keys())
+    compared = [Change(path, content(mine / path), base.get(path), newest.get(path)) for path in paths]
+    return [each for each in compared if not each.ours == each.old == each.new]
 
 
 def left_out(mine: Path, found: list[Change]) -> list[str]:
@@ -47,9 +55,10 @@ def left_out(mine: Path, found: list[Change]) -> list[str]:
     Those that are gone here or links; and because of them, since git then takes the patch in pieces, those new on both
     sides.
     """
-    theirs = [change for change in found if change.by != "you"]
-    lost = [each.path for each in theirs if each.what.startswith("removed,") or (mine / each.path).is_symlink()]
-    return lost + [each.path for each in theirs if lost and each.what.startswith("added,")]
+    clashing = [each for each in found if each.by == "both" and each.ours != each.new]
+    links = [each for each in found if each.by != "you" and (mine / each.path).is_symlink()]
+    lost = {each.path for each in clashing if each.ours is None} | {each.path for each in links}
+    return sorted(lost) + [each.path for each in clashing if lost and each.old is None]
 
 
 def files(folder: Path) -> Files:

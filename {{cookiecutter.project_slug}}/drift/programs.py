@@ -20,7 +20,6 @@ LED_ASTRAY = (
     "GIT_NAMESPACE",
 )
 
-
 # git says what is wrong, and then what would mend it; cookiecutter's last two lines only say that a hook failed.
 FATAL = re.compile(r"(?ms)^(?:fatal|ERROR|error): .+")
 EMPTY = re.compile(r"(?m)^.*[Hh]ook script.*$")
@@ -38,13 +37,9 @@ def run(command: list[str], cwd: Path | None = None, more: Mapping[str, str] | N
     environment = {name: value for name, value in os.environ.items() if name not in LED_ASTRAY}
     # A question would wait for an answer that nobody can give; git status would write to the index.
     environment |= {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
+    environment |= more or {}
     ended = subprocess.run(  # noqa: S603 - git and this Python, with arguments that no shell sees
-        command,
-        cwd=cwd,
-        env=environment | dict(more or {}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=HOUR,
+        command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=HOUR
     )
     if ended.returncode:
         said = EMPTY.sub("", (ended.stdout + ended.stderr).decode(errors="replace")).strip()

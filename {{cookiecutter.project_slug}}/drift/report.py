@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from drift.audits import Rows, told, weakened
@@ -20,12 +21,11 @@ def heading(name: str, address: str, base: Generated, newest: Generated, ahead: 
     """Say what is compared with what; ``ahead`` is how many commits lie between."""
     yield f"Drift of {name} from {address}"
     yield f"  generated from  {base.version} ({base.commit[:12]})"
-    if ahead:
-        yield f"  the newest is   {newest.version} ({newest.commit[:12]}), {ahead} commit{'s' * (ahead > 1)} later"
-    elif newest is base:
+    if newest is base:
         yield "  which is the newest"
     else:
-        yield f"  the newest is   {newest.version} ({newest.commit[:12]}), an older commit: the template was taken back"
+        later = f"{ahead} commit{'s' * (ahead > 1)} later" if ahead else "an older commit: the template was taken back"
+        yield f"  the newest is   {newest.version} ({newest.commit[:12]}), {later}"
 
 
 def files(found: list[Change], own: list[str], left: list[str]) -> Iterator[str]:
@@ -74,7 +74,7 @@ def audits(before: Rows, now: Rows) -> Iterator[str]:
 def update(found: list[Change], lost: list[str], by_hand: str) -> Iterator[str]:
     """Say how to take the template's changes, and what is to be done besides."""
     both = sum(change.by == "both" for change in found)
-    if both or any(change.by == "the template" for change in found):
+    if any(change.by != "you" for change in found):
         yield from ("", "To take the template's changes: commit, then .venv/bin/cruft update")
     if both:
         yield f"  Look at the {both} that both changed: what can't be merged is marked (<<<<<<<) or beside it (*.rej)."
@@ -88,7 +88,8 @@ def update(found: list[Change], lost: list[str], by_hand: str) -> Iterator[str]:
 
 def summary(found: list[Change], before: Rows, now: Rows) -> str:
     """Give the last line."""
-    counts = [_count(sum(change.by == by for change in found), f"changed by {by}") for by in TITLES]
+    numbers = Counter(change.by for change in found)
+    counts = [f"{numbers[by]} file{'s' * (numbers[by] != 1)} changed by {by}" for by in TITLES]
     if before.failed or now.failed:
         rows = "an audit could not run, so weaker or not is open"
     elif worse := weakened(before, now):
@@ -98,10 +99,6 @@ def summary(found: list[Change], before: Rows, now: Rows) -> str:
     else:
         return "No drift."
     return f"{', '.join(counts)}; {rows}."
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} file{'s' * (number != 1)} {what}"
 
 
 def plain(line: str) -> str:

@@ -91,8 +91,7 @@ class Template:
             git("clone", "--quiet", "--bare", "--", origin.address, str(self._clone))
         except UnknownDriftError as error:
             raise UnknownDriftError(
-                f"The template {origin.shown} can't be had ({without_secrets(str(error))})."
-                " Has it moved? See .cruft.json."
+                without_secrets(f"The template {origin.address} can't be had ({error}). Has it moved? See .cruft.json.")
             ) from None
         self.newest = self._in_clone("rev-parse", "HEAD").decode().strip()
 
