@@ -108,7 +108,7 @@ def check(app: Flask) -> Iterator[Finding]:
             yield Finding("UP05", "missing", f"{name} is not set: one request can fill memory or disk.", f"Set {name}.")
     folder = app.config["UPLOAD_DIR"]
     if fault := _misplaced(folder, app):
-        yield Finding("UP03", "missing", f"UPLOAD_DIR {fault}.", "Move it outside the app.")
+        yield Finding("UP03", "missing", f"UPLOAD_DIR {fault}.", "Set it to a folder of its own, outside the app.")
     if os.name == "posix" and os.path.isdir(folder) and (mode := folder.stat().st_mode & 0o077):
         yield Finding("UP03", "relaxed", f"Other users of this machine get {mode:03o} on UPLOAD_DIR.", "chmod 700 it.")
     if unknown := set(app.config["UPLOAD_EXTENSIONS"]) - set(content.TYPES):
