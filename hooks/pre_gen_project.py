@@ -121,9 +121,9 @@ def left_in_template() -> list[str]:
     if "_commit" in ANSWERS:
         return []  # cruft, which generates from a clone
     # The path, if it is relative, starts where cookiecutter was called: there, or where -o leads away from.
-    starts = (ANSWERS["_output_dir"], os.environ.get("PWD", ""))
+    out = ANSWERS["_output_dir"]
     found = set()
-    for source in {os.path.join(start, ANSWERS["_repo_dir"], SOURCE) for start in starts}:
+    for source in {os.path.join(start, ANSWERS["_repo_dir"], SOURCE) for start in (out, os.environ.get("PWD", out))}:
         for _, folders, names in os.walk(source):
             found |= set(filter(OF_AN_APP.fullmatch, folders + names))
             folders[:] = [name for name in folders if name not in found]
