@@ -14,7 +14,7 @@ from flask import Flask
 from app.audit import cli as audit
 from app.security import secret_key
 
-COMMANDS = {"audit": audit.command, "secret-key": secret_key.cli}
+COMMANDS = {command.name: command for command in (audit.command, secret_key.cli)}
 WITH_A_VALUE = ("-A", "--app", "-e", "--env-file")  # of the options that may stand before a command
 
 
@@ -25,7 +25,7 @@ def is_all_that_is_asked() -> bool:
         for argument in arguments:
             if argument in WITH_A_VALUE:
                 next(arguments, None)
-            elif argument[0:1] != "-":
+            elif not argument.startswith("-"):
                 return argument in COMMANDS
     return False
 
