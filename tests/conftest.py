@@ -141,10 +141,13 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+# For git, before a command that commits.
+AUTHOR = ("-c", "user.name=Ann", "-c", "user.email=ann@example.com", "-c", "commit.gpgsign=false")
+
+
 def commit(folder: Path) -> None:
     """Commit everything there, in a repository that is made if there is none."""
-    author = ("-c", "user.name=Ann", "-c", "user.email=ann@example.com", "-c", "commit.gpgsign=false")
     if not (folder / ".git").exists():
         subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], cwd=folder, check=True)
-    for command in (["add", "--all"], [*author, "commit", "--quiet", "--message=all"]):
+    for command in (["add", "--all"], [*AUTHOR, "commit", "--quiet", "--message=all"]):
         subprocess.run(["git", *command], cwd=folder, check=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import APP, App, Cookiecutter, commit, edit, files, outside
+from tests.conftest import APP, AUTHOR, App, Cookiecutter, commit, edit, files, outside
 
 ROOT = Path(__file__).resolve().parent.parent
 CRUFT = (sys.executable, "-m", "cruft")
@@ -233,9 +233,14 @@ def damaged(team: Team) -> None:
     (team.app / ".cruft.json").write_text("{")
 
 
-def without_a_commit(team: Team) -> None:
+def restate(team: Team, **changes: object) -> None:
+    """Change .cruft.json."""
     state = json.loads((team.app / ".cruft.json").read_text())
-    (team.app / ".cruft.json").write_text(json.dumps(state | {"commit": None}))
+    (team.app / ".cruft.json").write_text(json.dumps(state | changes))
+
+
+def without_a_commit(team: Team) -> None:
+    restate(team, commit=None)
 
 
 def unlinked(team: Team) -> None:
@@ -261,25 +266,17 @@ def refused(team: Team) -> None:
 
 
 def behind_a_password(team: Team) -> None:
-    state = json.loads((team.app / ".cruft.json").read_text())
-    (team.app / ".cruft.json").write_text(
-        json.dumps(state | {"template": "https://ann:hunter2@b@localhost:1/a.git?key=hunter2"})
-    )
+    restate(team, template="https://ann:hunter2@b@localhost:1/a.git?key=hunter2")
 
 
 def given_code_to_run(team: Team) -> None:
     """cookiecutter renders the answers, so one can run what it likes."""
-    answer_with(team, "# % set x = cycler.__init__.__globals__.os.system('touch ran')")
+    code = "# % set x = cycler.__init__.__globals__.os.system('touch ran')"
+    restate(team, context={"cookiecutter": {"author_name": code}})
 
 
 def given_what_the_hook_refuses(team: Team) -> None:
-    answer_with(team, "a`b")
-
-
-def answer_with(team: Team, author: str) -> None:
-    state = json.loads((team.app / ".cruft.json").read_text())
-    state["context"]["cookiecutter"]["author_name"] = author
-    (team.app / ".cruft.json").write_text(json.dumps(state))
+    restate(team, context={"cookiecutter": {"author_name": "a`b"}})
 
 
 def of_somebody_else(team: Team) -> None:
@@ -358,11 +355,15 @@ def test_what_an_update_can_t_bring_to_a_file_that_moved_is_told_before_it(team:
     (team.app / "gunicorn.conf.py").symlink_to("elsewhere.py")
     (team.app / "app/shop.py").write_text("OURS = 1\n")
     commit(team.app)
-    changed = ("wsgi.py", "gunicorn.conf.py", "SECURITY.md")
-    first = {name: (team.template / APP / name).read_text().splitlines()[0] for name in changed}
     (team.template / APP / "app/shop.py").write_text("THEIRS = 1\n")
-    team.release("0.2.0", {name: (line, line + " (0.2.0)") for name, line in first.items() if name != "wsgi.py"})
-    team.release("0.3.0", {"wsgi.py": ("The app for a production server", "The app for production")})
+    team.release(
+        "0.2.0",
+        {
+            "wsgi.py": ("The app for a production server", "The app for production"),
+            "gunicorn.conf.py": ("How gunicorn serves", "How gunicorn (0.2.0) serves"),
+            "SECURITY.md": ("# Security", "# The security"),
+        },
+    )
     told = section(team.drift(1), "To take the template's changes")
     assert re.findall(r"(?m)^    (\S+)$", told) == ["gunicorn.conf.py", "wsgi.py", "app/shop.py"]
 
@@ -379,12 +380,11 @@ def test_a_template_that_was_taken_back_is_told(team: Team) -> None:
 
 
 def test_binary_files_that_clashed_are_listed(team: Team) -> None:
-    author = ("-c", "user.name=Ann", "-c", "user.email=ann@example.com", "-c", "commit.gpgsign=false")
     for branch in ("ours", "theirs"):
         run(team.app, "git", "checkout", "--quiet", "-b", branch, "main")
         (team.app / "logo.png").write_bytes(b"\0" + branch.encode())
         commit(team.app)
-    run(team.app, "git", *author, "merge", "--quiet", "ours", code=1)
+    run(team.app, "git", *AUTHOR, "merge", "--quiet", "ours", code=1)
     assert section(team.drift(0), "Left by an update") == "  logo.png\n"
 
 

@@ -37,8 +37,8 @@ def test_linters_and_tests_in_place(default_app: App, tmp_path: Path, record_pro
     app = tmp_path / "template" / APP
     default_app.make("lint", cwd=app)
     quick = [name for number in (1, 2, 3, 4, 5, 6, 10) for name in app.glob(f"tests/test_{number:02}_*.py")]
-    pytest = [default_app.folder / ".venv/bin/pytest", "--numprocesses=auto", app / "tests/test_pages.py", *quick]
-    ended = subprocess.run(pytest, cwd=app, env=outside(), stdout=subprocess.PIPE, encoding="utf-8", timeout=1200)
+    command = [default_app.folder / ".venv/bin/pytest", "--numprocesses=auto", app / "tests/test_pages.py", *quick]
+    ended = subprocess.run(command, cwd=app, env=outside(), stdout=subprocess.PIPE, encoding="utf-8", timeout=1200)
     assert ended.returncode == 0, ended.stdout[-20_000:]
     record_property("the app's own tests, in place, of mitigations 1-6 and 10", check_all_passed(ended.stdout))
 
