@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group("drift")
 
 
 def run(cwd: Path, *command: str | Path, code: int = 0, **environment: str) -> str:
-    """Run a command, which has to end with ``code``, and give what it prints: errors first, if it ends with one."""
+    """Run a command, which has to end with ``code``, and give what it prints, with the errors if that is 2 or more."""
     ended = subprocess.run(command, cwd=cwd, env=outside() | environment, capture_output=True, encoding="utf-8")
     assert ended.returncode == code, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr if code > 1 else ended.stdout
@@ -330,6 +330,19 @@ def test_an_audit_that_can_t_run_leaves_the_rest_of_the_report(team: Team) -> No
     told = team.drift(2)
     assert "  app/views/pages.py  +1 -" in told
     assert told.splitlines()[-1].startswith("The drift can't be known: the audit of this app could not run")
+
+
+def test_without_the_audit_of_the_app_as_generated_weaker_or_not_is_open(team: Team) -> None:
+    page = Path("app/views/pages.py")
+    whole = (team.app / page).read_text()
+    (team.template / APP / page).write_text("def broken(:\n")
+    commit(team.template)
+    team.app = team.cookiecutter.app("project_slug=broken")
+    (team.app / page).write_text(whole)
+    commit(team.app)
+    told = team.drift(2)
+    assert told.splitlines()[-1].startswith("The drift can't be known: the audit of the app as generated could not run")
+    assert "  app/views/pages.py  +" in told
 
 
 def test_it_is_asked_of_this_folder_s_git_whatever_a_git_hook_says(team: Team, tmp_path: Path) -> None:
