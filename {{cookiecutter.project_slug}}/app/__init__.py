@@ -1,65 +1,71 @@
-"""The app: its settings, then the ten mitigations, then the pages."""
+"""The app: its settings, then its parts in order."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from flask import Flask
-
-import app.views as views
-from app import cli, logs
-from app.audit.cli import command as audit_command
-from app.security import (
-    cookies,
-    csp,
-    csrf,
-    errors,
-    headers,
-    rate_limits,
-    secret_key,
-    templating,
-    uploads,
-    urls,
-)
-from app.settings import INSTANCE, load_settings
+if TYPE_CHECKING:
+    from flask import Flask
 
 
 def create_app(config: Mapping[str, object] | None = None) -> Flask:
     """Make the app; ``config`` overrides the environment and ``.env``, nothing else does.
 
-    Raises SettingsError, which names each wrong setting and its mend.
+    A start touches nothing: it makes no file, folder or database, and opens no connection.
+    Raises SettingsError, which names each wrong setting and its fix.
     """
-    # The flask command gives no config. The audit, which it then runs, does, and gets the whole app.
-    if config is None and cli.is_all_that_is_asked():
-        return cli.app_without_pages()
+    # Imported here, so that ``python -m app.security.secret_key`` can make a key without loading the app.
+    from flask import Flask
+
+    from app import (
+        accounts,  # % if cookiecutter.accounts
+        logs,
+        paths,
+        views,
+        visitors,
+    )
+    from app.security import (
+        cookies,
+        csp,
+        csrf,
+        errors,
+        findings,
+        headers,
+        policy,
+        rate_limits,
+        secret_key,
+        templating,
+        uploads,
+        urls,
+    )
+    from app.settings import load_settings
 
     settings = load_settings(config)
-    app = Flask(__name__, instance_path=str(INSTANCE))
+    app = Flask(__name__, instance_path=str(paths.INSTANCE))
     app.config.from_mapping(settings.model_dump())
     app.debug = settings.FLASK_DEBUG
-    logs.init_app(app)
 
-    # The order is that of the hooks which run before a request: whatever refuses one must come after
-    # what makes the refusal safe (errors, headers) and counts it (rate limits).
-    secret_key.init_app(app)
-    errors.init_app(app)
-    urls.init_app(app)
-    headers.init_app(app)
-    csp.init_app(app)
-    rate_limits.init_app(app)
-    csrf.init_app(app)
-    cookies.init_app(app)
-    templating.init_app(app)
-    uploads.init_app(app)
-
-    # % if cookiecutter.accounts
-    from app import models
-    from app.views import accounts
-
-    models.init_app(app)
-    accounts.init_app(app)
-
-    # % endif
-    views.init_app(app)
-    app.cli.add_command(audit_command)
+    # Each part adds hooks that run before a request, in this order. Two rules give it: whatever refuses a request comes
+    # after what makes the refusal safe (errors, headers, csp), and after what counts it (rate_limits).
+    app.extensions["parts"] = (
+        logs,
+        policy,
+        visitors,
+        secret_key,
+        errors,
+        urls,
+        headers,
+        csp,
+        rate_limits,
+        csrf,
+        cookies,
+        templating,
+        uploads,
+        accounts,  # % if cookiecutter.accounts
+        views,
+    )
+    for part in app.extensions["parts"]:
+        part.init_app(app)
+    findings.log_facts(app)
     return app

@@ -19,17 +19,16 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.connection import parse_url
 
-from app.files.content import TYPES
-
-ROOT = Path(__file__).resolve().parent.parent
-INSTANCE = ROOT / "instance"
-ENV_FILE = ROOT / ".env"
+from app import paths
+from app.accounts.settings import AccountSettings  # % if cookiecutter.accounts
+from app.security.secret_key import weakness
+from app.storage.content import TYPES
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1")
 
 
 class SettingsError(click.ClickException):
-    """The app must not start with these settings. The message names each, its fault and its mend."""
+    """The app must not start with these settings. The message names each, its fault and its fix."""
 
     exit_code = 2
 
@@ -43,7 +42,10 @@ def _split(value: object) -> object:
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
-class Settings(BaseSettings):
+class Settings(
+    AccountSettings,  # % if cookiecutter.accounts
+    BaseSettings,
+):
     """The settings, under their environment names. Times are in seconds, sizes in bytes, lists split by commas."""
 
     model_config = SettingsConfigDict(extra="forbid", case_sensitive=True, frozen=True, env_ignore_empty=True)
@@ -60,14 +62,14 @@ class Settings(BaseSettings):
         default="",
         validate_default=True,
         repr=False,
-        description="Signs sessions and CSRF tokens. Make one with: flask --app app secret-key new",
-        examples=["(make one with: flask --app app secret-key new)"],
+        description="Signs sessions and CSRF tokens. Make one with: python -m app.security.secret_key new",
+        examples=["(make one with: python -m app.security.secret_key new)"],
     )
     SECRET_KEY_FALLBACKS: CommaList = Field(
         default=(),
         repr=False,
-        description="Former keys, newest first, still accepted. Filled by: flask --app app secret-key rotate",
-        examples=["(written by: flask --app app secret-key rotate)"],
+        description="Former keys, newest first, still accepted. Filled by: python -m app.security.secret_key rotate",
+        examples=["(written by: python -m app.security.secret_key rotate)"],
     )
 
     # 4 Session cookies
@@ -122,7 +124,9 @@ class Settings(BaseSettings):
 
     # 9 Uploads
     UPLOAD_DIR: Path = Field(
-        default=INSTANCE / "uploads", description="Where uploads are kept: outside the app.", examples=["/srv/uploads"]
+        default=paths.INSTANCE / "uploads",
+        description="Where uploads are kept: outside the app.",
+        examples=["/srv/uploads"],
     )
     UPLOAD_EXTENSIONS: CommaList = Field(
         default=("txt", "pdf", "png", "jpg", "webp", "gif"),
@@ -175,38 +179,9 @@ class Settings(BaseSettings):
 
     LOG_FORMAT: Literal["text", "json"] = Field(default="text", description="How log lines look.", examples=["json"])
 
-    # % if cookiecutter.accounts
-    # Accounts
-    DATABASE_URL: str = Field(
-        default=f"sqlite:///{INSTANCE / 'app.db'}",
-        repr=False,
-        description="The database of accounts and sessions.",
-        examples=["postgresql+psycopg://user:password@host/name"],
-    )
-    MAIL_SERVER: str = Field(
-        default="",
-        description="The SMTP host. In debug none is needed: mails show in the terminal.",
-        examples=["smtp.example.com"],
-    )
-    MAIL_PORT: int = Field(default=587, ge=1, le=65535, description="The SMTP port.", examples=["587"])
-    MAIL_USE_TLS: bool = Field(default=True, description="Use STARTTLS.", examples=["1"])
-    MAIL_USERNAME: str = Field(default="", description="The SMTP user.", examples=["app"])
-    MAIL_PASSWORD: str = Field(
-        default="", repr=False, description="The SMTP password.", examples=["(from your mail provider)"]
-    )
-    MAIL_DEFAULT_SENDER: str = Field(
-        default="",
-        pattern=r"^([^\r\n]*@[^\r\n]+)?$",
-        description="The From address of the app's mails.",
-        examples=["noreply@example.com"],
-    )
-
-    # % endif
     @field_validator("SECRET_KEY", "SECRET_KEY_FALLBACKS")
     @classmethod
     def _keys_cannot_be_guessed(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        from app.security.secret_key import weakness  # here, since it needs this module
-
         for key in [value] if isinstance(value, str) else value:
             if fault := weakness(key):
                 raise ValueError(fault)
@@ -282,10 +257,10 @@ def _is_bare_host(host: str) -> bool:
 def load_settings(config: Mapping[str, object] | None = None) -> Settings:
     """Read and check all settings; raise SettingsError that tells every fault at once."""
     try:
-        return Settings(_env_file=ENV_FILE, _env_file_encoding="utf-8", **(config or {}))  # type: ignore[call-arg,arg-type]
+        return Settings(_env_file=paths.ENV_FILE, _env_file_encoding="utf-8", **(config or {}))  # type: ignore[call-arg,arg-type]
     except ValidationError as error:
         faults = [_in_words(fault) for fault in error.errors(include_url=False)]
-    intro = "The app cannot start: mend these settings in the environment or in .env."
+    intro = "The app cannot start: fix these settings in the environment or in .env."
     raise SettingsError("\n  ".join([intro, *faults]))
 
 

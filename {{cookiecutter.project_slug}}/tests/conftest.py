@@ -28,7 +28,7 @@ from tests.attacker import Site
 
 # % if cookiecutter.accounts
 from app.security.rate_limits import limiter  # isort: skip
-from tests.mailbox import Mailbox  # isort: skip
+from tests.accounts.mailbox import Mailbox  # isort: skip
 
 # % endif
 
@@ -53,7 +53,7 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")
     # % if cookiecutter.accounts
-    monkeypatch.setattr("app.mail.PAUSE", (0, 0))
+    monkeypatch.setattr("app.accounts.mail.PAUSE", (0, 0))
     # % endif
 
 

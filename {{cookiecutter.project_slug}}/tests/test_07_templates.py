@@ -20,7 +20,7 @@ from markupsafe import Markup
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.audit.templates import check_code, check_template, check_templates, trees_of
+from tests.lint.checks import check_code, check_template, check_templates, trees_of
 from app.security import templating
 from app.security.rate_limits import limiter
 from tests import payloads

@@ -23,7 +23,7 @@ from flask import Flask, request
 from flask.testing import FlaskClient
 from limits import parse_many
 
-from app import counters, create_app
+from app.security import counters, create_app
 from app.security import rate_limits
 from app.security.csrf import csrf
 from app.security.rate_limits import DAY, LIMITS, attempt_succeeded, claim_attempt, limited, limiter, remaining_tries
@@ -622,7 +622,7 @@ def test_8_T1_the_loss_of_redis_neither_fails_nor_opens_the_gate(
     assert client.get("/").status_code == 429
     assert guess(app, password=RIGHT)[0] == 429
     assert storage().shared.get("LIMITER/127.0.0.1/pages.home/4/1/minute") > 4  # type: ignore[union-attr]
-    messages = [record.message for record in caplog.records if record.name == "app.counters"]
+    messages = [record.message for record in caplog.records if record.name == "app.security.counters"]
     assert ["lost" in message for message in messages] == [True, False]
 
 

@@ -26,7 +26,7 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.files import content
+from app.storage import content
 from app.security import uploads
 from tests.conftest import Server, browser_like, csrf_token, post
 from tests.fake_clamd import FakeClamd

@@ -16,7 +16,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from app import create_app
-from app.audit.templates import check_code, check_template, check_templates, trees_of
+from tests.lint.checks import check_code, check_template, check_templates, trees_of
 from app.security import urls
 from app.security.rate_limits import limiter
 from app.security.urls import OutgoingURLError, check_outgoing_url, redirect_to, safe_redirect_target, several

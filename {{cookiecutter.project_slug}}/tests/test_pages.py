@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.audit.findings import Finding
+from app.security.findings import Finding
 from app.project import SECURITY_CONTACT
 from app.security import csp
 from tests.conftest import browser_like

@@ -6,13 +6,11 @@ Source: OWASP Session Management Cheat Sheet; RFC 6265bis (``__Host-``); ASVS 5.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 from flask import Flask, Request, Response, g, request, session
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 
-from app.audit.findings import Finding
-
+NUMBER = 4
 TITLE = "Session cookies"
 SUMMARY = "The session cookie travels over https only, hides from scripts and other sites, and ends in time."
 
@@ -69,28 +67,3 @@ def init_app(app: Flask) -> None:
         SESSION_REFRESH_EACH_REQUEST=True,
     )
     app.session_interface = ExpiringSessions()
-
-
-def check(app: Flask) -> Iterator[Finding]:
-    """Look at the attributes in force."""
-    config = app.config
-    if not config["SESSION_COOKIE_SECURE"]:
-        yield Finding(
-            "CK01",
-            "relaxed" if app.debug else "missing",
-            "The session cookie also travels over http.",
-            "Outside development, start without FLASK_DEBUG." if app.debug else "Set SESSION_COOKIE_SECURE.",
-        )
-    if not config["SESSION_COOKIE_HTTPONLY"]:
-        yield Finding("CK02", "missing", "Scripts can read the session cookie.", "Set SESSION_COOKIE_HTTPONLY.")
-    if config["SESSION_COOKIE_SAMESITE"] not in ("Lax", "Strict"):
-        yield Finding(
-            "CK03",
-            "missing",
-            "Other sites' forms carry the session cookie.",
-            "Set SESSION_COOKIE_SAMESITE to Lax.",
-        )
-    if not isinstance(app.session_interface, ExpiringSessions):
-        yield Finding("CK04", "missing", "Sessions have no absolute lifetime.", "Use ExpiringSessions.")
-    if not app.debug and config["SESSION_COOKIE_NAME"] != NAME:
-        yield Finding("CK05", "missing", "The session cookie has no __Host- name.", f"Name it {NAME}.")

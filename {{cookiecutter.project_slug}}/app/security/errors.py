@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,12 +21,12 @@ from werkzeug.utils import cached_property
 from werkzeug.wsgi import ClosingIterator, FileWrapper
 
 from app import logs
-from app.audit.findings import Finding
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from werkzeug.datastructures import ImmutableMultiDict
 
+NUMBER = 5
 TITLE = "Error handling"
 SUMMARY = "When something fails, the page says what you can do, and never how the app is built."
 
@@ -101,16 +101,6 @@ def init_app(app: Flask) -> None:
     app.after_request(_without_default_page)
     app.register_error_handler(Exception, respond)
     app.wsgi_app = _guard(app.wsgi_app)  # type: ignore[method-assign, assignment]
-
-
-def check(app: Flask) -> Iterator[Finding]:
-    """Look for what would let an exception through to a visitor."""
-    if app.error_handler_spec[None][None].get(Exception) is not respond:
-        yield Finding("ER04", "missing", "No handler catches every exception.", "Call errors.init_app in create_app.")
-    if app.config["PROPAGATE_EXCEPTIONS"] is not False:
-        yield Finding("ER04", "missing", "Exceptions reach the server.", "Set PROPAGATE_EXCEPTIONS to False.")
-    if app.debug:
-        yield Finding("ER02", "relaxed", "The development server may offer a console.", "Start without FLASK_DEBUG.")
 
 
 def respond(error: Exception) -> Response:

@@ -15,11 +15,12 @@ from flask import Flask, Response, current_app, redirect, request
 from werkzeug.sansio.utils import get_current_url
 from werkzeug.urls import iri_to_uri
 
-from app.audit.findings import Finding
+from app.security.findings import Finding
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+NUMBER = 6
 TITLE = "Security headers"
 SUMMARY = "Every response tells the browser to keep to https, not to guess types, not to be framed and not to share."
 
@@ -59,15 +60,13 @@ def init_app(app: Flask) -> None:
     """Send http to https, and complete the headers of every response."""
     app.before_request(_to_https)
     app.wsgi_app = _complete(app, app.wsgi_app)  # type: ignore[method-assign, assignment]
-    app.extensions["headers"] = HEADERS
 
 
 def check(app: Flask) -> Iterator[Finding]:
-    """Look whether the headers are sent, and https is asked for."""
-    if "headers" not in app.extensions or _to_https not in app.before_request_funcs[None]:
-        yield Finding("HD02", "missing", "Responses go out as they are.", "Call headers.init_app in create_app.")
-    elif app.debug:
-        yield Finding("HD03", "relaxed", "http is answered, and HSTS is not sent.", "Start without FLASK_DEBUG.")
+    """State that debug relaxes this mitigation and the session cookie; this one fact is not repeated elsewhere."""
+    if app.debug:
+        evidence = "Debug: http is answered, the session cookie travels over http, and HSTS is not sent."
+        yield Finding("HD03", "relaxed", evidence, "Outside development, start without FLASK_DEBUG.")
 
 
 def _to_https() -> Response | None:

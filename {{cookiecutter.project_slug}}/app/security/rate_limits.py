@@ -19,7 +19,8 @@ from one address at all accounts together.
 
 In an app without accounts the backoff waits for a sign-in of your own: see ``claim_attempt``.
 
-**Memory.** See ``app/counters.py`` for where all this is counted, and what happens when that place is lost or full.
+**Memory.** All this is counted in ``app/security/counters.py``, which also says what happens when that place is lost
+or full.
 
 Source: OWASP Authentication Cheat Sheet (login throttling), OWASP Blocking Brute Force Attacks; RFC 6585 (429);
 draft-ietf-httpapi-ratelimit-headers-06; ASVS 5.0 V2.4.1, V6.1.1, V6.3.1.
@@ -40,10 +41,13 @@ from typing import Any, Literal, NoReturn, TypeVar
 from flask import Flask, Response, current_app, request
 from flask_limiter import Limiter, RequestLimit
 
-from app import counters
-from app.audit.findings import Finding
+from app.security.counters import GuardedStorage
 from app.security.errors import refuse
+from app.security.findings import Finding
+from app.security.policy import declare, declared
+from app.visitors import visitors
 
+NUMBER = 8
 TITLE = "Rate limiting"
 SUMMARY = "Floods and guessing are slowed down until they are not worth it, without locking anybody out."
 
@@ -60,11 +64,9 @@ LIMITS: dict[Kind, str] = {
 # Files need no more than a read, a page needs several of them, and many people may share an address.
 STATIC_LIMIT = "1200 per minute"
 
-# View name → its kind.
-LIMITED: dict[str, Kind] = {}
-
-# Endpoint → why nothing limits it.
-EXEMPT = {"health.healthz": "A 429 would make a load balancer end a process that is well; the answer costs nothing."}
+# The attributes in which a view keeps its kind, and the reason why nothing limits it.
+KIND = "limited_as"
+UNLIMITED = "unlimited"
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -78,12 +80,12 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 def limited(kind: Kind) -> Callable[[View], View]:
     """Give a view the stricter limit ``LIMITS[kind]``; views of the same kind share it."""
+    return lambda view: declare(view, KIND, kind)
 
-    def mark(view: View) -> View:
-        LIMITED[f"{view.__module__}.{view.__name__}"] = kind
-        return view
 
-    return mark
+def unlimited(reason: str) -> Callable[[View], View]:
+    """Let anybody call a view as often as they like, for ``reason``."""
+    return lambda view: declare(view, UNLIMITED, reason)
 
 
 def network(address: str) -> str:
@@ -113,16 +115,13 @@ def client_key() -> str:
     Where there is no reason to be signed in, it is always the address: a handful of accounts of one's own must not
     multiply the guesses at the accounts of others.
     """
-    current_user = current_app.extensions.get("current_user_key", lambda: None)
-    user = None if _kind() not in (None, "upload") or _is_file() else current_user()
+    user = None if _kind() not in (None, "upload") or _is_file() else visitors().account_id()
     return f"user {user}" if user else client_address()
 
 
 def _kind() -> Kind | None:
-    view = current_app.view_functions.get(request.endpoint or "")
-    if view is None or request.method in SAFE_METHODS:
-        return None
-    return LIMITED.get(f"{view.__module__}.{view.__name__}")
+    kind: Kind | None = None if request.method in SAFE_METHODS else declared(KIND)
+    return kind
 
 
 def _limit() -> str:
@@ -148,7 +147,7 @@ def _refuse(limit: RequestLimit) -> NoReturn:
 limiter = Limiter(
     client_key,
     default_limits=[_limit],
-    default_limits_exempt_when=lambda: request.endpoint in EXEMPT,
+    default_limits_exempt_when=lambda: bool(declared(UNLIMITED)),
     request_identifier=_scope,
     on_breach=_refuse,
     storage_uri="guarded://",
@@ -166,19 +165,11 @@ def init_app(app: Flask) -> None:
 
 
 def check(app: Flask) -> Iterator[Finding]:
-    """Look whether requests are counted, and where."""
-    if not app.config.get("RATELIMIT_ENABLED") or limiter not in app.extensions.get("limiter", ()):
-        yield Finding("RL01", "missing", "Requests are not counted.", "Call rate_limits.init_app in create_app.")
-        return
-    storage = limiter.storage
-    if not isinstance(storage, counters.GuardedStorage):
-        yield Finding("RL01", "missing", "The storage may fail, and grow without bound.", "Use storage_uri guarded://.")
-    elif storage.shared is None and os.environ.get("WEB_CONCURRENCY", "1") not in ("", "1"):
+    """State where requests are counted, if that weakens the limits."""
+    in_memory = app.config["RATELIMIT_STORAGE_URI"] == "memory://"
+    if in_memory and os.environ.get("WEB_CONCURRENCY", "1") not in ("", "1"):
         evidence = "Several workers (WEB_CONCURRENCY) count on their own: a client gets that many times the limits."
         yield Finding("RL01", "missing", evidence, "Set RATELIMIT_STORAGE_URI to a Redis, or run one worker.")
-    elif storage.lost:
-        evidence = "The shared storage of the counters does not answer; each worker counts on its own."
-        yield Finding("RL01", "relaxed", evidence, "Start the Redis that RATELIMIT_STORAGE_URI names.")
 
 
 def _tell_limit(response: Response) -> Response:
@@ -282,7 +273,7 @@ def _backoffs(account: str) -> list[_Backoff]:
 
 def _counted_for(key: str) -> int:
     """Give a count that is in the client's favour: in a full memory a flood must not raise it for everybody."""
-    storage: counters.GuardedStorage = limiter.storage  # type: ignore[assignment]
+    storage: GuardedStorage = limiter.storage  # type: ignore[assignment]
     return storage.get_own(key)
 
 

@@ -1,7 +1,8 @@
 """Mitigation 1, the secret key: who knows it can forge every session, CSRF token and reset link.
 
 A weak or published key is therefore refused at start, and a key that may have leaked can be replaced
-without signing everybody out: ``flask secret-key rotate``, and later ``rotate --prune``.
+without signing everybody out: ``flask secret-key rotate``, and later ``rotate --prune``. The ``flask`` command starts
+the app, which needs a key; ``python -m app.security.secret_key`` is the same command without the app.
 Source: OWASP Cryptographic Storage Cheat Sheet; ASVS 5.0 V11.2.3, V13.3.1, V13.3.4.
 """
 
@@ -16,20 +17,23 @@ from pathlib import Path
 import click
 from dotenv import dotenv_values
 from flask import Flask
-from flask.cli import AppGroup
 
-from app import settings
-from app.audit.findings import Finding
+from app import paths
+from app.security.findings import Finding
 
+NUMBER = 1
 TITLE = "Secret key"
 SUMMARY = "A random key of this app's own signs its sessions and tokens, and can be rotated without signing anyone out."
 
 MIN_LENGTH = 24
 MIN_DISTINCT = 7
 PLACEHOLDERS = ("changeme", "change-me", "change_me", "secret", "password", "example", "default", "insecure", "your-")
-MEND = "Make a random one with: flask --app app secret-key new"
+FIX = "Make a random one with: python -m app.security.secret_key new"
 
-cli = AppGroup("secret-key", help="Make or rotate the key that signs sessions and tokens.")
+
+@click.group("secret-key")
+def cli() -> None:
+    """Make or rotate the key that signs sessions and tokens."""
 
 
 def init_app(app: Flask) -> None:
@@ -41,9 +45,9 @@ def check(app: Flask) -> Iterator[Finding]:
     """Look at the keys in force."""
     for key in (app.config["SECRET_KEY"], *app.config["SECRET_KEY_FALLBACKS"]):
         if fault := weakness(key):
-            yield Finding("SK04", "missing", f"A signing key {fault}.", MEND)
-    if os.name == "posix" and settings.ENV_FILE.exists() and settings.ENV_FILE.stat().st_mode & 0o077:
-        yield Finding("SK02", "missing", "Other users of this machine can read .env.", "chmod 600 .env")
+            yield Finding("SK04", "missing", f"A signing key {fault}.", FIX)
+    if os.name == "posix" and paths.ENV_FILE.exists() and paths.ENV_FILE.stat().st_mode & 0o077:
+        yield Finding("SK02", "missing", "Other users of this machine can read .env.", "Run: chmod 600 .env")
 
 
 def weakness(key: str) -> str | None:
@@ -76,7 +80,7 @@ def generate() -> str:
 def new() -> None:
     """Write a first key into .env; an existing one stays."""
     if _env().get("SECRET_KEY"):
-        raise click.ClickException(".env holds a key already. To replace it: flask --app app secret-key rotate")
+        raise click.ClickException(".env holds a key already. To replace it: python -m app.security.secret_key rotate")
     _write({"SECRET_KEY": generate()})
     click.echo("A new key is in .env. Start the app again to use it.")
 
@@ -94,22 +98,22 @@ def rotate(prune: bool) -> None:
         click.echo("The former keys are gone from .env. Start the app again: what they signed stops working then.")
         return
     if not (current := env.get("SECRET_KEY")):
-        raise click.ClickException("There is no key to rotate. Make one with: flask --app app secret-key new")
+        raise click.ClickException("There is no key to rotate. Make one with: python -m app.security.secret_key new")
     if set(current) & set("\"', \\#$"):
         raise click.ClickException("The current key holds a quote, a comma or the like, which .env would garble.")
     former = [current, *filter(None, (env.get("SECRET_KEY_FALLBACKS") or "").split(","))]
     _write({"SECRET_KEY": generate(), "SECRET_KEY_FALLBACKS": ",".join(former)})
     click.echo("A new key is in .env, the former one is kept. Start the app again to use it.")
-    click.echo("Once the longest session has ended: flask --app app secret-key rotate --prune")
+    click.echo("Once the longest session has ended: python -m app.security.secret_key rotate --prune")
 
 
 def _env() -> dict[str, str | None]:
-    return dotenv_values(settings.ENV_FILE, interpolate=False)
+    return dotenv_values(paths.ENV_FILE, interpolate=False)
 
 
 def _write(values: dict[str, str]) -> None:
     """Replace these lines of .env in one step, so that a crash leaves either the old file or the new one."""
-    target = settings.ENV_FILE.resolve()
+    target = paths.ENV_FILE.resolve()
     lines = target.read_text(encoding="utf-8").splitlines() if target.exists() else []
     kept = [line for line in lines if line.removeprefix("export ").partition("=")[0].strip() not in values]
     text = "".join(f"{line}\n" for line in [*(f"{name}={value}" for name, value in values.items() if value), *kept])
@@ -123,3 +127,7 @@ def _write(values: dict[str, str]) -> None:
     except BaseException:
         Path(temporary).unlink()
         raise
+
+
+if __name__ == "__main__":
+    cli(prog_name="python -m app.security.secret_key")

@@ -1,11 +1,11 @@
-"""The pages: a blueprint a module."""
+"""The pages: a blueprint in each module."""
 
 from __future__ import annotations
 
 from flask import Flask
 
 from app import project
-from app.views import csp_reports, health, pages, redirects, uploads
+from app.views import csp_reports, health, pages, redirects, security, uploads
 
 
 def init_app(app: Flask) -> None:
@@ -13,3 +13,8 @@ def init_app(app: Flask) -> None:
     app.jinja_env.globals.update(project_name=project.NAME, project_description=project.DESCRIPTION)
     for module in (pages, uploads, redirects, csp_reports, health):
         app.register_blueprint(module.bp)
+    if app.debug:
+        app.register_blueprint(security.bp)
+
+
+check = pages.check

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, flash, jsonify, redirect, render_template, request, session, url_for
+import tempfile
+
+from flask import Blueprint, current_app, flash, jsonify, redirect, render_template, request, session, url_for
+from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 from flask_wtf import FlaskForm
 from flask_wtf.file import FileRequired, MultipleFileField
@@ -12,12 +15,13 @@ from app.security import uploads
 from app.security.csrf import form_view
 from app.security.errors import Refusal, refuse, wants_json
 from app.security.rate_limits import limited
+from app.storage import clamd, folder
+from app.views import health
+from app.visitors import sign_in_required, visitors
 
-# % if cookiecutter.accounts
-from app import identity  # isort: skip
-
-# % endif
 bp = Blueprint("uploads", __name__)
+
+CLAMD_SECONDS = 2
 
 
 class UploadForm(FlaskForm):  # type: ignore[misc]
@@ -29,9 +33,7 @@ class UploadForm(FlaskForm):  # type: ignore[misc]
 @bp.route("/uploads", methods=["GET", "POST"])
 @form_view
 @limited("upload")
-# % if cookiecutter.accounts
-@identity.sign_in_required
-# % endif
+@sign_in_required
 def index() -> ResponseReturnValue:
     """List the files, and take new ones: all that a form sends, or none of them."""
     # Given its data, the form does not read JSON, of which FlaskForm makes an error of ours.
@@ -47,25 +49,21 @@ def index() -> ResponseReturnValue:
         if wants_json():
             refuse(400, next(iter(form.errors.values()))[0])
         status = 400
-    files = uploads.listing(_owner())
+    files = folder.listing(_owner())
     if wants_json():
         return jsonify(files=[_public(file) for file in files])
     return render_template("uploads.html", form=form, files=files, quota=uploads.quota(_owner())), status
 
 
 @bp.get("/uploads/<hex_id:file_id>")
-# % if cookiecutter.accounts
-@identity.sign_in_required
-# % endif
+@sign_in_required
 def download(file_id: str) -> ResponseReturnValue:
     """Give a file back; ``?inline=1`` shows an image in the page."""
     return uploads.send(uploads.find(_owner(), file_id), inline=request.args.get("inline") == "1")
 
 
 @bp.post("/uploads/<hex_id:file_id>/delete")
-# % if cookiecutter.accounts
-@identity.sign_in_required
-# % endif
+@sign_in_required
 def delete(file_id: str) -> ResponseReturnValue:
     """Delete a file for good."""
     uploads.delete(_owner(), file_id)
@@ -83,19 +81,17 @@ def _owner() -> str:
     return owner
 
 
-def _saved(files: list[FileStorage]) -> list[uploads.StoredFile]:
+def _saved(files: list[FileStorage]) -> list[folder.StoredFile]:
     stored = uploads.save_all(files, _owner())
-    # % if cookiecutter.accounts
     # While the files came in, another window may have deleted the account, and its files without these.
-    if not identity.is_signed_in():
+    if not visitors().is_still_here():
         for file in stored:
-            uploads.delete(_owner(), file.id)
+            folder.delete(file)
         refuse(401, "You have been signed out meanwhile. Nothing was kept of this upload.")
-    # % endif
     return stored
 
 
-def _accepted(files: list[uploads.StoredFile]) -> ResponseReturnValue:
+def _accepted(files: list[folder.StoredFile]) -> ResponseReturnValue:
     if wants_json():
         if len(files) > 1:
             return jsonify(files=[_public(file) for file in files]), 201
@@ -104,5 +100,21 @@ def _accepted(files: list[uploads.StoredFile]) -> ResponseReturnValue:
     return redirect(url_for("uploads.index"), 303)
 
 
-def _public(file: uploads.StoredFile) -> dict[str, object]:
+def _public(file: folder.StoredFile) -> dict[str, object]:
     return {"id": file.id, "name": file.name, "size": file.size, "type": file.type}
+
+
+@bp.record
+def _is_needed(state: BlueprintSetupState) -> None:
+    health.needs(state.app, "uploads", _write_to_upload_dir)
+    if state.app.config["CLAMD_URL"]:
+        health.needs(state.app, "virus_scanner", _ping_scanner)
+
+
+def _write_to_upload_dir() -> None:
+    with tempfile.TemporaryFile(dir=folder.root()) as probe:
+        probe.write(b"ready")
+
+
+def _ping_scanner() -> None:
+    clamd.ping(current_app.config["CLAMD_URL"], seconds=CLAMD_SECONDS)

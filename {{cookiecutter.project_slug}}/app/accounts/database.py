@@ -1,0 +1,101 @@
+"""The database of the accounts: SQLite without a setting, any other by ``DATABASE_URL``.
+
+A start does not touch it. ``flask --app app db upgrade`` makes its tables and changes them with each release, out of
+``app/accounts/migrations``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from inspect import iscoroutinefunction
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask, Response, current_app
+from flask_alembic import Alembic
+from sqlalchemy import orm
+
+from app.accounts.models import Model, User, db
+from app.security.errors import Refusal, respond
+from app.settings import SettingsError
+from app.views.health import needs
+
+CHANGED_MEANWHILE = "Your account was changed in another window. Please reload the page and look."
+NO_TABLES = "The database has no tables yet. Make them with: flask --app app db upgrade"
+BUSY_TIMEOUT = 5000  # milliseconds that a writer waits for another one
+
+
+class Migrations(Alembic):
+    """Flask-Alembic, which makes the folder and the file of a SQLite database before it makes the tables."""
+
+    def upgrade(self, target: Any = "heads") -> None:
+        """Run the migrations up to ``target``."""
+        if path := _sqlite_file(db.engine.url):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.touch(0o600)  # SQLite itself would let other users of this machine read it
+        super().upgrade(target)
+
+
+def init_app(app: Flask) -> None:
+    """Prepare the connections. Raises SettingsError when no installed driver can open ``DATABASE_URL``."""
+    # The log of a statement that failed must not tell addresses and password hashes.
+    app.config["SQLALCHEMY_ENGINES"] = {"default": {"url": app.config["DATABASE_URL"], "hide_parameters": True}}
+    try:
+        db.init_app(app)
+    except (sa.exc.ArgumentError, ValueError, ImportError) as fault:
+        raise SettingsError(
+            f"DATABASE_URL: no installed driver can open it ({type(fault).__name__}). Install the driver, "
+            "as in: pip install psycopg[binary]. Example: DATABASE_URL=postgresql+psycopg://user:password@host/name"
+        ) from None
+    # The extension's hook for async sessions would start a thread for every request. There are no such sessions here.
+    app.teardown_appcontext_funcs = [hook for hook in app.teardown_appcontext_funcs if not iscoroutinefunction(hook)]
+    for error in (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, sa.exc.ProgrammingError):
+        app.register_error_handler(error, _answer_without_database)
+    app.register_error_handler(orm.exc.StaleDataError, lambda _: respond(Refusal(409, CHANGED_MEANWHILE)))
+    with app.app_context():
+        engine = db.engine
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "do_connect", _refuse_to_make_a_file)
+        sa.event.listen(engine, "connect", _set_up_sqlite)
+    app.config["ALEMBIC"] = {"script_location": str(Path(__file__).parent / "migrations")}
+    Migrations(app, run_mkdir=False, metadatas=Model.metadata)
+    needs(app, "database", lambda: db.session.execute(sa.select(User.id).limit(1)))
+
+
+def _sqlite_file(url: sa.URL) -> Path | None:
+    """Return where SQLite keeps the database; None for a database in memory or of another kind."""
+    in_memory = url.database in (None, "", ":memory:")
+    return None if in_memory or url.get_backend_name() != "sqlite" else Path(str(url.database))
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
+    """Let readers work beside a writer, and let no session outlive its user."""
+    for pragma in ("foreign_keys = ON", "journal_mode = WAL", "synchronous = NORMAL", f"busy_timeout = {BUSY_TIMEOUT}"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _refuse_to_make_a_file(_dialect: object, _record: object, arguments: list[str], _: object) -> None:
+    """Let a connection open a SQLite file and never make one: it would be empty, and other users could read it."""
+    if arguments[0] != ":memory:" and not Path(arguments[0]).exists():
+        raise sqlite3.OperationalError(NO_TABLES)
+
+
+def _answer_without_database(error: sa.exc.DBAPIError) -> Response:
+    """Say that it is our fault and for how long, and nothing of the statement that failed."""
+    if _lacks_tables(error):
+        current_app.logger.error(NO_TABLES)
+    elif isinstance(error, sa.exc.ProgrammingError):
+        return respond(error)
+    else:
+        current_app.logger.error("The database failed: %s", error)
+    # The page must not ask the database who is here.
+    current_app.login_manager._update_request_context_with_user()  # type: ignore[attr-defined]
+    message = "Accounts are not available at the moment. Please try again in a minute."
+    return respond(Refusal(503, message, retry_after=60))
+
+
+def _lacks_tables(error: Exception) -> bool:
+    cause = getattr(error, "orig", None)
+    # 42P01 is PostgreSQL's undefined_table.
+    return NO_TABLES in str(cause) or "no such table" in str(cause) or getattr(cause, "sqlstate", "") == "42P01"

@@ -1,0 +1,291 @@
+"""Accounts: register, sign in and out, reset and change the password, end sessions, delete the account.
+
+Answers to somebody who is not signed in are the same for addresses with an account and without, in words and in time.
+One thing tells in the end, because an account works without a mail round trip: whoever registers with an address and
+then can't sign in knows that it was taken. That costs a guess of the backoff, and a mail tells the owner.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Blueprint, Flask, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_security import current_user, hash_password
+from flask_security.changeable import change_user_password
+from flask_security.recoverable import (
+    reset_password_token_status,
+    send_reset_password_instructions,
+    update_password,
+)
+from flask_security.utils import send_mail, verify_and_update_password
+from flask_wtf import FlaskForm
+from wtforms import EmailField, Field, HiddenField, PasswordField
+from wtforms.validators import EqualTo, InputRequired, Length, StopValidation
+
+from app.accounts import credentials, identity
+from app.accounts.mail import may_be_sent_to
+from app.accounts.models import Session, User, db
+from app.security.cookies import start_session
+from app.security.csrf import form_view
+from app.security.errors import refuse
+from app.security.rate_limits import attempt_succeeded, claim_attempt, limited, remaining_tries
+from app.security.urls import redirect_to
+from app.storage import folder
+from app.visitors import sign_in_required
+
+# Flask-Security makes its links to endpoints of the blueprint "security".
+security = Blueprint("security", __name__)
+bp = Blueprint("accounts", __name__, template_folder="templates")
+
+
+def init_app(app: Flask) -> None:
+    """Register the pages."""
+    app.config["SECURITY_PASSWORD_LENGTH_MIN"] = credentials.MIN_LENGTH  # for the hints in the forms
+    app.register_blueprint(security)
+    app.register_blueprint(bp)
+
+
+def _is_address(form: FlaskForm, field: Field) -> None:
+    try:
+        field.data = credentials.normal_email(field.data)
+    except ValueError as error:
+        raise StopValidation(str(error)) from error
+
+
+def _is_strong(form: FlaskForm, field: Field) -> None:
+    email = form.email.data if "email" in form else form.account.email
+    if fault := credentials.fault(field.data, email or ""):
+        raise StopValidation(fault)
+
+
+# Any: WTForms types data as optional, which the validators rule out.
+def _email() -> Any:
+    return EmailField("E-mail address", validators=[InputRequired("Please give your e-mail address."), _is_address])
+
+
+def _password(label: str, *validators: Any, autocomplete: str = "new-password") -> Any:
+    return PasswordField(
+        label,
+        filters=[lambda password: password and credentials.normal_password(password)],
+        validators=[InputRequired("Please give the password."), *validators],
+        render_kw={"autocomplete": autocomplete},
+    )
+
+
+def _current_password() -> Any:
+    # Hashing fails on passwords of several thousand characters.
+    return _password("Password", Length(max=credentials.MAX_LENGTH), autocomplete="current-password")
+
+
+class SignInForm(FlaskForm):  # type: ignore[misc]
+    """Who somebody is; ``next`` is where to go then."""
+
+    email = _email()
+    password = _current_password()
+    next = HiddenField()
+
+
+class EmailForm(FlaskForm):  # type: ignore[misc]
+    """An address."""
+
+    email = _email()
+
+
+class RegisterForm(EmailForm):
+    """An address and a password for it."""
+
+    password = _password("Password", _is_strong)
+    password_confirm = _password("Password again", EqualTo("password", "The two passwords differ."))
+
+
+class NewPasswordForm(FlaskForm):  # type: ignore[misc]
+    """A new password for ``account``."""
+
+    account: User
+    password = _password("New password", _is_strong)
+    password_confirm = _password("New password again", EqualTo("password", "The two passwords differ."))
+
+
+class PasswordForm(FlaskForm):  # type: ignore[misc]
+    """The password of who is signed in, once more."""
+
+    password = _current_password()
+
+
+class ChangePasswordForm(PasswordForm):
+    """The password of who is signed in, and its successor."""
+
+    account: User
+    new_password = _password("New password", _is_strong)
+    new_password_confirm = _password("New password again", EqualTo("new_password", "The two passwords differ."))
+
+
+@security.route("/login", methods=["GET", "POST"])
+@form_view
+@limited("sign_in")
+def login() -> ResponseReturnValue:
+    """Sign in, and go on to ``next`` where that is safe."""
+    form = SignInForm(request.form, next=request.args.get("next"))
+    if current_user.is_authenticated:
+        return redirect_to(form.next.data, "pages.home")
+    if not form.validate_on_submit():
+        return render_template("security/login_user.html", login_user_form=form), _status(form)
+    claim_attempt(form.email.data)
+    user = identity.find_user(form.email.data)
+    if user is None:
+        hash_password(form.password.data)  # as much work as to verify one
+    elif verify_and_update_password(form.password.data, user):
+        attempt_succeeded(form.email.data)
+        identity.sign_in(user)
+        return redirect_to(form.next.data, "pages.home")
+    form.form_errors.append("The e-mail address or the password is wrong.")
+    tries = remaining_tries(form.email.data)
+    return render_template("security/login_user.html", login_user_form=form, remaining_tries=tries), 403
+
+
+@security.post("/logout")
+def logout() -> ResponseReturnValue:
+    """Sign out; to do it twice does no harm."""
+    identity.sign_out()
+    flash("You are signed out.")
+    return redirect(url_for("pages.home"), 303)
+
+
+@security.route("/register", methods=["GET", "POST"])
+@form_view
+@limited("register")
+def register() -> ResponseReturnValue:
+    """Make an account, or tell the owner of the one there is by mail."""
+    if current_user.is_authenticated:
+        return redirect(url_for("accounts.account"), 303)
+    form = RegisterForm(request.form)
+    if not form.validate_on_submit():
+        return render_template("security/register_user.html", register_user_form=form), _status(form)
+    email = form.email.data
+    template = "welcome" if identity.create_user(email, form.password.data) else "welcome_existing"
+    if may_be_sent_to(email, "register"):
+        send_mail("Your account", email, f"security/email/{template}")
+    flash("Your account is ready, you can sign in. If there was one for this address before, it is as it was.")
+    return redirect(url_for("security.login"), 303)
+
+
+@security.route("/reset", methods=["GET", "POST"])
+@form_view
+@limited("reset")
+def forgot_password() -> ResponseReturnValue:
+    """Send a link for a new password."""
+    form = EmailForm(request.form)
+    if not form.validate_on_submit():
+        return render_template("security/forgot_password.html", forgot_password_form=form), _status(form)
+    # For an unknown address the same work is done, and the mail to nobody dropped at its end.
+    nobody = User(email="", password="", fs_uniquifier="")  # nosec B106
+    if may_be_sent_to(form.email.data, "reset"):
+        send_reset_password_instructions(identity.find_user(form.email.data) or nobody)  # type: ignore[no-untyped-call]
+    flash("If there is an account for this address, a link is on its way to it. It works once, within one hour.")
+    return redirect(url_for("security.login"), 303)
+
+
+@security.route("/reset/<string(maxlength=512):token>", methods=["GET", "POST"])
+@form_view
+@limited("reset")
+def reset_password(token: str) -> ResponseReturnValue:
+    """Set a new password with the link from the mail, and sign out everywhere."""
+    expired, invalid, user = reset_password_token_status(token)  # type: ignore[no-untyped-call]
+    if expired or invalid or user is None:
+        flash("This link has been used or is too old. Here you can get another one.", "error")
+        return redirect(url_for("security.forgot_password"), 303)
+    form = NewPasswordForm(request.form)
+    form.account = user
+    if not form.validate_on_submit():
+        page = render_template("security/reset_password.html", reset_password_form=form, reset_password_token=token)
+        return page, _status(form)
+    update_password(user, form.password.data)  # type: ignore[no-untyped-call]
+    db.session.commit()
+    attempt_succeeded(user.email)
+    flash("Your new password is set. Please sign in with it.")
+    return redirect(url_for("security.login"), 303)
+
+
+@security.route("/account/password", methods=["GET", "POST"])
+@form_view
+@sign_in_required
+def change_password() -> ResponseReturnValue:
+    """Change the password, and sign out everywhere else."""
+    form, user = ChangePasswordForm(request.form), identity.member()
+    form.account = user
+    if not (form.validate_on_submit() and _knows_password(user, form.password)):
+        return render_template("security/change_password.html", change_password_form=form), _status(form)
+    change_user_password(user, form.new_password.data, autologin=False)
+    identity.sign_in(user)
+    flash("Your password is changed. All other browsers are signed out.")
+    return redirect(url_for("accounts.account"), 303)
+
+
+@bp.get("/account")
+@sign_in_required
+def account() -> ResponseReturnValue:
+    """Show the account, and where it is signed in."""
+    sessions = [
+        {
+            "id": entry.id,
+            "created_at": entry.created_at.replace(tzinfo=UTC),
+            "last_seen_at": entry.last_seen_at.replace(tzinfo=UTC),
+            "user_agent": entry.user_agent,
+            "current": entry.id == identity.current_session_id(),
+        }
+        for entry in identity.live_sessions(identity.member())
+    ]
+    return render_template("account.html", sessions=sessions, end_form=FlaskForm())
+
+
+@bp.post("/account/sessions/<hex_id:session_id>/end")
+@sign_in_required
+def end_session(session_id: str) -> ResponseReturnValue:
+    """End one session of the account."""
+    if not identity.end_sessions(Session.id == session_id):
+        refuse(404, "This session has ended already.")
+    flash("That session has ended.")
+    return redirect(url_for("accounts.account"), 303)
+
+
+@bp.post("/account/sessions/end")
+@sign_in_required
+def end_other_sessions() -> ResponseReturnValue:
+    """End all sessions of the account but this one."""
+    identity.end_sessions(Session.id != identity.current_session_id())
+    flash("You are signed out everywhere else.")
+    return redirect(url_for("accounts.account"), 303)
+
+
+@bp.route("/account/delete", methods=["GET", "POST"])
+@form_view
+@sign_in_required
+def delete() -> ResponseReturnValue:
+    """Delete the account with all its files, after the password was given once more."""
+    form, user = PasswordForm(request.form), identity.member()
+    if not (form.validate_on_submit() and _knows_password(user, form.password)):
+        return render_template("account_delete.html", form=form), _status(form)
+    identity.end_sessions(sa.true())  # first, so that no other browser can upload meanwhile
+    folder.delete_all(user.owner_key)
+    db.session.delete(user)
+    db.session.commit()
+    start_session()
+    flash("Your account and your files are deleted.")
+    return redirect(url_for("pages.home"), 303)
+
+
+def _knows_password(user: User, field: Field) -> bool:
+    """Ask for the password again, under the backoff of the sign-in: a borrowed browser must not try them all."""
+    claim_attempt(user.email)
+    if verify_and_update_password(field.data, user):
+        attempt_succeeded(user.email)
+        return True
+    field.errors = [f"This is not your password. Tries left before you have to wait: {remaining_tries(user.email)}"]
+    return False
+
+
+def _status(form: FlaskForm) -> int:
+    return 400 if form.is_submitted() else 200

@@ -1,0 +1,188 @@
+"""Where uploaded files are kept: a folder for each owner, and in it two files for each upload (9.S3, 9.S4).
+
+The data has a random name. Beside it, a ``.json`` holds the name for people, the type and the time. It is written last
+and makes the file visible: a crash leaves no visible half, and ``sweep`` clears up what it does leave.
+Source: OWASP File Upload Cheat Sheet, "File Storage Location"; ASVS 5.0 V5.3.1, V5.3.2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import math
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from flask import current_app
+
+LEFTOVER_SECONDS = 3600
+
+# Both become part of a path, so nothing else gets there: 128 random bits each.
+ID = re.compile(r"[0-9a-f]{32}")
+OWNER = re.compile(r"(session-)?[0-9a-f]{32}")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file that may be shown to its owner. ``size`` is in bytes; ``name`` is for people, ``path`` for the server."""
+
+    id: str
+    name: str
+    size: int
+    type: str
+    uploaded_at: datetime
+    path: Path
+
+
+def root() -> Path:
+    """Return ``UPLOAD_DIR``, made if it is not there, and closed to other users of this machine."""
+    folder: Path = current_app.config["UPLOAD_DIR"]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if os.name == "posix" and folder.stat().st_mode & 0o077:
+        # Some mounted volumes do not allow it. The audit says so, and the folders of the owners are private.
+        with contextlib.suppress(PermissionError):
+            folder.chmod(0o700)
+    return folder
+
+
+def store(
+    stream: IO[bytes], name: str, media_type: str, owner: str, *, claim: Callable[[list[int]], None]
+) -> StoredFile:
+    """Write the data, then the metadata, which makes the file visible. Raises OSError, and then nothing is kept.
+
+    ``claim`` gets the bytes of all files of ``owner``, this one included, and raises when they are too many. It counts
+    after the data was written, not before: of two uploads at once, the later one is sure to see both files. So the
+    quota holds without a lock, which a crash could leave behind. At its very edge both may be refused.
+    """
+    folder, file_id = root() / _folder(owner).name, secrets.token_hex(16)
+    path, now = folder / file_id, datetime.now(UTC)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _write_whole(path, stream)
+        claim(sizes(owner))
+        file = StoredFile(file_id, name, path.stat().st_size, media_type, now, path)
+        facts = {"name": name, "type": media_type, "uploaded_at": now.isoformat()}
+        _write_whole(path.with_suffix(".json"), io.BytesIO(json.dumps(facts).encode()))
+    except Exception:
+        path.unlink(missing_ok=True)
+        raise
+    return file
+
+
+def listing(owner: str) -> list[StoredFile]:
+    """Return the files of ``owner``, newest first."""
+    folder = _folder(owner)
+    ids = [path.stem for path in folder.glob("*.json")] if folder.is_dir() else []
+    files = [file for file_id in ids if (file := _read(folder, file_id))]
+    return sorted(files, key=lambda file: file.uploaded_at, reverse=True)
+
+
+def find(owner: str, file_id: str) -> StoredFile | None:
+    """Return one file of ``owner``, or None."""
+    return _read(_folder(owner), file_id) if ID.fullmatch(file_id) else None
+
+
+def delete(file: StoredFile) -> None:
+    """Delete a file."""
+    file.path.with_suffix(".json").unlink(missing_ok=True)
+    # Windows can't delete what is being downloaded. It is out of sight already, and the sweep gets it later.
+    with contextlib.suppress(PermissionError):
+        file.path.unlink(missing_ok=True)
+
+
+def delete_all(owner: str) -> None:
+    """Delete everything of ``owner``."""
+    folder = _folder(owner)
+    for _ in range(5):  # an upload that is under way may put a file there meanwhile
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+    raise OSError(f"the uploads of {owner} can't be deleted")
+
+
+def sizes(owner: str) -> list[int]:
+    """Return the bytes of each file of ``owner``, those included which are not visible yet."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for path in _folder(owner).iterdir():
+            with contextlib.suppress(FileNotFoundError):  # refused or deleted at this moment
+                if ID.fullmatch(path.name):
+                    found.append(path.stat().st_size)
+    return found
+
+
+def sweep() -> int:
+    """Remove what a crash left behind and what no session can reach any more. Returns the number of files removed."""
+    removed = 0
+    now = time.time()
+    for folder in root().iterdir():
+        if not OWNER.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
+            continue
+        names = {path.name for path in folder.iterdir() if path.is_file()}
+        for name in names:
+            file_id = name.removesuffix(".json")
+            whole = {file_id, f"{file_id}.json"} <= names
+            # An upload needs seconds between its first and its last file; an hour is far from any that is under way.
+            life: float = math.inf if whole else LEFTOVER_SECONDS
+            if whole and folder.name.startswith("session-"):
+                life = current_app.config["SESSION_ABSOLUTE_LIFETIME"]
+            with contextlib.suppress(FileNotFoundError):
+                if now - (folder / name).stat().st_mtime > life:
+                    (folder / name).unlink()
+                    removed += 1
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only an empty one can be removed
+    return removed
+
+
+def is_ours(name: str) -> bool:
+    """Return whether an entry of ``UPLOAD_DIR`` is this module's, or one that belongs to any volume."""
+    return bool(OWNER.fullmatch(name)) or name in ("lost+found", ".gitkeep")
+
+
+def _folder(owner: str) -> Path:
+    if not OWNER.fullmatch(owner):
+        raise ValueError("not an owner of uploads")
+    folder: Path = current_app.config["UPLOAD_DIR"] / owner
+    return folder
+
+
+def _write_whole(path: Path, stream: IO[bytes]) -> None:
+    """Write ``path`` so that there is, whenever the power fails, either all of it or nothing."""
+    part = path.with_name(f"{path.name}.part")
+    stream.seek(0)
+    try:
+        with open(part, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            shutil.copyfileobj(stream, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _read(folder: Path, file_id: str) -> StoredFile | None:
+    """Read the metadata; what is not whole is not there."""
+    path = folder / file_id
+    try:
+        facts = json.loads(path.with_suffix(".json").read_bytes())
+        uploaded_at = datetime.fromisoformat(facts["uploaded_at"])
+        return StoredFile(file_id, facts["name"], path.stat().st_size, facts["type"], uploaded_at, path)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        log.exception("unreadable metadata of an upload")
+        return None

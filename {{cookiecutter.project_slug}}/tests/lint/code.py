@@ -1,0 +1,122 @@
+"""What Python code must not hold: markup that goes around the escaping, templates from data, unchecked redirects.
+
+Found by reading it: 7.S3, 7.S4 and 10.S4. ``tests/lint/test_code.py`` reads the app, and the audit reads any other.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from app.security.findings import Finding
+
+# Folders that are not the own code of an app.
+FOREIGN = frozenset(("venv", ".venv", "env", "site-packages", "node_modules", "tests", "test", "build", "dist"))
+
+TESTS = re.compile(r"(test_.*|.*_test|tests?|conftest|setup)\.py")
+
+RAW_NAMES = frozenset(("Markup", "HTMLString", "__html__"))
+COMPILING_NAMES = frozenset(("from_string", "render_template_string", "stream_template_string"))
+RENDERING_NAMES = frozenset(("render_template", "stream_template", "get_template", "render_text"))
+
+FAULTS = {
+    "TM03": "goes around the escaping.",
+    "TM04": "takes a template that is not named in the code.",
+    "UR04": "takes an address that url_for has not made.",
+}
+
+
+def own_files(folder: Path, *patterns: str) -> Iterator[tuple[str, Path]]:
+    """Give the files of an app's folder that are its own code, with their names in it."""
+    # The audit of another app that this template made is no part of it.
+    audits = {path.parent for path in folder.rglob("audit/subject.py")}
+    for path in sorted(found for pattern in patterns for found in folder.rglob(pattern)):
+        parts = path.relative_to(folder).parts
+        foreign = any(part in FOREIGN or part.startswith(".") for part in parts) or audits & set(path.parents)
+        if not foreign and not TESTS.fullmatch(path.name):
+            yield "/".join(parts), path
+
+
+def trees_of(folder: Path) -> dict[str, ast.Module]:
+    """Give the Python files of an app's folder, by their names in it."""
+    trees = {}
+    for name, path in own_files(folder, "*.py"):
+        with contextlib.suppress(SyntaxError, ValueError):  # no Python can run it either
+            trees[name] = ast.parse(path.read_bytes())
+    return trees
+
+
+def check_code(
+    trees: Mapping[str, ast.Module], allowed: Collection[str] = (), *, strict: bool = True
+) -> Iterator[Finding]:
+    """Read Python files. ``allowed`` is like templating.ALLOWED.
+
+    Unless ``strict``, what compiles a text that is written in the code is no finding.
+    """
+    for name, tree in trees.items():
+        fixed = set() if strict else set(_fixed(tree))
+        for node in ast.walk(tree):
+            if node not in fixed and (found := _fault(node)) and f"{name}: {found[1]}" not in allowed:
+                finding_id, what, fix = found
+                evidence = f"{name}:{getattr(node, 'lineno', 0)}: {what} {FAULTS[finding_id]}"
+                yield Finding(finding_id, "missing", evidence, fix)
+
+
+def _fixed(tree: ast.Module) -> Iterator[ast.AST]:
+    """Give the names of functions that compile or redirect, where nothing but the code says what."""
+    constants = {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield from (alias for alias in node.names if alias.name in COMPILING_NAMES)
+        elif isinstance(node, ast.Call) and node.args:
+            first = node.args[0]
+            if isinstance(first, ast.Constant) or (isinstance(first, ast.Name) and first.id in constants):
+                yield from (node, node.func)
+
+
+def assignments(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """Give what a node assigns, also by ``app.name = …``, ``config["name"] = …``, ``f(name=…)`` and ``{"name": …}``."""
+    if isinstance(node, ast.Assign):
+        for target in node.targets:
+            name = getattr(target, "id", None) or getattr(target, "attr", None)
+            if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
+                name = target.slice.value
+            yield str(name), node.value
+    elif isinstance(node, ast.keyword) and node.arg:
+        yield node.arg, node.value
+    elif isinstance(node, ast.Dict):
+        for key, value in zip(node.keys, node.values, strict=True):
+            if isinstance(key, ast.Constant):
+                yield str(key.value), value
+
+
+def _fault(node: ast.AST) -> tuple[str, str, str] | None:
+    """Give a finding's id, what was seen, and the fix."""
+    name = getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "name", None)
+    if name in RAW_NAMES:
+        return "TM03", name, "Give the text to a template, which escapes it."
+    if name in COMPILING_NAMES or (isinstance(node, ast.ImportFrom) and _imports_jinja_template(node)):
+        return "TM04", str(name or "Template"), "Use a template file, or templating.fill_placeholders."
+    if isinstance(node, ast.Attribute) and ast.unparse(node) == "jinja2.Template":
+        return "TM04", "Template", "Use a template file, or templating.fill_placeholders."
+    if isinstance(node, ast.Call) and node.args:
+        called = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
+        target = node.args[0]
+        if called in RENDERING_NAMES and not isinstance(target, ast.Constant):
+            return "TM04", called, "Write the template's name."
+        if called == "redirect" and not ast.unparse(target).startswith("url_for("):
+            return "UR04", called, "Use url_for for a page of this app, urls.redirect_to for what a request asks for."
+    return None
+
+
+def _imports_jinja_template(node: ast.ImportFrom) -> bool:
+    return node.module == "jinja2" and any(alias.name == "Template" for alias in node.names)

@@ -1,0 +1,224 @@
+"""3 Content Security Policy: what would the browser still run, load or send?"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+from flask import Flask
+
+from app.security import csp
+from app.views import csp_reports
+from tools.audit.probes import is_pinned
+from tools.audit.steps import Relaxed, probe
+from tools.audit.subject import Subject
+
+# Directive → the sources that it may name. A directive that is not there falls back to default-src.
+MOST = {
+    "default-src": {"'none'"},
+    "script-src": {"'strict-dynamic'", "'nonce'", "'self'", "'none'"},
+    "style-src": {"'self'", "'nonce'", "'none'"},
+    "img-src": {"'self'", "'none'"},
+    "connect-src": {"'self'", "'none'"},
+    "font-src": {"'self'", "'none'"},
+    "media-src": {"'self'", "'none'"},
+    "frame-src": {"'self'", "'none'"},
+    "worker-src": {"'self'", "'none'"},
+    "manifest-src": {"'self'", "'none'"},
+    "form-action": {"'self'", "'none'"},
+    "base-uri": {"'none'"},
+    "object-src": {"'none'"},
+    "frame-ancestors": {"'none'"},
+}
+INLINE = re.compile(
+    r"(?i)<(script|link|img|iframe|form)\b[^>]*\s(src|href|action)\s*=\s*[\"']?(https?:)?//"
+    r"|<script(?![^>]*\b(src|type=[\"']application/json)\b)|<style\b|<[^>{}]+\s(style|on[a-z]+)\s*="
+)
+# These have no default.
+NEEDED = ("default-src", "script-src", "form-action", "base-uri", "frame-ancestors")
+
+
+@probe("3.S1")
+def talisman_is_pinned(subject: Subject) -> Iterator[str]:
+    """Read the requirements."""
+    yield from is_pinned(subject, "flask-talisman")
+
+
+@probe("3.S2")
+def every_response_has_a_policy(subject: Subject) -> Iterator[str]:
+    """Ask for a page, a file and nothing, and for a page while sessions fail."""
+    paths = (subject.page.rule, "/audit/nothing/here", subject.static_file("nothing.css"))
+    answers = {path: subject.browser().open(path).headers for path in paths}
+    if subject.own:
+        with mock.patch.object(subject.app.session_interface, "open_session", side_effect=OSError):
+            answers["A failure outside of Flask"] = subject.browser().open(subject.page.rule).headers
+    for what, headers in answers.items():
+        policy = headers.get("Content-Security-Policy") or headers.get("Content-Security-Policy-Report-Only", "")
+        if not policy:
+            yield f"{what} comes without a policy."
+        elif subject.own and "frame-ancestors" not in policy:
+            yield f"{what} comes with a policy that lets any site frame it."
+
+
+@probe("3.S3")
+def policy_is_strict(subject: Subject) -> Iterator[str]:
+    """Read the policy of a page, and compare its nonces."""
+    policy = policy_of(subject, subject.page.rule)
+    if not policy:
+        yield "The page has no policy that blocks anything."
+        return
+    for name in NEEDED:
+        if name not in policy:
+            instead = ", default-src stands in" if name == "script-src" and "default-src" in policy else ""
+            yield f"{name} is missing{instead}."
+    for name, most in MOST.items():
+        if more := set(policy.get(name, ())) - most:
+            yield f"{name} allows {' '.join(sorted(more))}."
+    if "'nonce'" not in policy.get("script-src", ()) or "'strict-dynamic'" not in policy.get("script-src", ()):
+        yield "script-src asks for no nonce with 'strict-dynamic'."
+    if policy.get("require-trusted-types-for") != ["'script'"]:
+        yield "require-trusted-types-for 'script' is missing."
+    if "upgrade-insecure-requests" not in policy:
+        yield "upgrade-insecure-requests is missing."
+    first, second = (_nonces(subject) for _ in range(2))
+    if first[0] and first[0] == second[0]:
+        yield "The nonce is the same in two responses."
+    for header, in_page in (first, second):
+        if set(in_page) - {header}:
+            yield "A script of the page has no nonce, or another one than the policy."
+            break
+
+
+@probe("3.S4")
+def views_are_not_loosened(subject: Subject) -> Iterator[str]:
+    """Ask every route for its policy, and read the templates for what any strict policy would block."""
+    usual = policy_of(subject, subject.page.rule)
+    for rule in subject.rules("GET"):
+        with subject.view(rule.endpoint, lambda: ""):
+            policy = policy_of(subject, subject.url(rule))
+        looser = [name for name in {*policy, *usual} if set(policy.get(name, ["absent"])) - set(usual.get(name, ()))]
+        if not looser:
+            continue
+        reason = getattr(subject.app.view_functions[rule.endpoint], "csp_relaxed", ("",))[0]
+        evidence = f"{rule.rule}: {', '.join(sorted(looser))}"
+        yield Relaxed(f"{evidence} ({reason})") if reason else f"{evidence} differs, and nobody says why."
+    for name, source in subject.templates.items():
+        for inline in INLINE.finditer(source):
+            line = source.count("\n", 0, inline.start()) + 1
+            yield f"{name}:{line}: Something inline or from elsewhere, which a strict policy blocks."
+    yield from _relaxing(subject)
+    if subject.own:
+        with subject.instead({"CSP_REPORT_ONLY": True}):
+            headers = subject.browser().open(subject.page.rule).headers
+        if "Content-Security-Policy-Report-Only" not in headers:
+            yield "CSP_REPORT_ONLY does not try a policy out."
+
+
+@probe("3.S5")
+def violations_are_reported(subject: Subject) -> Iterator[str]:
+    """Send reports as browsers and as attackers do."""
+    headers = subject.browser().open(subject.page.rule).headers
+    policy = policy_of(subject, subject.page.rule)
+    where = next(iter(policy.get("report-uri", [])), "")
+    if not where:
+        yield "The policy names no place for reports."
+        return
+    group = next(iter(policy.get("report-to", [])), "")
+    if not group or f'{group}="{where}"' not in headers.get("Reporting-Endpoints", ""):
+        yield "report-to and Reporting-Endpoints do not name the place too."
+    if not subject.own:
+        return
+    page = f"https://{subject.host}/audit"
+    old = {"document-uri": f"{page}?token=hunter2", "violated-directive": "img-src", "effective-directive": "img-src"}
+    blocked = 'https://evil.example/x"<b>\n2026 ERROR forged?q=hunter2'
+    foreign = "https://foreign.example/page"
+    attempts = [
+        ("application/csp-report", {"csp-report": {**old, "blocked-uri": blocked}}, 204),
+        (
+            "application/reports+json",
+            [
+                {
+                    "type": "csp-violation",
+                    "body": {"documentURL": page, "effectiveDirective": "font-src", "blockedURL": "https://b.example/"},
+                }
+            ],
+            204,
+        ),
+        ("application/csp-report", {"csp-report": {**old, "blocked-uri": "chrome-extension://abc"}}, 204),
+        ("application/csp-report", {"csp-report": {**old, "document-uri": foreign}}, 204),
+        ("application/csp-report", {"csp-report": {**old, "x": "y" * 50_000}}, 413),
+        ("application/csp-report", ["nonsense"], 400),
+    ]
+    start = len(subject.log.getvalue())
+    for content_type, body, status in attempts:
+        answer = subject.browser().open(where, method="POST", data=json.dumps(body), content_type=content_type)
+        if answer.status_code != status:
+            yield f"{where} answers {answer.status_code} instead of {status}."
+    logged = [line for line in subject.log.getvalue()[start:].splitlines() if "CSP violation" in line]
+    if len(logged) != 2:
+        yield f"{len(logged)} reports were logged, instead of the 2 that are true."
+    if re.search(r"hunter2|foreign\.example|<b>|ERROR forged", "".join(logged)):
+        yield "Reports are logged with what was secret, foreign or forged in them."
+    summary = subject.run("csp-reports")
+    if "evil.example" not in summary or "font-src" not in summary:
+        yield "flask csp-reports does not sum the reports up."
+    many = json.dumps([{"type": "csp-violation", "body": {"documentURL": page, "effectiveDirective": "img-src"}}] * 100)
+    start = len(subject.log.getvalue())
+    subject.browser().open(where, method="POST", data=many, content_type="application/reports+json")
+    if subject.log.getvalue()[start:].count("CSP violation") > 50:
+        yield "One request may bring any number of reports."
+    counts = [int(line.split()[0]) for line in subject.run("csp-reports").splitlines()]
+    if counts != sorted(counts, reverse=True) or len(counts) < 3:
+        yield "flask csp-reports does not show the most frequent first."
+    with mock.patch.object(csp_reports, "MAX_FILE", 500):
+        for _ in range(6):
+            subject.browser().open(where, method="POST", data=many, content_type="application/reports+json")
+    if sum(path.stat().st_size for path in Path(subject.app.instance_path).glob("csp-reports*")) > 8_000:
+        yield "The file of the reports grows without end."
+    own = subject.browser().open(where, method="POST", data="[]").headers.get("RateLimit-Limit")
+    if own and own == headers.get("RateLimit-Limit"):
+        yield "Reports have no limit of their own."
+    flood = subject.browser()
+    answers = [flood.open(where, method="POST", data="[]", content_type="text/plain").status_code for _ in range(70)]
+    if answers[-1] != 429:
+        yield "A flood of reports is not cut off."
+
+
+def _relaxing(subject: Subject) -> Iterator[str]:
+    """Relax one view, and look what becomes of it and of the others."""
+    if not subject.own:
+        return
+    app: Flask = subject.app
+    endpoint, elsewhere = subject.page.endpoint, "https://tiles.example"
+    usual = app.view_functions[endpoint]
+    app.view_functions[endpoint] = csp.relax_csp("the audit's reason", img_src=f"'self' {elsewhere}")(lambda: "")
+    try:
+        relaxed = policy_of(subject, subject.page.rule)
+        other = policy_of(subject, "/audit/nothing/here")
+    finally:
+        app.view_functions[endpoint] = usual
+    fresh = subject.make({})  # made after a view was relaxed, as the views of an app are
+    everywhere = subject.browser(fresh).open(subject.page.rule).headers.get("Content-Security-Policy", "")
+    if elsewhere not in relaxed.get("img-src", ()):
+        yield "relax_csp does not relax its view."
+    if elsewhere in str(other) or elsewhere in everywhere:
+        yield "relax_csp relaxes other views as well."
+
+
+def policy_of(subject: Subject, path: str) -> dict[str, list[str]]:
+    """Give the policy that is in force at ``path``, with ``'nonce'`` for every nonce."""
+    header = subject.browser().open(path).headers.get("Content-Security-Policy", "")
+    directives = [part.split() for part in re.sub(r"'nonce-[^']*'", "'nonce'", header).split(";")]
+    return {words[0].lower(): words[1:] for words in directives if words}
+
+
+def _nonces(subject: Subject) -> tuple[str, list[str]]:
+    """Give the nonce of the policy, and those of the page's scripts ('' for a script without)."""
+    page = subject.browser().open(subject.page.rule)
+    header = re.search(r"'nonce-([^']*)'", page.headers.get("Content-Security-Policy", ""))
+    scripts = re.findall(r"<script\b([^>]*)>", page.text)
+    found = [re.search(r'nonce="([^"]*)"', script) for script in scripts]
+    return header[1] if header else "", [match[1] if match else "" for match in found]

@@ -1,0 +1,292 @@
+"""2 CSRF: does a request that changes something get through without the token of its own page?"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+from flask import Flask
+from flask_wtf import FlaskForm
+from werkzeug.routing import Rule
+from wtforms.form import BaseForm
+
+from app.security.csp import REPORT_PATH
+from app.security.csrf import EXEMPT
+from app.security.findings import Finding
+from app.security.policy import declared_by
+from tests.lint.code import FOREIGN, assignments, own_files
+from tools.audit.probes import is_pinned
+from tools.audit.steps import Relaxed, probe
+from tools.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, NotApplicable, Subject, View, random_key
+
+STALE = {"csrf_token": "x.y.z"}  # nosec B105 - of no session
+
+
+@probe("2.S1")
+def flask_wtf_is_pinned(subject: Subject) -> Iterator[str]:
+    """Read the requirements."""
+    if not subject.own:
+        _state_changing(subject)
+    yield from is_pinned(subject, "flask-wtf")
+
+
+@probe("2.S2")
+def tokens_need_the_key(subject: Subject) -> Iterator[str]:
+    """Send a token that another key has signed, and one of a former key."""
+    if not subject.own:
+        if not _form_classes(subject):
+            _guarded(subject)
+        keys = subject.app.config.get("WTF_CSRF_SECRET_KEY") or subject.app.secret_key
+        if subject.app.secret_key not in (keys if isinstance(keys, list | tuple) else [keys]):
+            yield Relaxed(
+                "WTF_CSRF_SECRET_KEY signs the tokens, not SECRET_KEY: see that it is as good and rotated too."
+            )
+        return
+    rule = _guarded(subject)
+    former, key = str(subject.app.secret_key), random_key()
+    plain, rotated = (
+        subject.make({"SECRET_KEY": key}),
+        subject.make({"SECRET_KEY": key, "SECRET_KEY_FALLBACKS": former}),
+    )
+    for made_by, other, wanted, fault in (
+        (subject.app, plain, False, "A token that another key has signed is accepted."),
+        (subject.app, rotated, True, "A token of the former key is refused."),
+        (rotated, plain, True, "Tokens go on being signed with the former key."),
+    ):
+        token, raw = _token(subject, made_by)
+        session = subject.forge({"csrf_token": raw, "_born": int(time.time())}, other)
+        browser = subject.browser(other)
+        browser.take_cookie(session)
+        if subject.reaches(rule, _unsafe(rule)[0], browser, data={"csrf_token": token}) != wanted:
+            yield fault
+
+
+@probe("2.S3")
+def forms_are_flask_forms(subject: Subject) -> Iterator[str]:
+    """Look for other forms, and for views that read a form by hand."""
+    _state_changing(subject)
+    for form in _form_classes(subject, BaseForm):
+        if not issubclass(form, FlaskForm):
+            yield f"{form.__module__}.{form.__name__} is no FlaskForm."
+    for file, node in subject.nodes:
+        for name, value in assignments(node):
+            if name == "csrf" and isinstance(value, ast.Constant) and value.value is False:
+                yield f"{file}:{value.lineno}: A form does without its token."
+        read = node.value if isinstance(node, ast.Subscript | ast.Attribute) else None
+        if (
+            read is not None
+            and ast.unparse(read) == "request.form"
+            and getattr(node, "attr", "get") in ("get", "getlist")
+        ):
+            yield f"{file}:{getattr(node, 'lineno', 0)}: A form is read by hand."
+
+
+@probe("2.S4")
+def forms_render_their_token(subject: Subject) -> Iterator[str | Finding]:
+    """Read all templates."""
+    _state_changing(subject)
+    if not any("<form" in source.lower() for source in subject.templates.values()):
+        raise NotApplicable("no template writes a form of its own")
+    yield from subject.static("CF04")
+
+
+@probe("2.S5")
+def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
+    """Send each route what another site could send."""
+    rules = _state_changing(subject)
+    token, _ = _token(subject)
+    stale = _stale_token(subject)
+    protected = _is_protected(subject)
+    for rule in rules:
+        view = subject.app.view_functions[rule.endpoint]
+        for method in _unsafe(rule):
+            attacks = {
+                "no token": {},
+                "a wrong token": {"csrf_token": "x" + token[1:]},
+                "another session's token": {"csrf_token": token},
+            }
+            for what, form in attacks.items():
+                if subject.reaches(rule, method, subject.browser(), data=form):
+                    reason = declared_by(subject.app, rule.endpoint, method, EXEMPT)
+                    if subject.own and reason and rule.rule == REPORT_PATH:
+                        break
+                    evidence = f"{method} {rule.rule} takes {what}"
+                    if subject.own and reason:
+                        yield Relaxed(f"{evidence}: {reason}")
+                    elif protected and not subject.own and _is_exempt(subject, rule, view):
+                        yield Relaxed(f"{evidence}: it is exempt, and nobody says why.")
+                    elif not subject.own and _asks_itself(subject, view):
+                        yield Relaxed(f"{evidence}: nothing stands before its form, which checks the token by itself.")
+                    else:
+                        yield f"{evidence}."
+                    break
+            else:
+                if not subject.own and not protected:
+                    yield f"{method} {rule.rule} is refused, but not for the token: nobody knows if it asks for one."
+    if stale and (protected or subject.own):
+        rule, (browser, form) = _guarded(subject), stale
+        if subject.reaches(rule, _unsafe(rule)[0], browser, data=form):
+            yield "A token of two days ago is accepted."
+    if protected and not set(UNSAFE_METHODS) <= set(subject.app.config.get("WTF_CSRF_METHODS", ())):
+        yield "WTF_CSRF_METHODS leaves out methods that change something."
+    for rule in subject.rules("GET"):
+        shows_form = declared_by(subject.app, rule.endpoint, "GET", "shows_form_again")
+        if re.search(r"(?i)(logout|sign.?out|delete|remove|/end$)", rule.rule) and not shows_form:
+            yield f"GET {rule.rule} looks as if it changed something."
+    yield from _stale_forms(subject)
+
+
+@probe("2.S6")
+def other_origins_are_refused(subject: Subject) -> Iterator[str]:
+    """Send a right token from another site, and read what the scripts do."""
+    rule = _guarded(subject)
+    method = _unsafe(rule)[0]
+    elsewhere = {
+        "that the browser marks as cross-site": {"Sec-Fetch-Site": "cross-site"},
+        "from another origin": {"Origin": "https://evil.example"},
+        "from a host that begins like ours": {"Origin": f"https://{subject.host}.evil.example"},
+        "from our host over http": {"Origin": f"http://{subject.host}"},
+        "from a sandboxed frame": {"Origin": "null"},
+        "from another site's page": {"Referer": "https://evil.example/"},
+        "from nowhere": {"Referer": ""},
+    }
+    for what, headers in elsewhere.items():
+        browser = subject.browser()
+        token = browser.token()
+        if subject.reaches(rule, method, browser, data={"csrf_token": token}, headers=headers):
+            fault = f"A request {what} is taken with a right token."
+            yield fault if subject.own else Relaxed(fault)  # another site has no right token
+    browser = subject.browser()
+    token = browser.token()
+    if not subject.reaches(rule, method, browser, headers={"X-CSRFToken": token}):
+        yield "The token is not taken from the header X-CSRFToken."
+    pages = [browser.open(subject.page.rule).text] if subject.own else subject.templates.values()
+    scripts = {
+        name: path.read_text(encoding="utf-8", errors="replace")
+        for name, path in own_files(subject.package, "static/**/*.js")
+    }
+    senders = [name for name, text in scripts.items() if re.search(r"fetch\(|XMLHttpRequest", text)]
+    if (subject.own or senders) and not any(re.search(r"csrf-token|csrf_token\(", page) for page in pages):
+        yield "No <meta> shows the token to scripts."
+    for name in senders:
+        if not re.search(r"X-CSRFToken|csrfHeaders\(", scripts[name]):
+            yield f"{name} sends requests without X-CSRFToken."
+    for name, text in scripts.items():
+        if "X-CSRFToken" in text:
+            ours = re.search(r"(\w+)\s*=\s*[^;=]*\.origin\s*===?\s*(window\.)?location\.origin", text)
+            if not ours or len(re.findall(rf"\b{ours[1]}\b", text)) < 2:
+                yield f"{name} would send the token to another origin."
+
+
+def _unsafe(rule: Rule) -> list[str]:
+    return [method for method in UNSAFE_METHODS if method in (rule.methods or ())]
+
+
+def _state_changing(subject: Subject) -> list[Rule]:
+    if not (rules := subject.rules(*UNSAFE_METHODS)):
+        raise NotApplicable("no route takes anything but GET")
+    if not subject.knows_visitors and "csrf" not in subject.app.extensions:
+        raise NotApplicable("no code reads a session, a cookie or Basic credentials, all that another site could abuse")
+    return rules
+
+
+def _guarded(subject: Subject) -> Rule:
+    """Give a route that refuses a request without a token and takes one with it."""
+    fault = "no route refuses a request without a token"
+    for rule in _state_changing(subject):
+        if subject.reaches(rule, _unsafe(rule)[0], subject.browser()):
+            continue
+        browser = subject.browser()
+        if subject.reaches(rule, _unsafe(rule)[0], browser, data={"csrf_token": browser.token()}):
+            return rule
+        fault = "no route takes a request with its page's token and refuses one without"
+    raise NoAnswer(fault)
+
+
+def _is_protected(subject: Subject) -> bool:
+    """Tell whether a route asks for a token; any hook may refuse a request without one for another reason."""
+    try:
+        return bool(_guarded(subject))
+    except NoAnswer:
+        return False
+
+
+def _token(subject: Subject, app: Flask | None = None) -> tuple[str, str]:
+    """Give a token of a session of its own, and what that session keeps of it."""
+    browser = subject.browser(app)
+    token = browser.token()
+    return token or "x" * 40, str(browser.session().get("csrf_token", ""))
+
+
+def _stale_token(subject: Subject) -> tuple[Browser, dict[str, str]] | None:
+    """Give a browser and a token of two days ago, in a session that is alive; None when sessions keep no token."""
+    now = time.time()
+    browser = subject.browser()
+    with mock.patch("time.time", return_value=now - 2 * 86400):
+        token = browser.token()
+        kept = browser.session()
+    if not kept:
+        return None
+    value = subject.forge({**kept, "_born": int(now)})
+    browser.take_cookie(value)
+    return browser, {"csrf_token": token}
+
+
+def _stale_forms(subject: Subject) -> Iterator[str]:
+    """Look for views that lose what was typed when a token is stale, and for those that would act on one."""
+    if not subject.own:
+        return
+    for rule in subject.rules("POST"):
+        if "GET" in (rule.methods or ()):
+            with subject.view(rule.endpoint, lambda: "shown again"):
+                answer = subject.browser().open(subject.url(rule), method="POST", data=STALE)
+            if answer.text != "shown again" or answer.status_code != 400:
+                yield f"What was typed at {rule.rule} is lost when its token is stale."
+    for file, node in subject.nodes:
+        marks = [ast.unparse(mark) for mark in getattr(node, "decorator_list", ())]
+        if "form_view" in marks and "validate_on_submit" not in ast.unparse(node):
+            yield f"{file}:{getattr(node, 'lineno', 0)}: The view would act on a stale token."
+
+
+def _is_exempt(subject: Subject, rule: Rule, view: View) -> bool:
+    """Tell whether Flask-WTF lets a view of a foreign app do without the token."""
+    name = f"{view.__module__}.{getattr(view, '__name__', '')}"
+    protection, blueprint = subject.app.extensions.get("csrf"), rule.endpoint.rpartition(".")[0]
+    return name in getattr(protection, "_exempt_views", ()) or blueprint in getattr(
+        protection, "_exempt_blueprints", ()
+    )
+
+
+def _asks_itself(subject: Subject, view: View) -> bool:
+    """Tell whether the code of a foreign view validates a form of Flask-WTF, which asks for the token."""
+    if not _form_classes(subject) or subject.app.config.get("WTF_CSRF_ENABLED") is False:
+        return False
+    places = [inspect.unwrap(view), *vars(getattr(view, "view_class", object)).values()]
+    names = {code.co_names for each in places if (code := getattr(each, "__code__", None))}
+    return any("validate_on_submit" in each for each in names)
+
+
+def _form_classes(subject: Subject, base: type = FlaskForm) -> list[type]:
+    """Give the forms of the app's own modules."""
+    found = []
+    for form in _subclasses(base):
+        module = sys.modules.get(form.__module__)
+        file = Path(getattr(module, "__file__", None) or "/").resolve()
+        folder = subject.package if subject.own else subject.project
+        parts = file.relative_to(folder).parts if file.is_relative_to(folder) else FOREIGN
+        if not FOREIGN & set(parts) and getattr(module, form.__name__, None) is form:
+            found.append(form)
+    return found
+
+
+def _subclasses(base: type) -> Iterator[type]:
+    found: type
+    for found in base.__subclasses__():
+        yield found
+        yield from _subclasses(found)

@@ -1,0 +1,250 @@
+"""5 Errors: what does a visitor learn from a failure, and what does the log?"""
+
+from __future__ import annotations
+
+import html
+import importlib
+import re
+from collections.abc import Iterator
+from typing import NoReturn
+from unittest import mock
+
+from flask import Response, abort, redirect, request, url_for
+from werkzeug.exceptions import ServiceUnavailable, TooManyRequests, default_exceptions
+from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.test import TestResponse
+
+from app.security.findings import facts
+from tools.audit.steps import probe
+from tools.audit.subject import Browser, Subject, random_key
+
+STATUSES = (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 422, 429, 500, 502, 503)
+PROBLEM = "application/problem+json"
+SECRET = "audit-" + "hunter2"
+TELLING = ("Traceback", SECRET, "werkzeug", "Werkzeug", "File &#34;", 'File "', "sqlite", "SELECT", ".py")
+
+
+@probe("5.S1")
+def every_status_has_a_page(subject: Subject) -> Iterator[str]:
+    """Let a view fail with each status."""
+    subject.needs_page()
+    texts: dict[str, int] = {}
+    details: dict[str, int] = {}
+    for status in STATUSES:
+        page = _failing(subject, lambda status=status: abort(status))
+        if page.status_code != status:
+            yield f"{status} becomes {page.status_code}."
+        default = default_exceptions[status].description or "" if status in default_exceptions else ""
+        if page.mimetype != "text/html" or default[:40] in page.text or len(page.text) < 200:
+            yield f"{status} shows the framework's own page."
+        words = "".join(re.findall(r"(?s)<main.*</main>", page.text)) or page.text
+        if (words := re.sub(r"[0-9a-f]{32}|\d+", "", words)) in texts:
+            yield f"{status} has the words of {texts.get(words)}."
+        texts[words] = status
+        problem = _failing(subject, lambda status=status: abort(status), headers={"Accept": "application/json"})
+        body = problem.get_json(silent=True) or {}
+        if (
+            problem.mimetype != PROBLEM
+            or body.get("status") != status
+            or body.get("title") != HTTP_STATUS_CODES[status]
+        ):
+            yield f"{status} is no problem (RFC 9457) for a script."
+        if (detail := str(body.get("detail", status))) in details:
+            yield f"{status} has the words of {details[detail]}."
+        details[detail] = status
+
+
+@probe("5.S2")
+def nothing_is_told(subject: Subject) -> Iterator[str]:
+    """Let a view raise what holds a secret."""
+    subject.needs_page()
+    for headers in ({}, {"Accept": "application/json"}):
+        answer = _failing(subject, _raise, headers=headers)
+        told = [word for word in (*TELLING, str(subject.package)) if word in answer.text]
+        if told or answer.status_code != 500:
+            yield f"A failure answers {answer.status_code} and shows {', '.join(told) or 'nothing'}."
+    if subject.app.debug:
+        yield "Debug is on: the development server may offer a console."
+    with subject.view(subject.page.endpoint, lambda: redirect(url_for(subject.page.endpoint))):
+        if "<" in subject.browser().open(subject.page.rule).text:
+            yield "A redirect carries the framework's own page."
+    if subject.own:
+        yield from _own_pages_tell_nothing(subject)
+
+
+@probe("5.S3")
+def the_log_has_it_all(subject: Subject) -> Iterator[str]:
+    """Let a view fail, and read the log."""
+    subject.needs_page()
+    before = subject.logged()
+    answer = _failing(subject, _raise_with_password, path="/audit/%0a%1b[31mforged%0d", headers={"Cookie": "a=b"})
+    log = "\n".join(subject.logged(before))
+    number = answer.headers.get("X-Request-ID", "")
+    if "AuditError" not in log:
+        yield "The log does not tell what failed."
+    if not number or number not in answer.text or number not in log:
+        yield "The page shows no number that finds its line in the log."
+    if SECRET in log:
+        yield "A password is in the log."
+    if subject.app.secret_key and str(subject.app.secret_key) in log:
+        yield "The key is in the log."
+    forged = _failing(subject, _raise, headers={"X-Request-ID": "forged-id"}).headers.get("X-Request-ID")
+    if forged == "forged-id":
+        yield "Clients choose the number of their requests, and may choose another's."
+    if subject.own:
+        former, start = random_key(), len(subject.log.getvalue())
+        rotated = subject.make({"SECRET_KEY_FALLBACKS": former})
+        keys = f"{former} and {rotated.secret_key!s}"
+        with subject.view(subject.page.endpoint, lambda: _throw(AuditError(keys)), rotated):
+            subject.browser(rotated).open(subject.page.rule)
+        if former in subject.log.getvalue()[start:] or str(rotated.secret_key) in subject.log.getvalue()[start:]:
+            yield "The app's own keys are in the log."
+    if any(line.startswith(("\x1b", "forged")) for line in log.splitlines()) or "\x1b" in log:
+        yield "Who writes into an address can forge a line of the log."
+
+
+@probe("5.S4")
+def nothing_gets_past(subject: Subject) -> Iterator[str]:
+    """Fail in hooks, in the session, in the templates and in the database."""
+    subject.needs_page()
+    app = subject.app
+    places = {
+        "a hook before the view": (app.before_request_funcs, lambda: _raise()),
+        "a hook after the view": (app.after_request_funcs, lambda _: _raise()),
+        "a teardown": (app.teardown_request_funcs, lambda _: _raise()),
+    }
+    for place, (hooks, hook) in places.items():
+        functions = hooks.setdefault(None, [])  # type: ignore[attr-defined]
+        functions.append(hook)
+        try:
+            answer = subject.browser().open(subject.page.rule)
+        finally:
+            functions.remove(hook)
+        yield from _fault_of(answer, place)
+    with (
+        mock.patch.object(app.jinja_env, "get_or_select_template", _raise),
+        mock.patch.object(app.jinja_env, "get_template", _raise),
+    ):
+        yield from _fault_of(_failing(subject, _raise), "the error page itself")
+        if (status := _failing(subject, lambda: abort(404)).status_code) != 404:
+            yield f"While the error page is broken, a 404 becomes a {status}."
+    yield from _fault_of(_failing(subject, lambda: Response(_broken_stream())), "a streamed body")
+    if subject.own:
+        yield from _database_fails(subject)
+    with mock.patch.object(app.session_interface, "open_session", _raise):
+        yield from _fault_of(subject.browser().open(subject.page.rule), "the session")
+    with mock.patch.object(app, "make_response", _raise):
+        yield from _fault_of(subject.browser().open(subject.page.rule), "the response")
+
+
+@probe("5.S5")
+def statuses_are_right(subject: Subject) -> Iterator[str]:
+    """Ask for what is not there, in the wrong way, and for what is busy."""
+    subject.needs_page()
+    if (status := subject.browser().open("/audit/nothing/here").status_code) != 404:
+        yield f"An unknown address answers {status}."
+    wrong = subject.browser().open(subject.page.rule, method="TRACE")
+    if wrong.status_code != 405 or "GET" not in wrong.headers.get("Allow", ""):
+        yield f"A wrong method answers {wrong.status_code}, without Allow."
+    for rule in subject.rules("TRACE"):
+        yield f"{rule.rule} takes TRACE."
+    for error in (TooManyRequests, ServiceUnavailable):
+        answer = _failing(subject, lambda error=error: _throw(error(retry_after=7)))
+        if answer.headers.get("Retry-After") != "7":
+            yield f"Retry-After is lost on {answer.status_code}."
+    hooks = subject.app.after_request_funcs.setdefault(None, [])
+    hooks.append(lambda _: abort(410))
+    try:
+        if (status := subject.browser().open(subject.page.rule).status_code) != 410:
+            yield f"A refusal by a hook becomes a {status}."
+    finally:
+        hooks.pop()
+    page = subject.page.rule
+    if subject.own:
+        if (status := subject.browser().open(f"{page}?audit=%00").status_code) != 400:
+            yield f"A null byte in an address answers {status}."
+        for rule in subject.rules("POST")[:1]:
+            browser = subject.browser()
+            form = {"csrf_token": browser.token(), "audit": "a\0"}
+            with subject.view(rule.endpoint, lambda: f"it holds {request.form['audit']}"):
+                if "it holds" in browser.open(subject.url(rule), method="POST", data=form).text:
+                    yield "A null byte in a form reaches the views."
+    for path in ("/%ff%fe", "/%00", "/?%00=%ff", "/" + "a" * 9000):
+        if (status := subject.browser().open(path).status_code) >= 500:
+            yield f"A malformed address answers {status}."
+
+
+def _own_pages_tell_nothing(subject: Subject) -> Iterator[str]:
+    """Look at the pages that know something of the app's state, and at debug."""
+    debug = subject.make({"FLASK_DEBUG": True})
+    with subject.view(subject.page.endpoint, _raise, debug):
+        shown = subject.browser(debug).open(subject.page.rule).text
+        if "Traceback" in shown or debug.config["PROPAGATE_EXCEPTIONS"] is not False:
+            yield "In debug, an exception reaches the server and its console."
+    with subject.instead({"CSP_REPORT_ONLY": True}):
+        evidence = [fact.evidence for fact in facts(subject.app)]
+        pages = [rule.rule for rule in subject.rules("GET") if not rule.arguments]
+        texts = {page: html.unescape(subject.browser().open(page).text) for page in pages}
+    for page, text in texts.items():
+        if any(each in text for each in evidence):
+            yield f"{page} shows everybody what this deployment relaxes."
+    for rule in subject.rules("GET"):
+        if not rule.arguments and _tells(subject, subject.browser().open(rule.rule).text):
+            yield f"{rule.rule} shows settings."
+        if "ready" in rule.rule:
+            with mock.patch("tempfile.TemporaryFile", side_effect=OSError(SECRET)):
+                answer = subject.browser().open(rule.rule)
+            if SECRET in answer.text or answer.status_code != 503:
+                yield f"{rule.rule} answers {answer.status_code} and tells why a part is down."
+
+
+def _tells(subject: Subject, text: str) -> bool:
+    return str(subject.app.secret_key) in text or str(subject.folder) in text
+
+
+def _database_fails(subject: Subject) -> Iterator[str]:
+    """Take the database away from somebody who is signed in."""
+    if (member := subject.member) is None:
+        return
+    # An app without accounts has no such package.
+    error = importlib.import_module("sqlalchemy.exc").OperationalError(f"SELECT {SECRET}", {}, Exception(SECRET))
+    with mock.patch("sqlalchemy.orm.Session.scalar", side_effect=error):
+        answer = member.open("/account")
+    if answer.status_code != 503 or SECRET in answer.text or "<main" not in answer.text:
+        yield f"Without its database the app answers {answer.status_code}, and no page says for how long."
+
+
+def _broken_stream() -> Iterator[bytes]:
+    if SECRET:
+        raise AuditError(SECRET)
+    yield b""
+
+
+class AuditError(Exception):
+    """What the audit's views raise."""
+
+
+def _throw(error: Exception) -> NoReturn:
+    raise error
+
+
+def _raise(*_: object, **__: object) -> NoReturn:
+    raise AuditError(f"{SECRET}: SELECT")
+
+
+def _raise_with_password() -> NoReturn:
+    raise AuditError(f"login(password='{SECRET}', x)")
+
+
+def _failing(subject: Subject, view: object, *, path: str = "", headers: dict[str, str] | None = None) -> TestResponse:
+    """Ask for a page whose view fails."""
+    browser: Browser = subject.browser()
+    with subject.view(subject.page.endpoint, view):  # type: ignore[arg-type]
+        if path:
+            browser.open(path)
+        return browser.open(subject.page.rule, headers=headers)
+
+
+def _fault_of(answer: TestResponse, place: str) -> Iterator[str]:
+    if answer.status_code != 500 or "Traceback" in answer.text or SECRET in answer.text or not answer.text:
+        yield f"A failure in {place} gets past the handler."

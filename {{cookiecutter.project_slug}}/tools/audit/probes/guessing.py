@@ -1,0 +1,196 @@
+"""8.S4, guesses at a password: how many get through, and does anybody suffer from the guesses of others?"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from unittest import mock
+
+from flask.ctx import RequestContext
+from werkzeug.exceptions import HTTPException
+
+from app.security.counters import GuardedStorage
+from app.security.rate_limits import attempt_succeeded, claim_attempt, limiter
+from tools.audit.steps import probe
+from tools.audit.subject import NotApplicable, Subject
+
+WRONG = "a wrong guess"
+SIGN_IN = ("login_user", "LoginManager", "check_password_hash", "check_password", "verify_password", "HTTPBasicAuth")
+
+
+@probe("8.S4")
+def guesses_wait(subject: Subject) -> Iterator[str]:
+    """Guess at an account, and at one that does not exist."""
+    sign_in = [rule for rule in subject.rules("POST") if re.search(r"(?i)log.?in|sign.?in", rule.rule)]
+    if not subject.own:
+        if not sign_in and not subject.code_mentions(*SIGN_IN):
+            raise NotApplicable("nobody can sign in")
+        yield "Nothing was found that slows guesses at a password down more and more."
+        return
+    guess = _form_guess if sign_in and subject.member else _call_guess
+    statuses = {}
+    for account in ("member@audit.example", "nobody@audit.example"):
+        waits = [guess(subject, account, "192.0.2.50" if account[0] == "m" else "192.0.2.51") for _ in range(4)]
+        statuses[account] = [0 if wait is None else wait for wait in waits]
+        if statuses[account][:3] != [0, 0, 0] or not 1 <= statuses[account][3] <= 2:
+            yield f"After three guesses, the waits were {statuses[account]}."
+    if len({tuple(map(bool, waits)) for waits in statuses.values()}) > 1:
+        yield "How guesses wait tells whether an account exists."
+    if not guess(subject, "member@audit.example", "192.0.2.52"):
+        yield "From another address, the account does not wait."
+    if not guess(subject, "third@audit.example", "192.0.2.50"):
+        yield "At another account, the address does not wait."
+    now = time.time()
+    growing: list[int] = [0]
+    for number in range(14):
+        now += growing[-1] + 1 if number else 1000
+        with mock.patch("time.time", return_value=now):
+            if _call_guess(subject, "growing@audit.example", f"203.0.113.{number}"):
+                break
+            growing.append(_call_guess(subject, "growing@audit.example", f"192.0.2.{100 + number}") or 0)
+    if len(growing) < 15 or growing != sorted(growing) or not 600 <= growing[-1] <= 900:
+        yield f"The waits do not double up to 15 minutes: {growing[1:]}."
+    if guess is _form_guess:
+        yield from _right_password_ends_it(subject)
+        yield from _borrowed_browser(subject)
+        yield from _known_and_unknown(subject)
+    yield from _spellings_and_storage(subject)
+    yield from _owners_and_strangers(subject)
+    yield from _at_the_same_time(subject)
+
+
+def _form_guess(subject: Subject, account: str, address: str) -> int | None:
+    """Guess at the sign-in; give the seconds to wait, None when the guess was let through."""
+    form = {"email": account, "password": WRONG}
+    answer = subject.browser(address=address).send("/login", form)
+    return int(answer.headers.get("Retry-After", 0)) if answer.status_code == 429 else None
+
+
+def _call_guess(subject: Subject, account: str, address: str) -> int | None:
+    """Guess as the sign-in of the team's own would."""
+    with _request_from(subject, address):
+        try:
+            claim_attempt(account)
+        except HTTPException as refusal:
+            return int(getattr(refusal, "retry_after", 0))
+    return None
+
+
+def _request_from(subject: Subject, address: str) -> RequestContext:
+    environ = {"REMOTE_ADDR": address}
+    return subject.app.test_request_context(base_url=f"https://{subject.host}", environ_overrides=environ)
+
+
+def _right_password_ends_it(subject: Subject) -> Iterator[str]:
+    email, password = subject.new_account()
+    for number in range(4):
+        _form_guess(subject, email, f"192.0.2.{80 + number}")
+    later = time.time() + 10
+    with mock.patch("time.time", return_value=later):
+        browser = subject.browser(address="192.0.2.90")
+        browser.send("/login", {"email": email, "password": password})
+        if browser.open("/account").status_code != 200:
+            yield "After the wait, the right password does not work."
+        if _form_guess(subject, email, "192.0.2.91") is not None:
+            yield "The right password does not end the waits."
+
+
+def _spellings_and_storage(subject: Subject) -> Iterator[str]:
+    """Guess at one account under several names, and read what the storage keeps of it."""
+    for number, spelling in enumerate(("Spelt@audit.example", "spelt@AUDIT.example ", "\uff33pelt@audit.example")):
+        _call_guess(subject, spelling, f"198.51.100.{number}")
+    if not _call_guess(subject, "spelt@audit.example", "198.51.100.9"):
+        yield "Another spelling of an address is another account, with guesses of its own."
+    keys = storage.memory.keys() if isinstance(storage := limiter.storage, GuardedStorage) else set()
+    if any("@audit.example" in str(key).lower() for key in keys):
+        yield "The storage of the counters holds addresses of people."
+
+
+def _owners_and_strangers(subject: Subject) -> Iterator[str]:
+    """Let strangers guess at an account whose owner is known from elsewhere, and spray other accounts."""
+    owner, stranger, home = "owner@audit.example", "203.0.113.60", "203.0.113.61"
+    _call_success(subject, owner, home)
+    for number in range(8):
+        _call_guess(subject, owner, f"203.0.113.{70 + number}")
+    if _call_guess(subject, owner, home):
+        yield "Strangers who keep an account waiting lock its owner out."
+    waits = [_call_guess(subject, owner, home) for _ in range(5)]
+    if not waits[-1]:
+        yield "From an address of its owner, guesses at an account do not wait."
+    for number in range(6):
+        _call_guess(subject, f"sprayed-{number}@audit.example", stranger)
+    _call_success(subject, "own@audit.example", stranger)
+    if not _call_guess(subject, "sprayed-9@audit.example", stranger):
+        yield "Who signs in to an account of his own washes off the guesses at others."
+
+
+def _at_the_same_time(subject: Subject) -> Iterator[str]:
+    """Guess in parallel at the moment when one guess may come."""
+    interval, through = sys.getswitchinterval(), 0
+    sys.setswitchinterval(1e-5)  # seconds; the more often threads take turns, the sooner a race shows
+    try:
+        for turn in range(3):
+            account = f"parallel-{turn}@audit.example"
+            addresses = [f"198.18.{200 + turn}.{number}" for number in range(20)]
+            for number in range(4):
+                _call_guess(subject, account, addresses[number])
+            later = time.time() + 30
+            with mock.patch("time.time", return_value=later), ThreadPoolExecutor(16) as threads:
+                answers = list(threads.map(partial(_call_guess, subject, account), addresses[4:]))
+            through = max(through, answers.count(None))
+    finally:
+        sys.setswitchinterval(interval)
+    if through > 1:
+        yield f"{through} guesses at the same moment get through, where one may."
+
+
+def _borrowed_browser(subject: Subject) -> Iterator[str]:
+    """Guess at the password in a browser that is signed in, and count the work that a guess makes."""
+    if (member := subject.new_member()) is None:
+        return
+    form = {"password": WRONG, "new_password": f"{WRONG} {WRONG}", "new_password_confirm": f"{WRONG} {WRONG}"}
+    answers = [member.send("/account/password", form).status_code for _ in range(5)]
+    if answers[-1] != 429:
+        yield "Who borrows a browser tries all passwords."
+    email, _password = subject.new_account()
+    work = {account: _hashes(subject, account) for account in (email, "nobody-at-all@audit.example")}
+    if len(set(work.values())) > 1:
+        yield "A guess at an unknown account makes less work: its time tells which accounts exist."
+
+
+def _known_and_unknown(subject: Subject) -> Iterator[str]:
+    """Give each form an address with an account and one without, and compare all that comes back."""
+    email, password = subject.new_account()
+    new = {"password": password, "password_confirm": password}
+    for path, form in {"/login": {"password": WRONG}, "/register": new, "/reset": {}}.items():
+        seen = set()
+        for account in (email, f"{path[1:]}-{email}"):
+            browser = subject.browser()
+            answer = browser.send(path, {"email": account, **form})
+            text = (answer.text + browser.open("/login").text).replace(account, "")  # what is flashed comes there
+            tokens = r"[\w.-]{30,}|nonce=\S+"
+            seen.add((answer.status_code, answer.headers.get("Location"), re.sub(tokens, "", text)))
+        if len(seen) > 1:
+            yield f"{path} tells which addresses have an account."
+
+
+def _hashes(subject: Subject, account: str) -> int:
+    """Give how many passwords a guess has hashed."""
+    context = subject.app.extensions["security"].pwd_context
+    counted = (
+        mock.patch.object(context, "hash", wraps=context.hash),
+        mock.patch.object(context, "verify", wraps=context.verify),
+    )
+    with counted[0] as hashed, counted[1] as verified:
+        _form_guess(subject, account, f"203.0.113.{150 + len(account)}")
+    return int(hashed.call_count + verified.call_count)
+
+
+def _call_success(subject: Subject, account: str, address: str) -> None:
+    """Give the right password, as the sign-in of the team's own would."""
+    with _request_from(subject, address):
+        attempt_succeeded(account)

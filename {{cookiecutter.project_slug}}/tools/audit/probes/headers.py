@@ -1,0 +1,179 @@
+"""6 Headers: are the browser's protections switched on, for every response?"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from typing import NoReturn
+from unittest import mock
+
+from flask import Response
+from werkzeug.datastructures import Headers
+
+from tools.audit.probes import is_pinned, server
+from tools.audit.steps import probe
+from tools.audit.subject import Subject
+
+TWO_YEARS = 2 * 365 * 24 * 3600
+
+# Some of the features that a page has no use for; a browser grants most of them to the page itself by default.
+POWERFUL = ("camera", "microphone", "geolocation", "payment", "usb", "display-capture", "bluetooth", "serial", "hid")
+ISOLATION = {
+    "Cross-Origin-Opener-Policy": ("same-origin",),
+    "Cross-Origin-Embedder-Policy": ("require-corp", "credentialless"),
+    "Cross-Origin-Resource-Policy": ("same-origin",),
+    "X-Permitted-Cross-Domain-Policies": ("none",),
+    "Referrer-Policy": ("strict-origin-when-cross-origin", "same-origin", "strict-origin", "no-referrer"),
+}
+ONCE = ("X-Content-Type-Options", "X-Frame-Options", "Content-Security-Policy", "Strict-Transport-Security")
+SCANNERS = {
+    "MDN's Observatory": r"(?i)observatory",
+    "a CSP evaluator": r"(?i)csp.?evaluator",
+    "a header checker": r"shcheck",
+}
+
+
+@probe("6.S1")
+def talisman_is_pinned(subject: Subject) -> Iterator[str]:
+    """Read the requirements."""
+    yield from is_pinned(subject, "flask-talisman")
+
+
+@probe("6.S2")
+def every_response_has_them(subject: Subject) -> Iterator[str]:
+    """Ask for one of each kind."""
+    browser = subject.browser()
+    static = subject.static_file(next((path.name for path in subject.package.glob("static/*.*")), "nothing"))
+    answers = {
+        "a page": browser.open(subject.page.rule),
+        "a file": browser.open(static),
+        "a file that has not changed": browser.open(static, headers={"If-None-Match": "*"}),
+        "a 404": browser.open("/audit/nothing/here"),
+        "a 405": browser.open(subject.page.rule, method="TRACE"),
+        "a redirect to https": browser.open(subject.page.rule, scheme="http"),
+        "an unknown host": browser.open(subject.page.rule, host="unknown.example"),
+    }
+    with mock.patch.object(subject.app.session_interface, "open_session", side_effect=OSError):
+        answers["a failure outside of Flask"] = browser.open(subject.page.rule)
+    teardowns = subject.app.teardown_request_funcs.setdefault(None, [])
+    teardowns.append(_fail)
+    try:
+        answers["a failure after the response"] = browser.open(subject.page.rule)
+    finally:
+        teardowns.remove(_fail)
+    for kind, answer in answers.items():
+        twice = [name for name in ONCE if len(answer.headers.getlist(name)) > 1]
+        if twice:
+            yield f"{kind} has {', '.join(twice)} twice."
+        wanted = ["X-Content-Type-Options", "X-Frame-Options", *ISOLATION]
+        if kind != "a redirect to https":  # over http a browser ignores it
+            wanted.append("Strict-Transport-Security")
+        lacking = [name for name in wanted if name not in answer.headers]
+        if lacking:
+            yield f"{kind} ({answer.status_code}) lacks {', '.join(lacking)}."
+    if subject.own:
+        yield from server.refuses_plainly(subject)
+
+
+@probe("6.S3")
+def https_is_enforced(subject: Subject) -> Iterator[str]:
+    """Ask over http, through a proxy that nobody has set up, and with another host."""
+    browser = subject.browser()
+    for method, headers in (
+        ("GET", {}),
+        ("POST", {}),
+        ("GET", {"X-Forwarded-Proto": "https"}),
+        ("GET", {"X-Forwarded-Host": "evil.example"}),
+    ):
+        answer = browser.open(subject.page.rule, method=method, scheme="http", headers=headers)
+        where = answer.headers.get("Location", "")
+        if answer.status_code != 308 or not where.startswith(f"https://{subject.host}/"):
+            forged = "".join(f" with {name}" for name in headers)
+            yield f"{method} over http{forged} answers {answer.status_code} {where}."
+    found = browser.open(subject.page.rule).headers
+    hsts = found.get("Strict-Transport-Security", "")
+    age = re.search(r"max-age=(\d+)", hsts)
+    if not age or int(age[1]) < TWO_YEARS or "includeSubDomains" not in hsts:
+        yield f"Strict-Transport-Security is {hsts or 'missing'!r}."
+    for name, value in (("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff"), ("X-XSS-Protection", "0")):
+        if found.get(name) != value:
+            yield f"{name} is {found.get(name, 'missing')!r}."
+    if "preload" in hsts:
+        yield "HSTS asks for the preload list, which is hard to undo, unasked."
+    if subject.own:
+        second = subject.make({"TRUSTED_HOSTS": f"{subject.host},second.example"})
+        moved = subject.browser(second).open(subject.page.rule, scheme="http", host="second.example")
+        if not moved.headers.get("Location", "").startswith(f"https://{subject.host}/"):
+            yield "The redirect to https repeats the request's host."
+    if subject.own and "preload" not in subject.browser(subject.make({"HSTS_PRELOAD": True})).open(
+        subject.page.rule
+    ).headers.get("Strict-Transport-Security", ""):
+        yield "HSTS_PRELOAD does not ask for the preload list."
+
+
+@probe("6.S4")
+def the_rest_is_sent(subject: Subject) -> Iterator[str]:
+    """Read the headers of a page that another site's script asks for."""
+    elsewhere = "https://evil.example"
+    found = subject.browser().open(subject.page.rule, headers={"Origin": elsewhere}).headers
+    if found.get("Access-Control-Allow-Origin") in ("*", "null", elsewhere):
+        yield "Access-Control-Allow-Origin lets any site read the page."
+    for name, values in ISOLATION.items():
+        if found.get(name) not in values:
+            yield f"{name} is {found.get(name, 'missing')!r}."
+    granted = [
+        name for name in POWERFUL if f"{name}=()" not in found.get("Permissions-Policy", "").replace(" ", "").split(",")
+    ]
+    if granted:
+        yield f"Permissions-Policy grants {', '.join(granted)}."
+    if "no-store" not in found.get("Cache-Control", ""):
+        yield f"Cache-Control is {found.get('Cache-Control', 'missing')!r} on a page."
+    yield from _versions(found)
+    stricter = {"Referrer-Policy": "no-referrer", "Content-Security-Policy": "sandbox"}
+    with subject.view(subject.page.endpoint, lambda: Response("", headers=stricter)):
+        kept = subject.browser().open(subject.page.rule).headers
+    if lost := [name for name, value in stricter.items() if kept.get(name) != value]:
+        yield f"A view's own, stricter {', '.join(lost)} is overwritten."
+
+
+@probe("6.S5")
+def scanners_are_tests(subject: Subject) -> Iterator[str]:
+    """Read the tests."""
+    run = "\n".join(_tests_that_run(subject))
+    for scanner, sign in SCANNERS.items():
+        if not re.search(sign, run):
+            yield f"No test runs {scanner}."
+    for path in subject.project.glob("tests/**/package.json") if subject.own else ():
+        for name, version in json.loads(path.read_text(encoding="utf-8")).get("dependencies", {}).items():
+            if not version[:1].isdigit():
+                yield f"{name} is not pinned in {path.name}."
+
+
+def _tests_that_run(subject: Subject) -> Iterator[str]:
+    """Give the code of the project's tests, without those that are skipped, and those of the scanners themselves."""
+    for path in sorted(subject.project.glob("tests/**/*.py")):
+        text = path.read_bytes()
+        if not any(re.search(sign.encode(), text) for sign in SCANNERS.values()):
+            continue
+        try:
+            tree = ast.parse(text)
+        except (SyntaxError, ValueError):  # nor can Python run it
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and re.match("test_(?!.*_sees_)", node.name):
+                marks = " ".join(map(ast.unparse, node.decorator_list))
+                if not re.search("skip|xfail", marks):
+                    # Names alone: a text may name a scanner without running it.
+                    yield " ".join([node.name, *(each.id for each in ast.walk(node) if isinstance(each, ast.Name))])
+
+
+def _fail(_: object) -> NoReturn:
+    raise OSError
+
+
+def _versions(found: Headers) -> Iterator[str]:
+    for name in ("Server", "X-Powered-By"):
+        if re.search(r"[\d.]{3}", found.get(name, "")):
+            yield f"{name} tells a version."

@@ -1,0 +1,195 @@
+"""8 Rate limiting: how many requests and guesses get through, from where?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from werkzeug.routing import Rule
+from werkzeug.test import TestResponse
+
+from app.security.policy import declared_by
+from app.security.rate_limits import UNLIMITED
+from tools.audit.probes import is_pinned, server
+from tools.audit.steps import Relaxed, probe
+from tools.audit.subject import Browser, NoAnswer, Subject
+
+WRONG = "a wrong guess"
+JSON = {"Accept": "application/json"}
+MANY = 70  # requests; a copy of the app takes 40 a minute for a page and 60 for the rest
+STRICTER = re.compile(r"(?i)log.?in|sign.?in|sign.?up|regist|reset|forgot|uploads?$")
+BUILT_IN = frozenset({"health.healthz"})
+
+
+@probe("8.S1")
+def requests_are_counted(subject: Subject) -> Iterator[str]:
+    """Ask for a page until it is enough."""
+    yield from is_pinned(subject, "flask-limiter")
+    if _until_refused(subject, subject.page) is None and not _is_limited(subject, subject.page):
+        yield f"{MANY} requests in a row are answered."
+
+
+@probe("8.S2")
+def the_right_one_is_counted(subject: Subject) -> Iterator[str]:
+    """Come from many addresses that are one, and from two that are not."""
+    page = subject.page
+    if not subject.own:  # a foreign app may limit but some of its routes
+        page = next((rule for rule in [page, *subject.rules("GET")] if _is_limited(subject, rule)), page)
+    limit = _until_refused(subject, page)
+    if limit is None:
+        if _is_limited(subject, page):
+            raise NoAnswer(f"{MANY} requests are too few to be refused, so nothing shows who is counted")
+        yield "Nobody is counted who asks for a page."
+        return
+    sources = {
+        "X-Forwarded-For": ["192.0.2.7"] * (limit + 1),
+        "addresses of one IPv6 network": [f"2001:db8:1:2::{number:x}" for number in range(limit + 1)],
+        "an IPv4 address in IPv6 form": [("192.0.2.8", "::ffff:192.0.2.8")[number % 2] for number in range(limit + 1)],
+    }
+    for what, addresses in sources.items():
+        forged = what == "X-Forwarded-For"
+        answers = [
+            _ask(subject, page, address, {"X-Forwarded-For": f"10.0.{n // 250}.{n % 250}"} if forged else {})
+            for n, address in enumerate(addresses)
+        ]
+        if answers[-1].status_code != 429:
+            yield f"With {what}, one client gets as many requests as it likes."
+    if _ask(subject, page, "203.0.113.99").status_code == 429:
+        yield "One client uses up the requests of all others."
+    if _ask(subject, page, "2001:db8:1:3::1").status_code == 429:
+        yield "One IPv6 network uses up the requests of its neighbours."
+    yield from _users_count_apart(subject)
+    if subject.own and subject.make({"TRUSTED_PROXY_HOPS": None}).config["TRUSTED_PROXY_HOPS"]:
+        yield "A proxy is believed unless told otherwise."
+
+
+@probe("8.S3")
+def every_route_is_limited(subject: Subject) -> Iterator[str]:
+    """Read the limit that each route announces, and flood the ones worth it."""
+    for rule in subject.rules("GET"):
+        with subject.view(rule.endpoint, lambda: ""):
+            headers = subject.browser().open(subject.url(rule)).headers
+        if "RateLimit-Limit" in headers or _is_limited(subject, rule):
+            continue
+        if not subject.own:
+            yield f"Nothing limits {rule.rule}."
+            continue
+        reason = declared_by(subject.app, rule.endpoint, "GET", UNLIMITED)
+        if reason and rule.endpoint in BUILT_IN:
+            continue
+        yield Relaxed(f"Nothing limits {rule.rule}: {reason}") if reason else f"Nothing limits {rule.rule}."
+    for path in ("/audit/nothing/here", subject.static_file("nothing.css")):
+        if "RateLimit-Limit" not in subject.browser().open(path).headers:
+            yield f"Nothing limits {path}."
+    usual = _until_refused(subject, subject.page) or MANY
+    for rule in subject.rules("POST"):
+        if subject.own and not STRICTER.search(rule.rule):
+            if "RateLimit-Limit" not in _ask(subject, rule, "192.0.2.71", JSON, "POST").headers:
+                yield f"Nothing limits POST {rule.rule}."
+            continue
+        limit = _until_refused(subject, rule, "POST")
+        if limit is None and _is_limited(subject, rule, "POST"):
+            continue
+        if limit is None:
+            yield f"{MANY} POST {rule.rule} in a row meet no limit."
+        elif limit >= usual and STRICTER.search(rule.rule):
+            yield f"POST {rule.rule} is limited no stricter than a page."
+    if subject.own:
+        usual_app = subject.make({"RATELIMIT_DEFAULT": None})
+        announced = subject.browser(usual_app).open(subject.page.rule).headers.get("RateLimit-Limit", "0")
+        if int(announced) > 1000:
+            yield f"Unless told otherwise, a client gets {announced} requests of a page."
+        yield from server.counters_hold(subject)
+        yield from server.nobody_holds_all_threads(subject)
+
+
+@probe("8.S5")
+def refusals_are_clear(subject: Subject) -> Iterator[str]:
+    """Flood a page, and read the refusal."""
+    first = _ask(subject, subject.page, "192.0.2.60").headers
+    if not {"RateLimit-Remaining", "X-RateLimit-Remaining"} & set(first.keys()):
+        yield "RateLimit-Remaining is missing."
+    for _ in range(MANY):
+        page = _ask(subject, subject.page, "192.0.2.60")
+        if page.status_code == 429:
+            break
+    if page.status_code != 429 and _is_limited(subject, subject.page):
+        raise NoAnswer(f"{MANY} requests are too few to be refused, so nobody knows what a refusal says")
+    if page.status_code != 429:
+        yield f"Nothing is refused: the answer to request {MANY + 1} is a {page.status_code}."
+        return
+    if not page.headers.get("Retry-After", "").isdigit():
+        yield "The refusal is a 429 without Retry-After."
+        return
+    if "data-retry-after=" not in page.text:
+        yield "The page of a 429 has no countdown."
+    problem = _ask(subject, subject.page, "192.0.2.60", JSON)
+    if problem.mimetype != "application/problem+json" or problem.get_json()["status"] != 429:
+        yield "A script gets no problem (RFC 9457) for a 429."
+    if subject.own and subject.member:
+        form = {"email": "tries@audit.example", "password": WRONG}
+        if not re.search(r"(?i)left|remain", _main(subject.browser().send("/login", form).text)):
+            yield "The form of the sign-in does not say how many tries are left."
+
+
+def _ask(
+    subject: Subject, rule: Rule, address: str, headers: dict[str, str] | None = None, method: str = "GET"
+) -> TestResponse:
+    with subject.view(rule.endpoint, lambda: ""):
+        return subject.browser(address=address).open(subject.url(rule), method=method, headers=headers)
+
+
+def _until_refused(subject: Subject, rule: Rule, method: str = "GET") -> int | None:
+    """Give the number of requests that one client may send in a row, None for more than ``MANY``."""
+    browser = subject.browser()
+    path, form = subject.url(rule), _form(subject, browser, method)
+    with subject.view(rule.endpoint, lambda: ""):
+        for number in range(MANY):
+            if browser.open(path, method=method, data=form, headers=JSON).status_code == 429:
+                return number
+    return None
+
+
+def _is_limited(subject: Subject, rule: Rule, method: str = "GET") -> bool:
+    """Tell whether Flask-Limiter has a limit for a route of a foreign app, however high."""
+    limiters = subject.app.extensions.get("limiter")
+    if subject.own or not isinstance(limiters, set):
+        return False
+    limits: list[object] = []
+
+    def view() -> str:
+        limits.extend(limit for limiter in limiters for limit in limiter.current_limits)
+        return ""
+
+    browser = subject.browser()
+    form = _form(subject, browser, method)
+    with subject.view(rule.endpoint, view):
+        answer = browser.open(subject.url(rule), method=method, data=form)
+    return bool(limits) or answer.status_code == 429 or "RateLimit-Limit" in str(answer.headers)
+
+
+def _form(subject: Subject, browser: Browser, method: str) -> dict[str, str]:
+    """Give what a foreign app may want before it counts a request."""
+    return {"csrf_token": browser.token()} if not subject.own and method != "GET" and subject.app.secret_key else {}
+
+
+def _users_count_apart(subject: Subject) -> Iterator[str]:
+    if (member := subject.new_member()) is None:
+        return
+    member.address = "192.0.2.70"
+    with subject.view(subject.page.endpoint, lambda: ""):
+        refused = any(member.open(subject.page.rule, headers=JSON).status_code == 429 for _ in range(MANY))
+    if not refused or _ask(subject, subject.page, member.address).status_code == 429:
+        yield "Who is signed in counts for the address, not for the user."
+    sign_in = next((rule for rule in subject.rules("POST") if rule.rule == "/login"), None)
+    if sign_in and (other := subject.new_member()):
+        other.address = member.address
+        with subject.view(sign_in.endpoint, lambda: ""):
+            for _ in range(MANY):
+                member.open("/login", method="POST", headers=JSON)
+            if other.open("/login", method="POST", headers=JSON).status_code != 429:
+                yield "Accounts of one's own multiply the guesses at those of others."
+
+
+def _main(text: str) -> str:
+    return text.partition("<main")[2]

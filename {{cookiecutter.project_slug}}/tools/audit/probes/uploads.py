@@ -1,0 +1,418 @@
+"""9 Uploads: what gets in, where does it lie, and who gets it back?"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import re
+import shutil
+import socketserver
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+from PIL import Image, PngImagePlugin
+from werkzeug.datastructures import FileStorage
+from werkzeug.test import TestResponse
+
+from app.security import uploads
+from app.settings import Settings
+from app.storage import content
+from tools.audit.steps import probe
+from tools.audit.subject import Browser, NoAnswer, NotApplicable, Subject, Unproved
+
+TAKING = ("request.files", "FileField", "MultipleFileField", "FileStorage", "UploadSet", "Dropzone")
+JSON = {"Accept": "application/json"}
+# In two halves, or a virus scanner takes this file away.
+EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
+SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+SECRET_PLACE = b"48.8584 N"
+
+
+class Attempt(NamedTuple):
+    """A file that must not be taken, and why."""
+
+    what: str
+    name: str
+    content: bytes
+    declared: str
+
+
+@probe("9.S1")
+def types_are_checked(subject: Subject) -> Iterator[str]:
+    """Send what is right, and what only looks so."""
+    visitor = _visitor(subject, "FileAllowed", "allowed_file", "ALLOWED_EXTENSIONS", "magic", "filetype")
+    png = _png()
+    stored = _send(subject, visitor, "a.png", png, "image/png")
+    if stored.status_code != 201:
+        yield f"A good picture is refused ({stored.status_code})."
+    elif SECRET_PLACE in visitor.open(f"/uploads/{stored.get_json()['id']}").get_data():
+        yield "A picture comes back with the place where it was taken."
+    for attempt in (
+        Attempt("a script by its extension", "a.php", b"<?php system('id'); ?>", "text/plain"),
+        Attempt("a page by its extension", "a.html", b"<script>alert(1)</script>", "text/html"),
+        Attempt("a drawing with a script", "a.svg", SVG, "image/svg+xml"),
+        Attempt("a program named a picture", "a.png", b"MZ\x90\x00" + b"\0" * 200, "image/png"),
+        Attempt("a picture named a text", "a.txt", png, "text/plain"),
+        Attempt("a picture declared a page", "a.png", png, "text/html"),
+        Attempt("a picture declared nothing", "a.png", png, "application/octet-stream"),
+        Attempt("a damaged picture", "a.png", png[:40], "image/png"),
+        Attempt("a picture of too many pixels", "a.png", _png((5_100, 5_100), "1"), "image/png"),
+        Attempt("a page named a PDF", "a.pdf", b"<script>alert(1)</script>\n%%EOF\n", "application/pdf"),
+        Attempt("a PDF with an archive at its end", "a.pdf", b"%PDF-1.4\n%%EOF\n" + _zip(), "application/pdf"),
+        Attempt("a text in another encoding", "a.txt", "<b>".encode("utf-16"), "text/plain"),
+        Attempt("a text with control characters", "a.txt", b"\x1b]0;evil\x07", "text/plain"),
+    ):
+        if not 400 <= (status := _send(subject, visitor, *attempt[1:]).status_code) < 500:
+            yield f"{attempt.what} answers {status}."
+    photo = _send(subject, visitor, "a.jpg", _jpeg(), "image/jpeg")
+    if photo.status_code != 201 or SECRET_PLACE in visitor.open(f"/uploads/{photo.get_json()['id']}").get_data():
+        yield "A photo comes back with the place where it was taken."
+    with mock.patch.object(content, "MAX_ANIMATION_PIXELS", 500):
+        if _send(subject, visitor, "a.gif", _animation(), "image/gif").status_code < 400:
+            yield "An animation may have any number of frames."
+    if not subject.refuses({"UPLOAD_EXTENSIONS": "png,svg"}):
+        yield "UPLOAD_EXTENSIONS takes types that nothing checks."
+    with subject.instead({"UPLOAD_EXTENSIONS": "png"}):
+        if _send(subject, _new_visitor(subject), "a.txt", b"text", "text/plain").status_code < 400:
+            yield "A type is taken that UPLOAD_EXTENSIONS does not name."
+
+
+@probe("9.S2")
+def names_are_for_people(subject: Subject) -> Iterator[str]:
+    """Send names that climb, hide and turn round."""
+    visitor = _visitor(subject, "secure_filename")
+    for name in (
+        "../../climbed.txt",
+        "..\\..\\climbed.txt",
+        "/etc/climbed.txt",
+        "climbed\u202etxt.txt",
+        "climbed\r\nX-Evil: 1.txt",
+        "con.txt",
+        "n" * 400 + ".txt",
+    ):
+        answer = _send(subject, visitor, name, b"harmless", "text/plain")
+        shown = str((answer.get_json(silent=True) or {}).get("name", ""))
+        if answer.status_code == 201 and (
+            re.search(r"[/\\\x00-\x1f\u202e]|\.\.", shown) or len(shown) > 255 or shown == "con.txt"
+        ):
+            yield f"A file is shown as {shown[:40]!r}."
+        if answer.status_code >= 500:
+            yield f"The name {name[:20]!r} answers {answer.status_code}."
+    told = _send(subject, visitor, "cafe\u0301.txt", b"harmless", "text/plain").get_json(silent=True) or {}
+    if told.get("name") != "caf\u00e9.txt":
+        yield "One name may be spelled in two ways."
+    if outside := [path.name for path in subject.folder.rglob("*climbed*")]:
+        yield f"Names of clients are names of files: {outside[0]!r}."
+
+
+@probe("9.S3")
+def storage_is_apart(subject: Subject) -> Iterator[str]:
+    """Look at what was stored, and try folders that are served."""
+    visitor = _visitor(subject)
+    _send(subject, visitor, "a.txt", b"stored", "text/plain")
+    folder = _folder(subject)
+    if any(
+        folder.is_relative_to(place) for place in (subject.package, Path(subject.app.static_folder or subject.package))
+    ):
+        yield "Files are stored inside the app."
+    for path in (folder, *folder.rglob("*")):
+        if path.stat().st_mode & (0o077 if path.is_dir() else 0o177):
+            yield f"Others can get at what is stored ({path.stat().st_mode & 0o777:03o})."
+            break
+    default = Path(str(Settings.model_fields["UPLOAD_DIR"].default)).resolve()
+    if default.is_relative_to(subject.package.resolve()):
+        yield "Unless told otherwise, files are stored inside the app."
+    open_folder = subject.folder / "open-uploads"
+    open_folder.mkdir(mode=0o755, exist_ok=True)
+    with subject.instead({"UPLOAD_DIR": str(open_folder)}):
+        _send(subject, _new_visitor(subject), "a.txt", b"stored", "text/plain")
+    if os.name == "posix" and open_folder.stat().st_mode & 0o077:
+        yield "A folder that was there before stays open to others."
+    for place in (subject.package / "uploads", subject.package / "static", subject.package):
+        was_there = place.exists()
+        if not subject.refuses({"UPLOAD_DIR": str(place)}):
+            yield f"The app starts with UPLOAD_DIR={place.name}, inside itself."
+        if not was_there and place.is_dir():
+            place.rmdir()
+
+
+@probe("9.S4")
+def stored_names_are_random(subject: Subject) -> Iterator[str]:
+    """Send a file twice, and look at its names."""
+    visitor = _visitor(subject, "uuid4", "token_hex", "token_urlsafe")
+    ids = []
+    for _ in range(2):
+        random.seed(1)  # who knows the state of Python's own generator knows the next number
+        ids.append(str(_send(subject, visitor, "same.txt", b"same", "text/plain").get_json()["id"]))
+    if ids[0] == ids[1] or not all(re.fullmatch(r"[0-9a-f]{32,}|[\w-]{22,}", each) for each in ids):
+        yield f"A file is called {ids[0]!r}."
+    if len({each[:8] for each in ids}) < 2 or len({each[-8:] for each in ids}) < 2:
+        yield "Two files have nearly the same name: one tells the other's."
+    if any("same" in path.name for path in _folder(subject).rglob("*")):
+        yield "The client's name is the name of the file."
+
+
+@probe("9.S5")
+def sizes_are_bounded(subject: Subject) -> Iterator[str]:
+    """Send too much, in every way."""
+    app = subject.app
+    if not subject.own:
+        _files_are_taken(subject)
+    for name in ("MAX_CONTENT_LENGTH", "MAX_FORM_MEMORY_SIZE", "MAX_FORM_PARTS"):
+        if not app.config.get(name):
+            yield f"{name} is not set: one request can fill the memory or the disk."
+    if not subject.own:
+        if app.config.get("MAX_CONTENT_LENGTH"):
+            raise Unproved("MAX_CONTENT_LENGTH bounds a request, and no view is run here to see a quota")
+        return
+    _visitor(subject)
+    visitor = _new_visitor(subject)
+    most = int(app.config.get("MAX_CONTENT_LENGTH") or 2**20)
+    too_large = _send(subject, visitor, "a.txt", b"a" * (most + 1000), "text/plain")
+    if too_large.status_code != 413:
+        yield f"A file of more than MAX_CONTENT_LENGTH answers {too_large.status_code}."
+    if not re.search(r"\d [KMG]i?B", too_large.text):
+        yield "A 413 does not tell the limit."
+    if int(Settings.model_fields["MAX_CONTENT_LENGTH"].default) > 100 * 2**20:
+        yield "Unless told otherwise, a request may have any size."
+    yield from _crashes_leave_nothing(subject)
+    parts = {f"part{number}": "" for number in range(2000)}
+    if (
+        answer := visitor.send("/uploads", {**parts, "file": _file("a.txt", b"a", "text/plain")}, headers=JSON)
+    ).status_code != 413:
+        yield f"A form of 2,000 parts answers {answer.status_code}."
+    body = b"csrf_token=" + b"a" * 600_000
+    form = visitor.open("/uploads", method="POST", data=body, content_type="application/x-www-form-urlencoded")
+    if form.status_code != 413:
+        yield f"A form of 600 kB is held in memory ({form.status_code})."
+    owner = _new_visitor(subject)
+    answers = [_send(subject, owner, f"{number}.txt", b"a", "text/plain").status_code for number in range(15)]
+    if answers[0] != 201 or answers[-1] != 413:
+        yield f"Of 15 files of an owner who may keep 14, the first answers {answers[0]}, the last {answers[-1]}."
+    large = _new_visitor(subject)
+    answers = [_send(subject, large, "a.txt", b"a" * 900_000, "text/plain").status_code for _ in range(3)]
+    if answers[0] != 201 or answers[-1] != 413:
+        yield f"Of more bytes than an owner may keep, the first file answers {answers[0]}, the last {answers[-1]}."
+    full = shutil.disk_usage(_folder(subject))._replace(free=1000)
+    with mock.patch.object(shutil, "disk_usage", return_value=full):
+        if (status := _send(subject, _new_visitor(subject), "a.txt", b"a" * 500, "text/plain").status_code) != 503:
+            yield f"On a full disk an upload answers {status}."
+
+
+@probe("9.S6")
+def malware_is_refused(subject: Subject) -> Iterator[str]:
+    """Send the test file of all scanners, and take the scanner away."""
+    if (
+        answer := _send(subject, _visitor(subject, "clamd", "pyclamd"), "a.txt", EICAR, "text/plain")
+    ).status_code < 400:
+        yield f"The EICAR test file is taken ({answer.status_code})."
+    seam = b"a" * (content.CHUNK - 10) + EICAR
+    if (answer := _send(subject, _new_visitor(subject), "a.txt", seam, "text/plain")).status_code < 400:
+        yield f"The EICAR test file hides between two chunks ({answer.status_code})."
+    for reply, wanted in (("stream: Evil FOUND\0", 422), ("stream: size limit exceeded ERROR\0", 503), ("drip", 503)):
+        with _Scanner(reply) as scanner, subject.instead({"CLAMD_URL": scanner.url}):
+            start = time.monotonic()
+            # One that answers may take its time: the machine may be busy.
+            with mock.patch.object(uploads, "SCAN_SECONDS", 0.15 if reply == "drip" else uploads.SCAN_SECONDS):
+                status = _send(subject, _new_visitor(subject), "a.txt", b"a", "text/plain").status_code
+            if (took := time.monotonic() - start) > 5:
+                yield f"A slow scanner holds an upload for {took:.0f} seconds."
+            if status != wanted:
+                yield f"When the scanner answers {reply.strip(chr(0))!r}, an upload answers {status}."
+    with subject.instead({"CLAMD_URL": "tcp://127.0.0.1:9"}):
+        visitor = _new_visitor(subject)
+        status = _send(subject, visitor, "a.txt", b"a", "text/plain").status_code
+        kept = (visitor.open("/uploads", headers=JSON).get_json(silent=True) or {}).get("files")
+    if status != 503 or kept:
+        yield f"Without an answer of the scanner an upload answers {status}{' and is kept' if kept else ''}."
+
+
+@probe("9.S7")
+def downloads_are_data(subject: Subject) -> Iterator[str]:
+    """Fetch a file as its owner and as somebody else."""
+    _visitor(subject, "send_from_directory", "send_file")
+    owner, other = _new_visitor(subject), _new_visitor(subject)
+    text = str(_send(subject, owner, "p\u00e4ge.txt", b"<script>alert(1)</script>", "text/plain").get_json()["id"])
+    picture = str(_send(subject, owner, "a.png", _png(), "image/png").get_json()["id"])
+    for path in (f"/uploads/{text}", f"/uploads/{picture}?inline=1"):
+        if (status := other.open(path).status_code) != 404:
+            yield f"Somebody else's file answers {status}."
+    other.send(f"/uploads/{text}/delete", {})
+    answer = owner.open(f"/uploads/{text}?inline=1")
+    if answer.status_code != 200:
+        yield f"The owner gets {answer.status_code}, after somebody else asked to delete the file."
+    wanted = {
+        "Content-Type": r"text/plain; charset=utf-8",
+        "Content-Disposition": r"attachment;.*filename\*=UTF-8''p%C3%A4ge\.txt",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": r"sandbox; default-src 'none'",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": r".*(no-store|private).*",
+    }
+    for name, value in wanted.items():
+        if not re.fullmatch(value, answer.headers.get(name, "")):
+            yield f"A download has {name}: {answer.headers.get(name, 'missing')}."
+    if not owner.open(f"/uploads/{picture}?inline=1").headers.get("Content-Disposition", "inline").startswith("inline"):
+        yield "A picture is not shown in the page on demand."
+    webp = _send(subject, owner, "a.webp", _png(ending="WEBP"), "image/webp").get_json()["id"]
+    if (kind := owner.open(f"/uploads/{webp}").headers.get("Content-Type")) != "image/webp":
+        yield f"A picture that was proved to be WebP comes back as {kind}."
+    yield from _account_goes_meanwhile(subject)
+    if owner.open(f"/uploads/{text}", headers={"Range": "bytes=0-3"}).status_code != 206:
+        yield "A download can't be resumed."
+
+
+def _visitor(subject: Subject, *signs: str) -> Browser:
+    """Give somebody who may upload. Raises NotApplicable when the app takes no files.
+
+    ``signs`` are names in the code of a foreign app that look as if the step were done.
+    """
+    if not subject.own:
+        _judge_by_reading(subject, *signs)
+    if not subject.takes("/uploads"):
+        raise NotApplicable("no route takes files")
+    return subject.member or subject.browser()
+
+
+def _new_visitor(subject: Subject) -> Browser:
+    return subject.new_member() or subject.browser()
+
+
+def _judge_by_reading(subject: Subject, *signs: str) -> None:
+    """Say of a foreign app, whose views never run here, what its code shows."""
+    place = _files_are_taken(subject)
+    if sign := subject.code_mentions(*signs):
+        raise Unproved(f"files are taken at {place}, and {sign} looks like this step; no view is run here to prove it")
+    raise NoAnswer(f"files are taken at {place}, and nothing in the code looks like this step")
+
+
+def _files_are_taken(subject: Subject) -> str:
+    if place := subject.code_mentions(*TAKING):
+        return place
+    raise NotApplicable("no code takes files")
+
+
+def _folder(subject: Subject) -> Path:
+    return Path(subject.app.config["UPLOAD_DIR"]).resolve()
+
+
+def _file(name: str, content: bytes, declared: str) -> FileStorage:
+    return FileStorage(io.BytesIO(content), name, content_type=declared)
+
+
+def _send(subject: Subject, visitor: Browser, name: str, content: bytes, declared: str) -> TestResponse:
+    return visitor.send("/uploads", {"file": _file(name, content, declared)}, headers=JSON)
+
+
+def _png(size: tuple[int, int] = (20, 10), mode: str = "RGB", ending: str = "PNG") -> bytes:
+    place = PngImagePlugin.PngInfo()
+    place.add_text("GPS", SECRET_PLACE.decode())
+    written = io.BytesIO()
+    Image.new(mode, size).save(written, ending, **({"pnginfo": place} if ending == "PNG" else {}))
+    return written.getvalue()
+
+
+def _jpeg() -> bytes:
+    image, written = Image.new("RGB", (20, 10)), io.BytesIO()
+    exif = image.getexif()
+    exif[0x010E] = SECRET_PLACE.decode()  # ImageDescription
+    image.save(written, "JPEG", exif=exif)
+    return written.getvalue()
+
+
+def _animation() -> bytes:
+    frames = [Image.new("L", (20, 20), shade) for shade in (0, 120, 250)]
+    written = io.BytesIO()
+    frames[0].save(written, "GIF", save_all=True, append_images=frames[1:], duration=100)
+    return written.getvalue()
+
+
+def _zip() -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        archive.writestr("a.txt", "a")
+    return written.getvalue()
+
+
+class _Crash(BaseException):
+    """What no handler catches, as little as the end of a process."""
+
+
+def _crashes_leave_nothing(subject: Subject) -> Iterator[str]:
+    """Stop the process while it writes what makes a file visible; then sweep."""
+    before = set(_folder(subject).rglob("*.json"))
+    visitor = _new_visitor(subject)
+    with (
+        contextlib.suppress(_Crash),
+        mock.patch("os.fsync", side_effect=[None, _Crash]),
+        mock.patch("pathlib.Path.unlink"),  # a process that is gone tidies up nothing
+    ):
+        _send(subject, visitor, "a.txt", b"half", "text/plain")
+    if set(_folder(subject).rglob("*.json")) != before:
+        yield "A crash leaves half a file that can be seen."
+    leftover = _folder(subject) / ("a" * 32) / f"{'b' * 32}.part"
+    leftover.parent.mkdir(mode=0o700, exist_ok=True)
+    leftover.write_bytes(b"half")
+    os.utime(leftover, (1, 1))
+    subject.run("uploads", "sweep")
+    if leftover.exists():
+        yield "What a crash has left is never swept away."
+
+
+def _account_goes_meanwhile(subject: Subject) -> Iterator[str]:
+    """Delete an account while an upload to it is under way."""
+    if not subject.takes("/account/delete"):
+        return
+    email, password = subject.new_account()
+    ours, window = subject.sign_in(email, password), subject.sign_in(email, password)
+    window.seen = window.token()
+    save_all, before = uploads.save_all, {path for path in _folder(subject).rglob("*") if path.is_file()}
+
+    def slow(*args: Any) -> Any:
+        window.send("/account/delete", {"password": password})
+        return save_all(*args)
+
+    with mock.patch.object(uploads, "save_all", slow):
+        _send(subject, ours, "a.txt", b"orphan", "text/plain")
+    if {path for path in _folder(subject).rglob("*") if path.is_file()} - before:
+        yield "An upload outlives the account that it was sent to."
+
+
+class _Scanner(socketserver.ThreadingTCPServer):
+    """A virus scanner on loopback that gives one answer, or drips."""
+
+    daemon_threads = True
+
+    def __init__(self, reply: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Scan)
+        self.reply = reply
+        self.url = f"tcp://127.0.0.1:{self.server_address[1]}"
+
+    def __enter__(self) -> _Scanner:
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Scan(socketserver.StreamRequestHandler):
+    server: _Scanner
+
+    def handle(self) -> None:
+        """Read the file, then answer."""
+        self.rfile.read(10)
+        while length := int.from_bytes(self.rfile.read(4), "big"):
+            self.rfile.read(length)
+        for part in [b"s"] * 100 if self.server.reply == "drip" else [self.server.reply.encode()]:
+            with contextlib.suppress(OSError):  # the app has hung up
+                self.wfile.write(part)
+                time.sleep(0.05 if part == b"s" else 0)

@@ -1,0 +1,312 @@
+"""10 URLs: where can a link lead to, and what does the app believe of an address?"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from unittest import mock
+from urllib.parse import quote, urlsplit
+
+from flask import redirect, request, url_for
+from flask_wtf.csrf import generate_csrf
+from werkzeug.test import TestResponse
+from werkzeug.wrappers import Response
+
+from app.security import urls
+from app.security.findings import Finding
+from app.settings import Settings
+from tools.audit.steps import Relaxed, probe
+from tools.audit.subject import ALLOWED_HOST, HOST, NotApplicable, Subject, imported
+
+EVIL = (
+    "https://evil.example/",
+    "//evil.example",
+    "/\\evil.example",
+    "/\t/evil.example",
+    "https:evil.example",
+    "https://{host}.evil.example/",
+    "https://{host}@evil.example/",
+    "javascript:alert(1)",
+    "/%2fevil.example",
+    "/a/..//..//evil.example/",
+)
+PRIVATE = (
+    "http://169.254.169.254/",
+    "https://127.0.0.1/",
+    "https://10.0.0.1/",
+    "https://0x7f000001/",
+    "https://2130706433/",
+    "https://127.1/",
+    "https://[::1]/",
+    "https://[::ffff:10.0.0.1]/",
+    "https://[::10.0.0.1]/",
+    "https://[64:ff9b::a00:1]/",
+    "https://[2002:a00:1::]/",
+    "https://[fd00::1]/",
+    "file:///etc/passwd",
+    "ftp://example.com:443/",
+    "https://user@example.com/",
+    "https://example.com:22/",
+)
+CHECKS = re.compile(r"urlsplit|urlparse|url_parse|\w*(is|get|ensure)_?(safe|allowed|local)\w*|url_has_allowed\w*")
+OUR_OWN = ("url", "base_url", "path", "full_path", "endpoint", "method", "root_path", "query_string", "host_url")
+UNCLEAR = (
+    "/up\tloads",
+    "/a\\b",
+    "//evil.example",
+    "/%2fevil.example",
+    "/%5cevil.example",
+    "/%2fevil.example/..",
+    "/a/../%2fevil.example",
+    "https:/evil.example",
+)
+CLIMBING = ("/..//evil.example", "/a/../..//evil.example", "/a/.././/evil.example", "/./%2e%2e//evil.example")
+FETCHERS = ("urlopen", "requests", "httpx", "urllib3", "aiohttp", "HTTPSConnection", "HTTPConnection")
+FETCHING = {*FETCHERS, "http.client", "urllib.request"}
+
+
+@probe("10.S1")
+def parameters_are_bounded(subject: Subject) -> Iterator[str]:
+    """Send long, double and impossible ones."""
+    page = subject.page.rule
+    for path, status, what in (
+        (f"{page}?x={'a' * 9000}", 414, "An address of 9,000 characters"),
+        (f"/{'a' * 9000}", 414, "A path of 9,000 characters"),
+        (f"{page}?audit=1&audit=2", 400, "A parameter given twice"),
+    ):
+        if (found := subject.browser().open(path).status_code) != status:
+            yield f"{what} answers {found}."
+    for rule in subject.rules("GET", "POST"):
+        for name in rule.arguments:
+            converter = rule._converters.get(name)  # none for what is given by the route's defaults
+            if converter is not None and converter.regex in ("[^/]{1,}", "[^/]+"):
+                yield f"{rule.rule} takes any text as {name}."
+
+
+@probe("10.S2")
+def redirects_stay_here(subject: Subject) -> Iterator[str]:
+    """Ask for the way to other sites."""
+    if not subject.own:
+        found = list(_redirects_by_request(subject))
+        if not found:
+            raise NotApplicable("no code redirects where a request asks for")
+        yield from found
+        return
+    if not subject.takes("/redirect", "GET"):
+        raise NotApplicable("no route leads on to other addresses")
+    for target in (
+        *(each.format(host=subject.host) for each in EVIL),
+        f"http://{ALLOWED_HOST}/",
+        f"https://{ALLOWED_HOST}:8443/",
+        f"https://{ALLOWED_HOST}.evil.example/",
+        f"https://evil{ALLOWED_HOST}/",
+    ):
+        answer = _ask_for(subject, target)
+        if answer.status_code == 200 or _leaves(subject, answer):
+            yield f"{target!r} is a way out ({answer.status_code})."
+    leaving = _ask_for(subject, f"https://{ALLOWED_HOST}/a")
+    if leaving.status_code != 200 or ALLOWED_HOST not in leaving.text or "Location" in leaving.headers:
+        yield "To an allowed site, no page says where the link leads."
+    if not re.search(rf">\s*{re.escape(ALLOWED_HOST)}\s*<", leaving.text) or "http-equiv" in leaving.text:
+        yield "The page before another site does not show its host, or goes on by itself."
+    if not re.search(r'(?s)<main.*<a\b[^>]*href="/.*</main', leaving.text):
+        yield "The page before another site offers no way back."
+    with subject.instead({"ALLOWED_REDIRECT_HOSTS": "xn--bcher-kva.example"}):
+        if "b\u00fccher" in _ask_for(subject, "https://xn--bcher-kva.example/").text:
+            yield "The page before another site shows look-alike letters."
+    careless = Response(status=302, headers={"Location": f"https://{ALLOWED_HOST}/a"})
+    with subject.view(subject.page.endpoint, lambda: careless):
+        if ALLOWED_HOST in str(urlsplit(subject.browser().open(subject.page.rule).headers.get("Location", "")).netloc):
+            yield "A redirect leads to an allowed site without the page in between."
+    if Settings.model_fields["ALLOWED_REDIRECT_HOSTS"].default:
+        yield "Unless told otherwise, other sites are allowed."
+    inside = _ask_for(subject, "/uploads?x=1")
+    if not inside.headers.get("Location", "").endswith("/uploads?x=1"):
+        yield "A way within the site does not work."
+
+
+@probe("10.S3")
+def links_are_made(subject: Subject) -> Iterator[str | Finding]:
+    """Read all templates."""
+    if not subject.own and not subject.templates:
+        raise NotApplicable("the app has no templates")
+    yield from subject.static("UR03")
+
+
+@probe("10.S4")
+def one_function_decides(subject: Subject) -> Iterator[str | Finding]:
+    """Let a view redirect carelessly, sign in with a target, and read the code."""
+    yield from subject.static("UR04")
+    subject.needs_page()
+    for target in (each.format(host=subject.host) for each in EVIL):
+        with subject.view(
+            subject.page.endpoint, lambda target=target: Response(status=302, headers={"Location": target})
+        ):
+            answer = subject.browser().open(subject.page.rule)
+        if _leaves(subject, answer):
+            yield f"A careless redirect to {target!r} goes out."
+            break
+    if subject.own:
+        with subject.app.test_request_context(base_url=f"https://{HOST}"):
+            for target in UNCLEAR:
+                if urls.safe_redirect_target(target) is not None:
+                    yield f"{target!r}, which programs read in different ways, passes for an address."
+            for target in CLIMBING:
+                if re.search(r"^//|\.\.", str(urls.safe_redirect_target(target))):
+                    yield f"{target!r} goes up and ends at another host."
+    with subject.view(subject.page.endpoint, lambda: redirect(url_for(subject.page.endpoint))):
+        if not 300 <= subject.browser().open(subject.page.rule).status_code < 400:
+            yield "A redirect within the app is stopped."
+    if subject.own and subject.member:
+        email, password = subject.new_account()
+        for target in EVIL[:3]:
+            form = {"email": email, "password": password, "next": target}
+            if _leaves(subject, subject.browser().send("/login", form)):
+                yield f"The sign-in leads to {target!r}."
+
+
+@probe("10.S5")
+def hosts_are_ours(subject: Subject) -> Iterator[str]:
+    """Come with another host, and ask the guard for private addresses."""
+    for headers, host in (
+        ({}, "evil.example"),
+        ({}, f"evil.{subject.host}"),
+        ({"X-Forwarded-Host": "evil.example"}, ""),
+    ):
+        with subject.view(subject.page.endpoint, lambda: url_for(subject.page.endpoint, _external=True)):
+            answer = subject.browser().open(subject.page.rule, host=host, headers={"Referer": "", **headers})
+        if host and answer.status_code != 400:
+            yield f"Host: {host} is answered ({answer.status_code})."
+        if answer.status_code == 200 and "evil" in answer.text:
+            yield f"An absolute address repeats {'X-Forwarded-Host' if headers else 'Host'}."
+    if subject.own:
+        second = subject.make({"TRUSTED_HOSTS": f"{subject.host},second.example", "SERVER_NAME": ""})
+        with subject.view(subject.page.endpoint, lambda: url_for(subject.page.endpoint, _external=True), second):
+            if "second.example" in subject.browser(second).open(subject.page.rule, host="second.example").text:
+                yield "An absolute address repeats the request's host."
+        yield from _proxies(subject)
+        yield from _mails(subject)
+    yield from _guard(subject)
+
+
+def _proxies(subject: Subject) -> Iterator[str]:
+    """Say what a proxy says, as somebody who is none, and as one that is."""
+    # A proxy adds the address that it sees to what the client has sent.
+    addresses = "203.0.113.66, 192.0.2.99"
+    forged = {"X-Forwarded-For": addresses, "X-Forwarded-Proto": "http", "X-Forwarded-Host": "second.example"}
+    hosts = f"{subject.host},second.example"
+
+    def seen() -> str:
+        return f"{request.remote_addr} {request.host}"
+
+    for hops, wanted in ((0, f"192.0.2.1 {subject.host}"), (1, f"192.0.2.99 {subject.host}")):
+        app = subject.make({"TRUSTED_PROXY_HOPS": hops, "TRUSTED_HOSTS": hosts})
+        headers = forged | {"X-Forwarded-Proto": "https"} if hops else forged
+        with subject.view(subject.page.endpoint, seen, app):
+            if (
+                text := subject.browser(app, address="192.0.2.1").open(subject.page.rule, headers=headers).text
+            ) != wanted:
+                yield f"With {hops} proxies of ours, what the headers of one say is taken for {text[:60]!r}."
+
+
+def _mails(subject: Subject) -> Iterator[str]:
+    """Ask for a link by mail, at another host of ours."""
+    if not subject.takes("/reset"):
+        return
+    email, _ = subject.new_account()
+    mails: list[str] = []
+    with (
+        subject.instead({"TRUSTED_HOSTS": f"{subject.host},second.example"}),
+        mock.patch("app.accounts.mail._deliver", side_effect=lambda _, message: mails.append(message.get_content())),
+    ):
+        browser = subject.browser()
+        with subject.view(subject.page.endpoint, generate_csrf):
+            token = browser.open(subject.page.rule, host="second.example").text
+        browser.open("/reset", method="POST", host="second.example", data={"csrf_token": token, "email": email})
+    if f"https://{subject.host}/reset/" not in "".join(mails):
+        yield "A link in a mail repeats the request's host, or no mail came."
+
+
+def _redirects_by_request(subject: Subject) -> Iterator[str]:
+    """Read each function: does what a request says, by way of its variables, become the target of a redirect?"""
+    for file, tree in subject.trees.items():
+        for function in ast.walk(tree):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            asked = {"request"}
+            nodes = list(ast.walk(function))
+            for _ in range(3):  # a variable may be given to another one
+                for node in nodes:
+                    if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr | ast.For) and _names(
+                        getattr(node, "value", None) or getattr(node, "iter", None), asked
+                    ):
+                        for target in getattr(node, "targets", None) or [node.target]:  # type: ignore[union-attr]
+                            asked |= {each.id for each in ast.walk(target) if isinstance(each, ast.Name)}
+            for node in nodes:
+                if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "redirect" and node.args:
+                    if not _names(node.args[0], asked):
+                        continue
+                    evidence = f"{file}:{node.lineno}: A redirect goes where a request asks for"
+                    checked = CHECKS.search(ast.unparse(function))
+                    yield Relaxed(f"{evidence}, after {checked[0]} has looked at it.") if checked else f"{evidence}."
+
+
+def _names(node: ast.AST | None, asked: set[str]) -> bool:
+    """Tell whether an expression uses one of these names; what url_for gets stays on the host."""
+    if node is None or (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("url_for")):
+        return False
+    if isinstance(node, ast.Name):
+        return node.id in asked
+    if isinstance(node, ast.Attribute) and node.attr in OUR_OWN and ast.unparse(node.value).endswith("request"):
+        return False
+    start = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else getattr(node, "left", None)
+    if isinstance(start, ast.Constant) and re.match(r"/[^/\\]", str(start.value)):
+        return False
+    return any(_names(child, asked) for child in ast.iter_child_nodes(node))
+
+
+def _leaves(subject: Subject, answer: TestResponse) -> bool:
+    """Tell whether a browser would go to another place than this host."""
+    location = re.sub(r"[\t\r\n]", "", answer.headers.get("Location", "")).replace("\\", "/")
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return True
+    return parts.scheme not in ("", "https", "http") or parts.netloc not in ("", subject.host)
+
+
+def _guard(subject: Subject) -> Iterator[str]:
+    fetches = subject.code_mentions(*FETCHERS)
+    if "security/urls.py" not in subject.trees:
+        if fetches:
+            yield f"{fetches}: something is fetched, and no guard stands before it."
+        return
+    for file, tree in subject.trees.items():
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        fetching = [node.lineno for node in imports if imported(node) & FETCHING]
+        if fetching and "check_outgoing_url" not in ast.unparse(tree):
+            yield Relaxed(
+                f"{file}:{fetching[0]}: What is fetched here does not go through check_outgoing_url, "
+                "which is right for addresses that the code itself holds, and for no others."
+            )
+    for url in PRIVATE:
+        try:
+            urls.check_outgoing_url(url, resolve=lambda *_: ["93.184.216.34"])
+        except ValueError:
+            continue
+        yield f"The guard lets {url} through."
+    for addresses in (["93.184.216.34", "127.0.0.1"], ["169.254.169.254"], ["fd00::1"]):
+        try:
+            urls.check_outgoing_url("https://rebinding.example/", resolve=lambda *_, addresses=addresses: addresses)
+        except ValueError:
+            continue
+        yield f"The guard lets a name through that resolves to {addresses[-1]}."
+    answers = iter((["93.184.216.34"], ["10.0.0.1"]))
+    pinned = urls.check_outgoing_url("https://example.com/a", resolve=lambda *_: next(answers))
+    if pinned.address != "93.184.216.34":
+        yield "The guard pins no address: a name may resolve to another one afterwards."
+
+
+def _ask_for(subject: Subject, target: str) -> TestResponse:
+    return subject.browser().open(f"/redirect?next={quote(target, safe='')}")

@@ -1,0 +1,76 @@
+"""The result of an audit: the state of each step and of each mitigation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.security.findings import Finding
+from tools.audit.mitigations import Step
+
+State = Literal["implemented", "relaxed", "missing", "not applicable"]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The findings about one step. ``reason`` says why a step is not applicable."""
+
+    step: Step
+    findings: tuple[Finding, ...] = ()
+    reason: str = ""
+
+    @property
+    def state(self) -> State:
+        """The worst that was found. A note weakens nothing."""
+        severities = {found.severity for found in self.findings}
+        if "missing" in severities:
+            return "missing"
+        if "relaxed" in severities:
+            return "relaxed"
+        return "not applicable" if self.reason else "implemented"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One mitigation and its steps."""
+
+    number: int
+    title: str
+    steps: tuple[StepResult, ...] = field(repr=False)
+
+    @property
+    def state(self) -> State:
+        """The worst of its steps; not applicable when none of them is."""
+        states = {step.state for step in self.steps}
+        order: tuple[State, ...] = ("missing", "relaxed", "implemented", "not applicable")
+        return next(state for state in order if state in states)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The findings of all steps."""
+        return [found for step in self.steps for found in step.findings]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an audit found.
+
+    ``deployment`` holds the facts that belong to no mitigation. ``folder`` is where the code of the app is in its
+    project (``app``; empty: at its top). The evidence names files of a ``foreign`` app from the top of its project,
+    those of this app from its folder.
+    """
+
+    rows: tuple[Row, ...]
+    deployment: tuple[Finding, ...]
+    folder: str
+    foreign: bool = False
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings."""
+        return [*(found for row in self.rows for found in row.findings), *self.deployment]
+
+    def exit_code(self, *, strict: bool) -> int:
+        """Return 1 when something is missing, or with ``strict`` also when something is relaxed; else 0."""
+        states = {row.state for row in self.rows}
+        return int("missing" in states or (strict and "relaxed" in states))

@@ -1,0 +1,226 @@
+"""The audit: all probes on a copy of the app, and the facts that the real one states about its deployment."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+from flask import Flask
+
+from app import paths, settings
+from app.security.findings import Finding, facts
+from tools.audit.mitigations import MITIGATIONS, Step
+from tools.audit.results import Report, Row, StepResult
+from tools.audit.steps import PROBES, examine
+from tools.audit.subject import ALLOWED_HOST, HOST, Subject, random_key
+
+LARGE = 50_000_000  # bytes
+SLOW = (8, 9)  # the mitigations that take half of the time
+
+
+def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool = False) -> Report:
+    """Examine the app that ``factory`` makes, as it would start in production.
+
+    With ``split``, two processes share the work where the system can fork: only for a program that has no threads.
+
+    Nothing of it is touched: the probes have a copy, whose files are in a temporary folder. Raises what a start raises.
+    """
+    with _quiet() as log, tempfile.TemporaryDirectory(prefix="audit-") as folder:
+        # Debug is for development: what counts is the app as it is served.
+        real = factory({"FLASK_DEBUG": False})
+        _load_probes()
+
+        def copy(changes: Mapping[str, object]) -> Flask:
+            app = factory(changes)
+            app.instance_path = str(Path(folder, "instance"))
+            if "security" in app.extensions:  # dozens of passwords are hashed here, and none of them matters
+                app.extensions["security"].pwd_context.update(argon2__memory_cost=8, argon2__time_cost=1)
+            if "alembic" in app.extensions:
+                with app.app_context():
+                    app.extensions["alembic"].upgrade()
+            return app
+
+        names = settings.Settings.model_fields
+        required = {name for name, field in names.items() if field.is_required()}
+        if lacking := sorted(required - _settings(Path()).keys()):
+            raise settings.SettingsError(
+                f"{', '.join(lacking)}: there is no default, and the copy that is attacked must not use what is real. "
+                "Add a value for the audit in _settings of tools/audit/run.py."
+            )
+        package = Path(real.root_path)
+
+        def subject(place: Path) -> Subject:
+            place.mkdir(exist_ok=True)
+            own = {name: value for name, value in _settings(place).items() if name in names}
+            return Subject(copy(own), package, package.parent, place, log, copy, own)
+
+        with (
+            mock.patch.object(paths, "ENV_FILE", Path(folder, "instance", ".env")),
+            mock.patch.dict(os.environ, clear=False),
+            contextlib.ExitStack() as waiting,
+        ):
+            for name in names:
+                os.environ.pop(name, None)
+            if "app.accounts.mail" in sys.modules:
+                # At once: one that goes out behind the audit's back would be logged after it.
+                waiting.enter_context(mock.patch("app.accounts.mail.PAUSE", (0, 0)))
+                waiting.enter_context(mock.patch("app.accounts.mail._sender.submit", lambda send, *args: send(*args)))
+            paths.ENV_FILE.parent.mkdir()
+            if split and hasattr(os, "fork") and (os.cpu_count() or 1) > 1:
+                results = _examine_in_two(subject, Path(folder))
+            else:
+                results = _examine(subject(Path(folder)), MITIGATIONS)
+            return _report(results, real, package.name)
+
+
+def audit_foreign(load: Callable[[Path], Flask], project: Path) -> Report:
+    """Examine any Flask app, which ``load`` imports from a folder. Raises what its start raises.
+
+    None of its views runs, but its modules and hooks do; see ``tools/audit/subject.py``. It is started in a copy of its
+    folder: what they write there, logs and databases, goes into the copy.
+    """
+    if not project.is_dir():
+        raise NotADirectoryError(f"there is no folder {project}")
+    with _quiet() as log, tempfile.TemporaryDirectory(prefix="audit-", ignore_cleanup_errors=True) as folder:
+        _load_probes()
+        copy = Path(folder).resolve() / "foreign" / project.name
+        shutil.copytree(project, copy, symlinks=True, ignore=_left_out)
+        with contextlib.chdir(copy):
+            app = load(copy)
+            package = Path(app.root_path).resolve()
+            results = _examine(Subject(app, package, copy, Path(folder), log), MITIGATIONS)
+            rows = tuple(Row(number, each.title, results[number]) for number, each in MITIGATIONS.items())
+        where = package.relative_to(copy).as_posix().strip(".") if package.is_relative_to(copy) else ""
+        return Report(rows, (), where, foreign=True)
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """Give what the copy of a foreign app's folder does without: other people's code, history, large files."""
+    out = {".git", "node_modules", "__pycache__"} & set(names)
+    for name in set(names) - out:
+        path = Path(folder, name)
+        if path.is_symlink():
+            continue
+        if path.is_dir():
+            left_out = (path / "pyvenv.cfg").exists()
+        else:
+            left_out = not path.is_file() or not os.access(path, os.R_OK) or path.stat().st_size > LARGE
+        out |= {name} if left_out else set()
+    return out
+
+
+def _settings(folder: Path) -> dict[str, object]:
+    """Give settings under which the probes know what to expect. Your own that have no default need a value here."""
+    return {
+        "FLASK_DEBUG": False,
+        "SECRET_KEY": random_key(),
+        "SECRET_KEY_FALLBACKS": (),
+        "TRUSTED_HOSTS": HOST,
+        "SERVER_NAME": HOST,
+        "TRUSTED_PROXY_HOPS": 0,
+        "ALLOWED_REDIRECT_HOSTS": ALLOWED_HOST,
+        "PERMANENT_SESSION_LIFETIME": 600,
+        "SESSION_ABSOLUTE_LIFETIME": 3600,
+        "CSP_REPORT_ONLY": False,
+        "HSTS_PRELOAD": False,
+        "RATELIMIT_STORAGE_URI": "memory://",
+        "RATELIMIT_DEFAULT": "40 per minute",
+        "UPLOAD_DIR": str(folder / "uploads"),
+        "UPLOAD_EXTENSIONS": "txt,pdf,png,jpg,webp,gif",
+        "UPLOAD_QUOTA_BYTES": 2_500_000,
+        "UPLOAD_QUOTA_FILES": 14,
+        "MAX_CONTENT_LENGTH": 2**20,
+        "CLAMD_URL": "",
+        "LOG_FORMAT": "text",
+        "DATABASE_URL": f"sqlite:///{folder / 'audit.db'}",
+        "MAIL_SERVER": "",
+    }
+
+
+def _load_probes() -> None:
+    """Import the probes. One that can't be imported looks at code that the team has removed."""
+    for name in [name for mitigation in MITIGATIONS.values() for name in mitigation.probes]:
+        try:
+            importlib.import_module(f"tools.audit.probes.{name}")
+        except ImportError as error:
+            if not (error.name or "").startswith("app."):
+                raise
+
+
+def _examine(subject: Subject, numbers: Iterable[int]) -> dict[int, tuple[StepResult, ...]]:
+    """Let the probes of some mitigations look."""
+    return {number: tuple(_examined(step, subject) for step in MITIGATIONS[number].steps) for number in numbers}
+
+
+def _examined(step: Step, subject: Subject) -> StepResult:
+    if step.id in PROBES:
+        return examine(step, subject)
+    evidence = "The code of this mitigation was removed: its probe can't be imported."
+    return StepResult(step, (Finding(step.finding_id, "missing", evidence, step.fix),))
+
+
+def _examine_in_two(subject: Callable[[Path], Subject], folder: Path) -> dict[int, tuple[StepResult, ...]]:
+    """Let a second process look at the mitigations that take half of the time, at a copy of its own."""
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe(duplex=False)
+
+    def work() -> None:
+        theirs.send(_examine(subject(folder / "second"), SLOW))
+
+    process = fork.Process(target=work, daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        results = _examine(subject(folder), [number for number in MITIGATIONS if number not in SLOW])
+        results |= ours.recv()
+    finally:  # also when somebody stops the audit: it would go on to write into a folder that is being removed
+        process.terminate()
+        process.join()
+    return results
+
+
+def _report(results: Mapping[int, tuple[StepResult, ...]], app: Flask, folder: str) -> Report:
+    """Add the facts that the real app states: to the steps that they are about, else to the deployment.
+
+    A mitigation that the team has added has a row of its own, with its facts alone: no probe looks at it.
+    """
+    left = facts(app)
+    rows = []
+    for number, mitigation in MITIGATIONS.items():
+        steps = []
+        for result in results[number]:
+            own = tuple(fact for fact in left if fact.id == result.step.finding_id)
+            left = [fact for fact in left if fact not in own]
+            steps.append(replace(result, findings=result.findings + own))
+        rows.append(Row(number, mitigation.title, tuple(steps)))
+    for part in app.extensions["parts"]:
+        if (number := getattr(part, "NUMBER", 0)) and number not in MITIGATIONS:
+            own = tuple(part.check(app)) if hasattr(part, "check") else ()
+            left = [fact for fact in left if fact not in own]
+            step = Step(f"{number}.S1", part.SUMMARY, "Add a probe to tools/audit/probes/")
+            rows.append(Row(number, part.TITLE, (StepResult(step, own, "no probe of the audit looks at it"),)))
+    return Report(tuple(sorted(rows, key=lambda row: row.number)), tuple(left), folder)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[io.StringIO]:
+    """Send all logs to one place in memory, and put the handlers back at the end."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    log = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(log), contextlib.redirect_stdout(log):
+            yield log
+    finally:
+        root.handlers, root.level = handlers, level

@@ -1,0 +1,57 @@
+"""How a step is examined: by a probe, a function in ``tools/audit/probes/``.
+
+A probe attacks the app, or reads its code, and yields the evidence of each fault that it has seen, or a finding whose
+fix is another than that of the step. When it yields nothing, the step is implemented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from app.security.findings import Finding, Severity
+from tools.audit.mitigations import Step
+from tools.audit.results import StepResult
+from tools.audit.subject import NoAnswer, NotApplicable, Subject, Unproved
+
+Probe = Callable[[Subject], Iterator[str | Finding]]
+
+PROBES: dict[str, Probe] = {}
+
+
+class Relaxed(str):
+    """Evidence of what somebody loosened on purpose, most often with a reason in the code."""
+
+
+def probe(step_id: str) -> Callable[[Probe], Probe]:
+    """Register a probe for a step, such as ``2.S5``."""
+
+    def register(function: Probe) -> Probe:
+        PROBES[step_id] = function
+        return function
+
+    return register
+
+
+def examine(step: Step, subject: Subject) -> StepResult:
+    """Let the probe of a step look. Raises nothing: a probe that fails could not get through to the app."""
+    findings: list[Finding] = []
+
+    def found(severity: Severity, evidence: str) -> None:
+        findings.append(Finding(step.finding_id, severity, evidence, step.fix))
+
+    reason = ""
+    try:
+        for evidence in PROBES[step.id](subject):
+            if isinstance(evidence, Finding):
+                findings.append(evidence)
+            else:
+                found("relaxed" if isinstance(evidence, Relaxed) else "missing", str(evidence))
+    except NotApplicable as nothing:
+        reason = "" if findings else str(nothing)
+    except NoAnswer as answer:
+        said = str(answer)
+        found("relaxed" if isinstance(answer, Unproved) else "missing", f"{said[:1].upper()}{said[1:]}.")
+    except Exception as error:
+        said = str(error).replace(str(subject.folder), "…")
+        found("missing", f"The probe got no sensible answer ({type(error).__name__}: {said})"[:300])
+    return StepResult(step, tuple(findings), reason)

@@ -1,0 +1,488 @@
+"""The app under audit: a copy of it that may be attacked, since nothing of the real one is touched.
+
+An app like this one (its ``create_app`` takes settings) is made anew, with a database, an upload folder, counters and
+a key of its own in a temporary folder. Any other Flask app is examined as it is, in a copy of its folder, and then no
+view of it ever runs: each is replaced by one of the audit's own, so that the hooks around it are judged and nothing
+is done. What its views would do is read in its code.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import itertools
+import logging
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from flask.sessions import SecureCookieSessionInterface
+from flask_wtf import FlaskForm
+from flask_wtf.csrf import generate_csrf
+from werkzeug.datastructures import FileStorage, Headers
+from werkzeug.routing import BuildError, Rule
+from werkzeug.test import Client, EnvironBuilder, TestResponse, encode_multipart
+
+from app.security.findings import Finding
+from app.security.policy import declared_by
+from app.settings import SettingsError
+from tests.lint.code import check_code, trees_of
+from tests.lint.templates import check_templates, templates_of
+
+HOST = "audit.example"
+ALLOWED_HOST = "docs.audit.example"
+UNSAFE_METHODS = ("POST", "PUT", "PATCH", "DELETE")
+
+# What forms of your own ask for beside an address and passwords, by path: {"/register": {"terms": "y"}}.
+OWN_FIELDS: dict[str, dict[str, str]] = {}
+
+# How the code of an app shows that it begins sessions, or takes what a browser sends by itself.
+SESSIONS = re.compile(
+    r"from flask import[^\n]*\b(session|flash)\b|\bflask\.(session|flash)\b"
+    r"|\bflask_(login|wtf|security|session|user|dance|admin|seasurf|oidc|oauthlib)\b|\bauthlib\b"
+)
+AMBIENT = re.compile(r"\.(set_)?cookies?\b|\bset_cookie\b|HTTPBasicAuth|HTTPDigestAuth|\brequest\.authorization\b")
+
+try:
+    from app.security.templating import ALLOWED
+except ImportError:  # the team has removed this mitigation
+    ALLOWED = {}
+
+_clients = itertools.count(1)
+
+View = Callable[..., Any]
+
+
+class NotApplicable(Exception):  # noqa: N818 - not an error
+    """A step has nothing to protect in this app. The message says why."""
+
+
+class NoAnswer(Exception):  # noqa: N818 - not an error either
+    """A step can't be judged as it should be, since something before it is missing. The message says what."""
+
+
+class Unproved(NoAnswer):
+    """The code looks as if a step were done, and no probe can show it."""
+
+
+@dataclass
+class Subject:
+    """The app, how to make another one of it, and where its code and its project's files are.
+
+    ``factory`` takes settings; it is None for a foreign app. ``log`` is where all of them write their logs, and
+    ``folder`` what they may write to.
+    """
+
+    app: Flask
+    package: Path
+    project: Path
+    folder: Path
+    log: io.StringIO
+    factory: Callable[[Mapping[str, object]], Flask] | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.own:
+            for endpoint, view in self.app.view_functions.items():
+                if not _is_static(endpoint):
+                    self.app.view_functions[endpoint] = self._stand_in(view, lambda: "", self.app)
+
+    @property
+    def own(self) -> bool:
+        """Whether the app is a copy that may be attacked."""
+        return self.factory is not None
+
+    def make(self, changes: Mapping[str, object]) -> Flask:
+        """Give another copy, with some settings changed (None: not given). Raises NotApplicable for a foreign app."""
+        if self.factory is None:
+            raise NotApplicable("the app can't be made with other settings")
+        settings = {**self.settings, **changes}
+        return self.factory({name: value for name, value in settings.items() if value is not None})
+
+    def refuses(self, changes: Mapping[str, object]) -> bool:
+        """Tell whether the app does not start with these settings."""
+        try:
+            self.make(changes)
+        except SettingsError:
+            return True
+        return False
+
+    @contextlib.contextmanager
+    def instead(self, changes: Mapping[str, object]) -> Iterator[None]:
+        """Let another copy, with some settings changed, be the app for a while.
+
+        Talisman and the limiter keep their settings in one object for all apps: afterwards a last copy sets those back.
+        """
+        usual, self.app = self.app, self.make(changes)
+        try:
+            yield
+        finally:
+            self.app = usual
+            self.make({})
+
+    @cached_property
+    def _read(self) -> list[Finding]:
+        if self.own:
+            return [*check_code(self.trees, ALLOWED), *check_templates(self.app, ALLOWED)]
+        return [*check_code(self.trees, strict=False), *check_templates(self.app, (), self.project)]
+
+    def static(self, finding_id: str) -> list[Finding]:
+        """Give what reading the templates and the code has found for one step."""
+        return [found for found in self._read if found.id == finding_id]
+
+    def unused_exceptions(self) -> Iterator[str]:
+        """Say which exceptions of templating.ALLOWED no code needs: they would hide the next fault of their kind."""
+        seen = [found.evidence for found in (*check_code(self.trees), *check_templates(self.app, ()))]
+        for exception in ALLOWED:
+            file, _, what = exception.partition(": ")
+            if not any(evidence.startswith(f"{file}:") and what in evidence for evidence in seen):
+                yield f"The exception {exception!r} is on the list, and nothing needs it."
+
+    @cached_property
+    def member(self) -> Browser | None:
+        """A browser that is signed in, the same every time; None in an app without accounts."""
+        return self.new_member()
+
+    def new_member(self) -> Browser | None:
+        """Give a browser that is signed in to an account of its own; None in an app without accounts."""
+        if not self.own or not self.takes("/register"):
+            return None
+        return self.sign_in(*self.new_account())
+
+    def new_account(self) -> tuple[str, str]:
+        """Register, and give the address and the password. Raises NoAnswer."""
+        email, password = f"member-{next(_clients)}@audit.example", "correct horse battery staple 42"
+        self._fill_in(self.browser(), "/register", {"email": email, "password": password, "password_confirm": password})
+        return email, password
+
+    def sign_in(self, email: str, password: str) -> Browser:
+        """Give a browser that has signed in to an account. Raises NoAnswer."""
+        browser = self.browser()
+        self._fill_in(browser, "/login", {"email": email, "password": password})
+        browser.seen = ""  # the sign-in has begun another session
+        return browser
+
+    def _fill_in(self, browser: Browser, path: str, form: Mapping[str, str]) -> None:
+        status = browser.send(path, form).status_code
+        if status != 303:
+            said = f"the audit could not get past {path}, which answers {status}"
+            if status in (200, 400, 422):  # the form is shown again
+                fields = ", ".join([*form, *OWN_FIELDS.get(path, ())])
+                said += f" to {fields}: what else your form asks for belongs into OWN_FIELDS of tools/audit/subject.py"
+            raise NoAnswer(said)
+
+    @property
+    def host(self) -> str:
+        """A host name that the app answers to."""
+        trusted = self.app.config.get("TRUSTED_HOSTS") or ["localhost"]
+        return str(self.app.config.get("SERVER_NAME") or str(trusted[0]).lstrip("."))
+
+    @cached_property
+    def trees(self) -> dict[str, ast.Module]:
+        """The Python files of the app, by their names in the package; in its project when it is a foreign app."""
+        if self.own:
+            return trees_of(self.package)
+        elsewhere = {} if self.package.is_relative_to(self.project) else trees_of(self.package)
+        return elsewhere | trees_of(self.project)
+
+    @cached_property
+    def templates(self) -> dict[str, str]:
+        """The source of every template, by its name."""
+        return templates_of(self.app, None if self.own else self.project)
+
+    @cached_property
+    def code(self) -> str:
+        """All code as one text."""
+        return "\n".join(map(ast.unparse, self.trees.values()))
+
+    @property
+    def keeps_sessions(self) -> bool:
+        """Whether the app begins sessions, as far as its code shows."""
+        return self.own or bool(SESSIONS.search(self.code)) or bool(self.app.config.get("SESSION_TYPE"))
+
+    @property
+    def knows_visitors(self) -> bool:
+        """Whether a browser sends something of its visitor by itself: a session, another cookie, Basic credentials."""
+        return (
+            self.keeps_sessions
+            or bool(AMBIENT.search(self.code))
+            or "cookies" in str(self.app.config.get("JWT_TOKEN_LOCATION"))
+        )
+
+    def logged(self, since: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Give what was logged, to the audit and to the files of a foreign app; ``since`` is what there was before."""
+        handlers = [*logging.getLogger().handlers, *self.app.logger.handlers]
+        paths = sorted({each.baseFilename for each in handlers if isinstance(each, logging.FileHandler)})
+        files = [Path(path).read_text(encoding="utf-8", errors="replace") for path in paths if Path(path).exists()]
+        texts = (self.log.getvalue(), *files)
+        before = (*since, *[""] * len(texts))
+        return tuple(text.removeprefix(old) for text, old in zip(texts, before, strict=False))
+
+    @cached_property
+    def nodes(self) -> list[tuple[str, ast.AST]]:
+        """All that is written in these files, each node with the name of its file."""
+        return [(file, node) for file, tree in self.trees.items() for node in ast.walk(tree)]
+
+    def text_of(self, *patterns: str) -> str:
+        """Give the text of the project's files at its top that fit a pattern."""
+        found = [path for pattern in patterns for path in sorted(self.project.glob(pattern)) if path.is_file()]
+        return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in found)
+
+    def code_mentions(self, *names: str) -> str:
+        """Give the first place (``file:line``) where the code uses one of these names; '' for none.
+
+        A name with a dot (``request.files``) is that of an attribute of something.
+        """
+        for file, node in self.nodes:
+            name = getattr(node, "id", None) or getattr(node, "attr", None)
+            dotted = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+            if {name, dotted} & set(names) or (
+                isinstance(node, ast.ImportFrom | ast.Import) and imported(node) & set(names)
+            ):
+                return f"{file}:{getattr(node, 'lineno', 0)}"
+        return ""
+
+    def rules(self, *methods: str) -> list[Rule]:
+        """Give the routes that take one of these methods, without the static files."""
+        return [
+            rule
+            for rule in self.app.url_map.iter_rules()
+            if not _is_static(rule.endpoint)
+            and rule.endpoint in self.app.view_functions  # or it is an alias, for url_for alone
+            and not rule.websocket
+            and set(methods) & (rule.methods or set())
+        ]
+
+    def takes(self, path: str, method: str = "POST") -> bool:
+        """Tell whether there is such a route."""
+        return any(rule.rule == path for rule in self.rules(method))
+
+    def static_file(self, name: str) -> str:
+        """Give the address of a static file."""
+        return f"{self.app.static_url_path or '/static'}/{name}"
+
+    def url(self, rule: Rule) -> str:
+        """Give an address that fits a route."""
+        defaults = rule.defaults or {}
+        values = {name: defaults[name] if name in defaults else _sample(rule, name) for name in rule.arguments}
+        with (
+            self.app.test_request_context(base_url=f"https://{self.host}"),
+            contextlib.suppress(BuildError, ValueError),
+        ):
+            adapter = self.app.url_map.bind(self.host)
+            return str(adapter.build(rule.endpoint, values, method=sorted(rule.methods or {"GET"})[-1]))
+        return re.sub("<[^>]*>", "a", rule.rule)
+
+    @property
+    def page(self) -> Rule:
+        """A route that shows a page without any argument. Raises NotApplicable when there is none."""
+        if self._page is None:
+            raise NotApplicable("the app has no page")
+        return self._page
+
+    def needs_page(self) -> None:
+        """Raise when a hook of a foreign app keeps every request without a sign-in from its views."""
+        if not self.own and not self.reaches(self.page, "GET", self.browser()):
+            answer = self.browser().open(self.page.rule).status_code
+            raise Unproved(f"no view can be reached ({self.page.rule} answers {answer}), so no probe can see this")
+
+    @cached_property
+    def _page(self) -> Rule | None:
+        pages = [rule for rule in self.rules("GET") if rule.arguments <= set(rule.defaults or ())]
+        if not pages:
+            for rule in self.rules("GET")[:1]:  # with a value in its address
+                page = rule.empty()
+                page.rule = self.url(rule)
+                return page
+        # Health probes are treated apart by many apps.
+        pages.sort(key=lambda rule: ("health" in rule.endpoint, rule.rule != "/", rule.rule))
+        # Hooks of a foreign app may send all visitors to its sign-in.
+        open_to_all = (rule for rule in pages if self.own or self.reaches(rule, "GET", self.browser()))
+        return next(open_to_all, next(iter(pages), None))
+
+    def browser(self, app: Flask | None = None, *, address: str = "") -> Browser:
+        """Give a browser with an address of its own, which no limit has counted yet."""
+        number = next(_clients)
+        return Browser(
+            self, app or self.app, address or f"198.{18 + number // 65536}.{number // 256 % 256}.{number % 256}"
+        )
+
+    @contextlib.contextmanager
+    def view(self, endpoint: str, view: View, app: Flask | None = None) -> Iterator[None]:
+        """Let ``view`` stand in for a view; what its decorators have marked on that one stays."""
+        views = (app or self.app).view_functions
+        original = views[endpoint]
+        views[endpoint] = self._stand_in(original, view, app or self.app)
+        try:
+            yield
+        finally:
+            views[endpoint] = original
+
+    def _stand_in(self, original: View, view: View, app: Flask) -> View:
+        @wraps(original)
+        def stand_in(*_args: object, **_kwargs: object) -> Any:
+            if not self.own:
+                _count(app, original)
+            return view()
+
+        return stand_in
+
+    def reaches(self, rule: Rule, method: str, browser: Browser, **kwargs: Any) -> bool:
+        """Tell whether a request gets through to the view of a route."""
+        calls = []
+        again = declared_by(self.app, rule.endpoint, method, "shows_form_again")
+
+        def view() -> str:
+            # Such a view is also called to show a form again, and acts only when the form is valid.
+            calls.append(FlaskForm().validate_on_submit() if again else True)
+            return "reached"
+
+        with self.view(rule.endpoint, view, browser.app):
+            browser.open(self.url(rule), method=method, **kwargs)
+        return any(calls)
+
+    def run(self, *arguments: str) -> str:
+        """Run a command of the copy, and give what it prints."""
+        with self.app.app_context():  # flask audit itself runs in the context of the real app
+            return self.app.test_cli_runner().invoke(args=arguments).output
+
+    def forge(self, content: Mapping[str, object], app: Flask | None = None) -> str:
+        """Give a session cookie's value with this content, signed by the app's own key."""
+        app = app or self.app
+        if not isinstance(app.session_interface, SecureCookieSessionInterface):
+            raise NoAnswer(f"sessions are kept by {type(app.session_interface).__name__}, where no probe can forge one")
+        serializer = app.session_interface.get_signing_serializer(app)
+        if serializer is None:
+            raise NotApplicable("the app has no secret key, so no sessions")
+        return str(serializer.dumps(dict(content)))
+
+
+class Browser:
+    """Sends requests as a browser on a page of the app does, keeps cookies, and never raises."""
+
+    def __init__(self, subject: Subject, app: Flask, address: str) -> None:
+        self.subject, self.app, self.address = subject, app, address
+        self.client = Client(app)
+        self.seen = ""
+
+    def open(
+        self,
+        path: str,
+        method: str = "GET",
+        *,
+        scheme: str = "https",
+        host: str = "",
+        headers: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> TestResponse:
+        """Send a request. An exception that the app lets through counts as the 500 that a server makes of it."""
+        origin = f"{scheme}://{host or self.subject.host}"
+        given = {"Referer": f"{origin}/", "Accept": "text/html", **(headers or {})}
+        environ = {"REMOTE_ADDR": self.address, "wsgi.errors": self.subject.log}
+        try:
+            return self.client.open(
+                path,
+                base_url=origin,
+                method=method,
+                headers={name: value for name, value in given.items() if value},
+                environ_overrides=environ,
+                buffered=True,
+                **kwargs,
+            )
+        except Exception as error:
+            text = f"Traceback: {type(error).__name__}: {error}".encode()
+            request = EnvironBuilder(base_url=origin).get_request()
+            return TestResponse([text], "500 INTERNAL SERVER ERROR", Headers(), request)
+
+    def token(self) -> str:
+        """Give a CSRF token of this browser's session, as a page of the app would show it."""
+        page = self.subject.page
+        with self.subject.view(page.endpoint, generate_csrf, self.app):
+            answer = self.open(page.rule)
+        return answer.text if answer.status_code == 200 else ""
+
+    @property
+    def _jar(self) -> tuple[str, str]:
+        """The name of the session cookie, and the domain that it is kept for."""
+        domain = self.subject.app.config.get("SESSION_COOKIE_DOMAIN") or self.subject.host.partition(":")[0]
+        return self.app.config["SESSION_COOKIE_NAME"], str(domain).lstrip(".")
+
+    def cookie(self) -> str:
+        """Give the value of the session cookie; '' for none."""
+        name, domain = self._jar
+        found = self.client.get_cookie(name, domain=domain)
+        return found.value if found else ""
+
+    def take_cookie(self, value: str) -> None:
+        """Take a session cookie that somebody else was given, or that was forged."""
+        name, domain = self._jar
+        self.client.set_cookie(name, value, domain=domain, secure=True)
+
+    def session(self) -> dict[str, Any]:
+        """Give what the session cookie holds, without the time of its birth."""
+        app = self.app
+        if not isinstance(app.session_interface, SecureCookieSessionInterface):
+            return {}
+        serializer = app.session_interface.get_signing_serializer(app)
+        content = dict(serializer.loads(cookie)) if (cookie := self.cookie()) and serializer else {}
+        return {name: value for name, value in content.items() if name != "_born"}
+
+    def send(self, path: str, form: Mapping[str, Any], **kwargs: Any) -> TestResponse:
+        """Send a form with its token."""
+        self.seen = self.seen or self.token()
+        form = {"csrf_token": self.seen, **OWN_FIELDS.get(path, {}), **form}
+        if not any(isinstance(value, FileStorage) for value in form.values()):
+            return self.open(path, method="POST", data=form, **kwargs)
+        # Not left to the client, which spools a large body to a file and never closes it.
+        boundary, body = encode_multipart(form)
+        content_type = f"multipart/form-data; boundary={boundary}"
+        return self.open(path, method="POST", data=body, content_type=content_type, **kwargs)
+
+
+def random_key() -> str:
+    """Give a key of the audit's own."""
+    return secrets.token_urlsafe(48)
+
+
+def _is_static(endpoint: str) -> bool:
+    return endpoint.rpartition(".")[2] == "static"
+
+
+def _count(app: Flask, view: View) -> None:
+    """Do what Flask-Limiter's decorator does, which is not run with the view that it is on."""
+    name = f"{view.__module__}.{getattr(view, '__name__', '')}"
+    names = {name, f"{name}.{getattr(view, '__qualname__', '')}"}
+    for limiter in app.extensions.get("limiter", ()) if isinstance(app.extensions.get("limiter"), set) else ():
+        for limited in names & limiter._marked_for_limiting:
+            limiter._check_request_limit(in_middleware=False, callable_name=limited)
+
+
+def imported(node: ast.ImportFrom | ast.Import) -> set[str]:
+    """Give what is imported, and from which module, with and without its names."""
+    names = {alias.name for alias in node.names}
+    if isinstance(node, ast.Import):
+        return names
+    return names | {str(node.module)} | {f"{node.module}.{name}" for name in names}
+
+
+def _sample(rule: Rule, name: str) -> Any:
+    converter = rule._converters[name]
+    for value in (
+        *getattr(converter, "items", ()),
+        1,
+        "a",
+        "0" * 32,
+        "a.txt",
+        1.5,
+        "00000000-0000-0000-0000-000000000000",
+    ):
+        with contextlib.suppress(Exception):
+            if re.fullmatch(converter.regex, converter.to_url(value)):
+                return converter.to_python(converter.to_url(value))
+    return "a"

@@ -1,0 +1,80 @@
+"""``python -m drift``: report what has changed since this app was generated. It changes no file of it.
+
+Exit 0: nothing, here or in the template. 1: something. 2: it can't be known, and one line says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tools.drift import report
+from tools.drift.audits import Rows, weakened
+from tools.drift.changes import ASIDE, changes, is_uncommitted, known_to_git, left_out, unresolved
+from tools.drift.programs import UnknownDriftError
+from tools.drift.template import Origin, Template
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def main() -> int:
+    """Report, and give the exit code."""
+    argparse.ArgumentParser(
+        prog="python -m drift", description="Say how far this app is from its template."
+    ).parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a console of Windows has few letters
+    try:
+        with tempfile.TemporaryDirectory(prefix="drift-", ignore_cleanup_errors=True) as folder:
+            return drift(Path(folder))
+    except (UnknownDriftError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+        print(report.plain(f"The drift can't be known: {' '.join(str(error).split())}"), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def drift(work: Path) -> int:
+    """Find out, report, and give the exit code. ``work`` is a temporary folder."""
+    if not shutil.which("git"):
+        raise UnknownDriftError("git is not installed")
+    origin = Origin.of(PROJECT)
+    template = Template(origin, work)
+    base = template.generate(origin.commit)
+    newest = base if template.newest == base.commit else template.generate(template.newest)
+    known = known_to_git(PROJECT)
+    found = changes(PROJECT, base.files, newest.files)
+    own = sorted((known or set()) - base.files.keys() - newest.files.keys() - ASIDE)
+    left = unresolved(PROJECT, {*own, *(change.path for change in found)}, in_git=known is not None)
+    with ThreadPoolExecutor() as threads:
+        before, now = threads.map(Rows.of, (base.folder, PROJECT))
+
+    lines = list(report.heading(PROJECT.name, origin.shown, base, newest, template.commits_since(base.commit)))
+    lines += report.files(found, own, left)
+    lines += report.security(found, before, now)
+    lines += report.audits(before, now)
+    if known is None:
+        lines += [
+            "",
+            "This folder is not in git: which other files are yours can't be told, and cruft could not merge.",
+        ]
+    elif is_uncommitted(PROJECT):
+        lines += ["", "What is not committed yet is counted too; cruft update wants it committed first."]
+    if newest is not base:
+        lines += report.update(found, left_out(PROJECT, found), newest.by_hand(base.version))
+    print(*map(report.plain, [*lines, "", report.summary(found, before, now)]), sep="\n")
+    for whose, rows in (("of this app", now), ("of the app as generated", before)):
+        if rows.failed:
+            raise UnknownDriftError(f"the audit {whose} could not run, so weaker or not is open. {rows.failed}")
+    return 1 if found or weakened(before, now) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
