@@ -24,8 +24,6 @@ IF, END = "# % if cookiecutter.accounts", "# % endif"
 MARKED = (
     "app/__init__.py",
     "app/settings.py",
-    "app/views/health.py",
-    "app/views/uploads.py",
     "tests/browser/conftest.py",
     "tests/browser/test_pages.py",
     "tests/conftest.py",
@@ -108,6 +106,9 @@ def settled(lines: list[str]) -> list[str]:
         if (mark := line.strip()) in (IF, END):
             keep = ACCOUNTS or mark == END
             above, blank = max(above, blank), 0
+        elif line.endswith(IF):
+            if ACCOUNTS:
+                result.append(line.removesuffix(IF).rstrip())
         elif keep and line:
             result += [""] * max(above, blank) + [line]
             above = blank = 0
