@@ -23,19 +23,13 @@ from flask.testing import FlaskClient
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from werkzeug.test import TestResponse
 
-from app import create_app, settings
+from app import create_app, paths, settings
 from tests.attacker import Site
-
-# % if cookiecutter.accounts
-from app.security.rate_limits import limiter  # isort: skip
-from tests.accounts.mailbox import Mailbox  # isort: skip
-
-# % endif
 
 ROOT = Path(__file__).resolve().parent.parent
 ORIGIN = "https://localhost"
 KEY = "Pz4vN8yQm2RkT7wXc5bLh9sJd3fGa6eU"
-PASSWORD = "correct horse battery staple 42"
+HAS_ACCOUNTS = "DATABASE_URL" in settings.Settings.model_fields
 
 
 @pytest.hookimpl(wrapper=True)
@@ -46,27 +40,41 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def forget_settings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """The tests judge the app, not the .env and the environment of whoever runs them."""
     for name in settings.Settings.model_fields:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")
-    # % if cookiecutter.accounts
-    monkeypatch.setattr("app.accounts.mail.PAUSE", (0, 0))
-    # % endif
+    monkeypatch.setattr(paths, "ENV_FILE", folder / ".env")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    forget_settings(monkeypatch, tmp_path)
+    if HAS_ACCOUNTS:
+        monkeypatch.setattr("app.accounts.mail.PAUSE", (0, 0))
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with all tables and no rows; without accounts there is no such file."""
+    file = tmp_path_factory.mktemp("database") / "empty.db"
+    if HAS_ACCOUNTS:
+        with pytest.MonkeyPatch.context() as patch:
+            forget_settings(patch, file.parent)
+            app = create_app({"SECRET_KEY": KEY, "DATABASE_URL": f"sqlite:///{file}"})
+        with app.app_context():
+            app.extensions["alembic"].upgrade()
+    return file
 
 
 @pytest.fixture
-def app_config(tmp_path: Path) -> dict[str, object]:
+def app_config(tmp_path: Path, database: Path) -> dict[str, object]:
     """The least that an app needs. A test adds what it is about."""
-    return {
-        "SECRET_KEY": KEY,
-        "UPLOAD_DIR": str(tmp_path / "uploads"),
-        # % if cookiecutter.accounts
-        "DATABASE_URL": f"sqlite:///{tmp_path / 'app.db'}",
-        # % endif
-    }
+    config: dict[str, object] = {"SECRET_KEY": KEY, "UPLOAD_DIR": str(tmp_path / "uploads")}
+    if HAS_ACCOUNTS:
+        shutil.copyfile(database, tmp_path / "app.db")
+        config["DATABASE_URL"] = f"sqlite:///{tmp_path / 'app.db'}"
+    return config
 
 
 @pytest.fixture
@@ -98,6 +106,14 @@ def browser_like(app: Flask, origin: str = ORIGIN) -> FlaskClient:
     return client
 
 
+def pages(visitor: FlaskClient) -> list[str]:
+    """The addresses of all pages that a visitor can open without an argument."""
+    rules = visitor.application.url_map.iter_rules()
+    paths = [rule.rule for rule in rules if "GET" in (rule.methods or ()) and not rule.arguments]
+    answers = {path: visitor.get(path) for path in paths}
+    return [path for path, answer in answers.items() if (answer.status_code, answer.mimetype) == (200, "text/html")]
+
+
 def csrf_token(client: FlaskClient, path: str = "/") -> str:
     """The token as the page's own script reads it."""
     found = re.search(r'<meta name="csrf-token" content="([^"]+)"', client.get(path).text)
@@ -110,41 +126,20 @@ def post(client: FlaskClient, path: str, data: dict[str, Any] | None = None, **k
     return client.post(path, data={"csrf_token": csrf_token(client), **(data or {})}, **kwargs)
 
 
-# % if cookiecutter.accounts
-def register(client: FlaskClient, email: str = "alice@example.com", password: str = PASSWORD) -> TestResponse:
-    return post(client, "/register", {"email": email, "password": password, "password_confirm": password})
-
-
-def sign_in(client: FlaskClient, email: str = "alice@example.com", password: str = PASSWORD) -> TestResponse:
-    return post(client, "/login", {"email": email, "password": password})
-
-
-def is_signed_in(client: FlaskClient) -> bool:
-    return client.get("/account").status_code == 200
-
-
-def can_sign_in(app: Flask, password: str, email: str = "alice@example.com") -> bool:
-    """Whether the password opens the account, in a new browser that no limit holds up."""
-    limiter.storage.reset()
+def new_member(app: Flask, email: str = "alice@example.com") -> FlaskClient:
+    """A new browser that may upload: signed in, where the app has accounts."""
     client = browser_like(app)
-    sign_in(client, email, password)
-    return is_signed_in(client)
+    if "accounts" in app.blueprints:
+        from tests.accounts.people import register, sign_in
 
-
-@pytest.fixture
-def mailbox(monkeypatch: pytest.MonkeyPatch) -> Mailbox:
-    return Mailbox(monkeypatch)
-
-
-# % endif
-@pytest.fixture
-def member(client: FlaskClient) -> FlaskClient:
-    """A client that may upload: signed in, where the app has accounts."""
-    # % if cookiecutter.accounts
-    register(client)
-    sign_in(client)
-    # % endif
+        register(client, email)
+        sign_in(client, email)
     return client
+
+
+@pytest.fixture
+def member(app: Flask) -> FlaskClient:
+    return new_member(app)
 
 
 @dataclass

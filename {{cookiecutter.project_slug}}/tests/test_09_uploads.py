@@ -26,9 +26,9 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.storage import content
 from app.security import uploads
-from tests.conftest import Server, browser_like, csrf_token, post
+from app.storage import content, folder
+from tests.conftest import Server, csrf_token, new_member, post
 from tests.fake_clamd import FakeClamd
 from tests.samples import (
     EICAR,
@@ -46,10 +46,6 @@ from tests.samples import (
     upload,
     zip_of,
 )
-
-# % if cookiecutter.accounts
-from tests.conftest import register, sign_in  # isort: skip
-# % endif
 
 SECRET = b"not for visitors"
 
@@ -166,21 +162,12 @@ def test_9_T1_metadata_and_parts_are_no_files(app: Flask, member: FlaskClient) -
 
 def test_9_T1_nobody_gets_at_another_ones_files(app: Flask, member: FlaskClient) -> None:
     where = upload(member, "a.txt", SECRET).headers["Location"]
-    stranger = become_another_member(app)
+    stranger = new_member(app, "mallory@example.com")
     # The same answer as for what never was: nobody learns which ids exist.
     for answer in (download(stranger, where), post(stranger, f"{where}/delete")):
         assert answer.status_code == 404
         assert SECRET not in answer.data
     assert download(member, where).data == SECRET
-
-
-def become_another_member(app: Flask) -> FlaskClient:
-    other = browser_like(app)
-    # % if cookiecutter.accounts
-    register(other, "mallory@example.com")
-    sign_in(other, "mallory@example.com")
-    # % endif
-    return other
 
 
 def test_9_T1_ids_can_not_be_guessed(app: Flask, member: FlaskClient) -> None:
@@ -357,7 +344,7 @@ def test_9_T2_the_virus_scanner_has_the_last_word(
     with FakeClamd(reply) as scanner:
         app = create_app(app_config | {"CLAMD_URL": scanner.url})
         began = time.monotonic()
-        answer = upload(become_another_member(app), "a.png", WHOLE_PNG)
+        answer = upload(new_member(app, "mallory@example.com"), "a.png", WHOLE_PNG)
         assert time.monotonic() - began < 5
         assert answer.status_code == status, answer.text
         assert len(stored(app)) == (2 if status == 201 else 0)
@@ -368,7 +355,7 @@ def test_9_T2_the_virus_scanner_has_the_last_word(
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:1", "unix:///nowhere/clamd.sock"])
 def test_9_T2_without_the_virus_scanner_nothing_is_taken(app_config: dict[str, object], url: str) -> None:
     app = create_app(app_config | {"CLAMD_URL": url})
-    assert upload(become_another_member(app), "a.txt", b"a").status_code == 503
+    assert upload(new_member(app, "mallory@example.com"), "a.txt", b"a").status_code == 503
     assert stored(app) == []
 
 
@@ -483,7 +470,7 @@ def test_9_T4_one_image_is_decoded_at_a_time(app: Flask, member: FlaskClient, mo
 
 def test_9_T4_quotas_hold(app_config: dict[str, object]) -> None:
     app = create_app(app_config | {"UPLOAD_QUOTA_FILES": 2, "UPLOAD_QUOTA_BYTES": 1000})
-    client = become_another_member(app)
+    client = new_member(app, "mallory@example.com")
     assert upload(client, "a.txt", b"a" * 1001).status_code == 413
     assert upload(client, "a.txt", b"a" * 600).status_code == 201
     answer = upload(client, "a.txt", b"a" * 401)
@@ -539,7 +526,7 @@ def test_9_T4_a_crash_leaves_nothing_visible(
         with pytest.raises(PowerCut):
             uploads._store(io.BytesIO(b"half"), "half.txt", "text/plain", owner)
         assert len(stored(app)) == 2 + written + 1
-        assert [file.name for file in uploads.listing(owner)] == ["whole.txt"]
+        assert [file.name for file in folder.listing(owner)] == ["whole.txt"]
 
 
 def multipart(parts: int, content: bytes = b"a") -> tuple[bytes, str]:

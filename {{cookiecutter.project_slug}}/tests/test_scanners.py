@@ -24,14 +24,9 @@ from flask import Flask
 from werkzeug.serving import make_server
 
 from app import create_app
-from tests.conftest import Server
+from tests.conftest import Server, browser_like, pages
 
 HERE = Path(__file__).parent / "scanners"
-
-PAGES = ["/", "/nothing"]
-# % if cookiecutter.accounts
-PAGES += ["/login", "/register", "/reset"]
-# % endif
 
 # Fallbacks for browsers older than CSP 3, which would then run any inline script, or one from any host.
 ACCEPTED = {("STRICT_CSP", "script-src")}
@@ -120,9 +115,11 @@ def csp_findings(scanners: Path, policy: str) -> set[tuple[str, str]]:
     return {(severity, directive) for severity, directive, _ in findings}
 
 
-def test_6_S5_csp_evaluator_finds_nothing_in_the_policy_of_a_page(serve: Callable[..., Server], scanners: Path) -> None:
+def test_6_S5_csp_evaluator_finds_nothing_in_the_policy_of_a_page(
+    app: Flask, serve: Callable[..., Server], scanners: Path
+) -> None:
     server = serve()
-    for page in PAGES:
+    for page in [*pages(browser_like(app)), "/nothing"]:
         _, received, _ = server.request(page, headers={"Accept": "text/html"})
         assert (page, csp_findings(scanners, received["Content-Security-Policy"]) - ACCEPTED) == (page, set())
 
@@ -139,9 +136,9 @@ def test_6_S5_csp_evaluator_sees_a_weak_policy(scanners: Path, policy: str, find
     assert finding in csp_findings(scanners, policy) - ACCEPTED
 
 
-def test_6_S5_shcheck_misses_no_header(serve: Callable[..., Server], trust: str, tmp_path: Path) -> None:
+def test_6_S5_shcheck_misses_no_header(app: Flask, serve: Callable[..., Server], trust: str, tmp_path: Path) -> None:
     server = serve()
-    addresses = [server.url + path for path in (*PAGES, "/static/app.css", "/healthz")]
+    addresses = [server.url + path for path in (*pages(browser_like(app)), "/nothing", "/static/app.css", "/healthz")]
     shcheck = [sys.executable, "-m", "shcheck.shcheck", "--json-output", "--use-get-method", "--information"]
     reports = json.loads(run(*shcheck, *addresses, cwd=tmp_path, SSL_CERT_FILE=trust))
     assert sorted(reports) == sorted(addresses)
