@@ -18,7 +18,7 @@ WRONG = "a wrong guess"
 JSON = {"Accept": "application/json"}
 MANY = 70  # requests; a copy of the app takes 40 a minute for a page and 60 for the rest
 STRICTER = re.compile(r"(?i)log.?in|sign.?in|sign.?up|regist|reset|forgot|uploads?$")
-SERVER = "app/counters.py and app/worker.py (gunicorn.conf.py) bound what is behind it"
+SERVER = "leave app/counters.py, gunicorn.conf.py and deploy/nginx.conf as they were"
 BUILT_IN = frozenset({"health.healthz"})
 
 
@@ -72,8 +72,10 @@ def the_right_one_is_counted(subject: Subject) -> Iterator[str]:
     if _ask(subject, page, "2001:db8:1:3::1").status_code == 429:
         yield "One IPv6 network uses up the requests of its neighbours."
     yield from _users_count_apart(subject)
-    if subject.own and subject.make({"TRUSTED_PROXY_HOPS": None}).config["TRUSTED_PROXY_HOPS"]:
-        yield "A proxy is believed unless told otherwise."
+    if subject.own:
+        if subject.make({"TRUSTED_PROXY_HOPS": None}).config["TRUSTED_PROXY_HOPS"]:
+            yield "A proxy is believed unless told otherwise."
+        yield from server.proxy_overwrites(subject, "X-Forwarded-For", "$remote_addr", "$proxy_add_x_forwarded_for")
 
 
 @step(
@@ -119,7 +121,7 @@ def every_route_is_limited(subject: Subject) -> Iterator[str]:
         if int(announced) > 1000:
             yield f"Unless told otherwise, a client gets {announced} requests of a page."
         yield from server.counters_hold(subject)
-        yield from server.nobody_holds_all_threads(subject)
+        yield from server.slow_clients_hold_no_thread(subject)
 
 
 @step("8.S5", "A 429 says for how long, to people and to scripts; a form says how many tries are left", MEND)

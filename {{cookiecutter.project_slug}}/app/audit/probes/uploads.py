@@ -21,6 +21,7 @@ from PIL import Image, PngImagePlugin
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse
 
+from app.audit.probes import server
 from app.audit.steps import step
 from app.audit.subject import Browser, NoAnswer, NotApplicable, Subject, Unproved
 from app.files import content
@@ -167,7 +168,7 @@ def stored_names_are_random(subject: Subject) -> Iterator[str]:
 @step(
     "9.S5",
     "Bounds on size, number, parts, quota and free disk",
-    "Set MAX_CONTENT_LENGTH and the quotas; leave the bounds in app/security/uploads.py",
+    "Set MAX_CONTENT_LENGTH and the quotas; leave the bounds in app/security/uploads.py and deploy/nginx.conf",
     "V5.2.1",
     "V5.2.4",
 )
@@ -193,6 +194,7 @@ def sizes_are_bounded(subject: Subject) -> Iterator[str]:
         yield "A 413 does not tell the limit."
     if int(Settings.model_fields["MAX_CONTENT_LENGTH"].default) > 100 * 2**20:
         yield "Unless told otherwise, a request may have any size."
+    yield from server.proxy_bounds_bodies(subject)
     yield from _crashes_leave_nothing(subject)
     parts = {f"part{number}": "" for number in range(2000)}
     if (
