@@ -230,9 +230,7 @@ def test_what_an_app_left_in_the_template_s_own_folder_gets_into_no_app(
         cookiecutter.template = source
         process = cookiecutter.run("-f")
         assert process.returncode == 1
-        assert (
-            f"own folder, and left {Path(name).parent.name or name} there, which would be copied. " in process.stderr
-        )
+        assert f"own folder, and left {Path(name).parent.name or name} there, which would be copied. " in process.stderr
         assert files(app) == before
 
 

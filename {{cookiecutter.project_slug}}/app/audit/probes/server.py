@@ -1,4 +1,4 @@
-"""What stands around the app's code: the counters' storage, and the configuration of gunicorn and of nginx before it."""
+"""What stands around the app's code: the counters' storage, and the configuration of gunicorn and its proxy."""
 
 from __future__ import annotations
 
