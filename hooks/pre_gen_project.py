@@ -29,12 +29,12 @@ CONTACT = re.compile(
 STATE = ".generating"
 
 # What an app leaves in its folder. In the template's it would be copied, and over those of an older app (-f).
-OF_AN_APP = re.compile(r"\.env(\.(?!example$).*)?|instance|\.venv|__pycache__|\..+_cache")
+OF_AN_APP = re.compile(r"\.env(\.(?!example$).*)?|instance|tls|\.venv|__pycache__|\..+_cache")
 SOURCE = "{{ '{{cookiecutter.project_slug}}' }}"
 
 LEFT_OUT = {
     "accounts": ["app/accounts", "tests/accounts"],
-    "docker": [".dockerignore", "Dockerfile", "compose.yaml"],
+    "docker": [".dockerignore", "deploy/Dockerfile", "deploy/compose.yaml"],
     "ci": [".github"],
     "lessons": ["docs/lessons"],
 }

@@ -481,13 +481,13 @@ def test_an_option_switched_later_gives_the_app_of_that_answer(team: Team, optio
 
 
 def test_an_option_switched_off_leaves_what_the_team_edited(team: Team) -> None:
-    edit(team.app, {"compose.yaml": ("volumes:\n  instance:", "# ours\nvolumes:\n  instance:")})
+    edit(team.app, {"deploy/compose.yaml": ("volumes:\n  buffers:", "# ours\nvolumes:\n  buffers:")})
     commit(team.app)
-    before = (team.app / "compose.yaml").read_bytes()
+    before = (team.app / "deploy/compose.yaml").read_bytes()
     team.cruft("update", "--skip-apply-ask", "--variables-to-update", '{"docker": false}')
-    assert (team.app / "compose.yaml").read_bytes() == before
-    assert not (team.app / "Dockerfile").exists()
-    assert section(team.drift(0), "Yours alone") == "  compose.yaml\n"
+    assert (team.app / "deploy/compose.yaml").read_bytes() == before
+    assert not (team.app / "deploy/Dockerfile").exists()
+    assert section(team.drift(0), "Yours alone") == "  deploy/compose.yaml\n"
 
 
 @pytest.mark.parametrize("how", [("--replay",), ("--no-input",)], ids=" ".join)

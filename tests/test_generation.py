@@ -28,7 +28,7 @@ ADDED = {
         r"app/views/accounts\.py",
         r"tests/(mailbox|test_accounts|test_sessions)\.py",
     ],
-    "docker": [r"\.dockerignore", r"Dockerfile", r"compose\.yaml"],
+    "docker": [r"\.dockerignore", r"deploy/(Dockerfile|compose\.yaml)"],
     "ci": [r"\.github/.*"],
     "lessons": [r"docs/lessons/.*"],
 }
@@ -186,7 +186,7 @@ def test_replaying_over_an_app_changes_nothing(cookiecutter: Cookiecutter) -> No
 def test_the_team_s_files_of_a_left_out_name_stay(cookiecutter: Cookiecutter) -> None:
     answers = ["accounts=no", "docker=no", "ci=none", "lessons=no"]
     app = cookiecutter.app(*answers)
-    ours = {"app/models.py": b"ours", ".github/workflows/deploy.yml": b"ours", "Dockerfile": b"ours"}
+    ours = {"app/models.py": b"ours", ".github/workflows/deploy.yml": b"ours", "deploy/Dockerfile": b"ours"}
     for name, content in ours.items():
         (app / name).parent.mkdir(parents=True, exist_ok=True)
         (app / name).write_bytes(content)
@@ -199,24 +199,24 @@ def test_the_team_s_files_of_a_left_out_name_stay(cookiecutter: Cookiecutter) ->
 
 def test_an_option_switched_off_takes_its_files_away_but_not_edited_ones(cookiecutter: Cookiecutter) -> None:
     app = cookiecutter.app()
-    (app / "compose.yaml").write_text("edited")
+    (app / "deploy/compose.yaml").write_text("edited")
     assert cookiecutter.run("-f", "docker=no", "accounts=no").returncode == 0
-    assert (app / "compose.yaml").read_text() == "edited"
-    assert not [name for name in ("Dockerfile", ".dockerignore", "app/models.py") if (app / name).exists()]
+    assert (app / "deploy/compose.yaml").read_text() == "edited"
+    assert not [name for name in ("deploy/Dockerfile", ".dockerignore", "app/models.py") if (app / name).exists()]
     assert not (app / ".generating").exists()
 
 
 def test_a_run_that_broke_off_loses_no_file_of_the_team(cookiecutter: Cookiecutter) -> None:
     app = cookiecutter.app("docker=no")
     # As a crash leaves it: the team's file set aside, the template's in its place.
-    (app / ".generating/kept").mkdir(parents=True)
-    (app / ".generating/kept/Dockerfile").write_text("ours")
-    (app / "Dockerfile").write_text("the template's")
+    (app / ".generating/kept/deploy").mkdir(parents=True)
+    (app / ".generating/kept/deploy/Dockerfile").write_text("ours")
+    (app / "deploy/Dockerfile").write_text("the template's")
     assert cookiecutter.run("-f", "docker=no").returncode == 0
-    assert (app / "Dockerfile").read_text() == "ours"
+    assert (app / "deploy/Dockerfile").read_text() == "ours"
 
 
-@pytest.mark.parametrize("name", [".env", ".env.production", "instance/app.db", "__pycache__/wsgi.pyc"])
+@pytest.mark.parametrize("name", [".env", ".env.production", "instance/app.db", "deploy/tls/privkey.pem"])
 def test_what_an_app_left_in_the_template_s_own_folder_gets_into_no_app(
     template: Path, tmp_path: Path, cookiecutter: Cookiecutter, name: str
 ) -> None:
@@ -230,9 +230,7 @@ def test_what_an_app_left_in_the_template_s_own_folder_gets_into_no_app(
         cookiecutter.template = source
         process = cookiecutter.run("-f")
         assert process.returncode == 1
-        assert (
-            f"own folder, and left {name.rpartition('/')[0] or name} there, which would be copied. " in process.stderr
-        )
+        assert f"own folder, and left {Path(name).parent.name or name} there, which would be copied. " in process.stderr
         assert files(app) == before
 
 
@@ -267,8 +265,8 @@ def test_answers_typed_at_the_prompts(cookiecutter: Cookiecutter) -> None:
     assert process.returncode == 0, process.stderr
     app = cookiecutter.out / "shop-of-ann"
     assert "Apache License" in (app / "LICENSE").read_text()
-    there = {name: (app / name).exists() for name in ("app/models.py", "Dockerfile", ".github", "docs/lessons")}
-    assert there == {"app/models.py": False, "Dockerfile": True, ".github": False, "docs/lessons": False}
+    there = {name: (app / name).exists() for name in ("app/models.py", "deploy/Dockerfile", ".github", "docs/lessons")}
+    assert there == {"app/models.py": False, "deploy/Dockerfile": True, ".github": False, "docs/lessons": False}
 
 
 def test_the_next_steps_are_told_apart_from_what_cruft_prints(cookiecutter: Cookiecutter) -> None:
@@ -317,11 +315,11 @@ def test_on_windows_by_its_rules_the_same_app_comes_out(
                 assert cookiecutter.run(*arguments).returncode == 0
             results.append(files(out / "shop"))
             del results[-1][".env"]
-            (out / "shop/compose.yaml").write_text("ours")
+            (out / "shop/deploy/compose.yaml").write_text("ours")
         return results[0], results[1]
 
     windows, here = both()
     assert windows == here
     windows, here = both("-f", "accounts=no", "docker=no", "ci=none", "lessons=no")
     assert windows == here
-    assert here["compose.yaml"] == b"ours"
+    assert here["deploy/compose.yaml"] == b"ours"

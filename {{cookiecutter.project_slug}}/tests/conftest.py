@@ -144,12 +144,13 @@ def member(app: Flask) -> FlaskClient:
 
 @dataclass
 class Server:
-    """The app under gunicorn, over TLS, on loopback."""
+    """The app under gunicorn, over TLS, on loopback. Where nginx stands before it, ``http_port`` is that of http."""
 
     port: int
     log: Path
     process: subprocess.Popen[bytes]
     tls: ssl.SSLContext
+    http_port: int = 0
 
     @property
     def url(self) -> str:
@@ -167,9 +168,9 @@ class Server:
         finally:
             connection.close()
 
-    def raw(self) -> ssl.SSLSocket:
-        """A connection for bytes that no client library would send."""
-        plain = socket.create_connection(("localhost", self.port), timeout=10)
+    def raw(self, source: str = "127.0.0.1") -> ssl.SSLSocket:
+        """A connection for bytes that no client library would send, from one of the addresses of loopback."""
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=10, source_address=(source, 0))
         return self.tls.wrap_socket(plain, server_hostname="localhost")
 
 
@@ -200,6 +201,75 @@ def serve(authority: trustme.CA, app_config: dict[str, object], tmp_path: Path) 
         return Server(port, log, process, tls)
 
     yield start
+    stop(running)
+
+
+@pytest.fixture
+def serve_proxied(
+    authority: trustme.CA, app_config: dict[str, object], tmp_path: Path
+) -> Iterator[Callable[..., Server]]:
+    """Start the app as in production: gunicorn over plain http, behind nginx with deploy/nginx.conf.
+
+    ``serve_proxied(THREADS=2)`` takes settings of the app and the variables of gunicorn.conf.py. ``wsgi`` is what
+    gunicorn serves.
+    """
+    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
+    if nginx is None:
+        missing = "No nginx: the proxy is not attacked. Mend it with: apt install nginx"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(wsgi: str = "wsgi:app", **config: object) -> Server:
+        https, http, behind = free_port(), free_port(), free_port()
+        folder = tmp_path / f"nginx-{https}"
+        log, proxy_log = folder / "gunicorn.log", folder / "nginx.log"
+        (folder / "tls").mkdir(parents=True)
+        certificate = authority.issue_cert("localhost", "127.0.0.1")
+        certificate.private_key_pem.write_to_path(str(folder / "tls/privkey.pem"))
+        certificate.cert_chain_pems[0].write_to_path(str(folder / "tls/fullchain.pem"))
+        (folder / "nginx.conf").write_text(on_loopback(folder, https, http, behind))
+
+        environment = os.environ | {"HOST": "127.0.0.1", "PORT": str(behind), "SERVER_NAME": f"localhost:{https}"}
+        environment |= {name: str(value) for name, value in (app_config | {"TRUSTED_PROXY_HOPS": 1} | config).items()}
+        with log.open("wb") as output:
+            command = [sys.executable, "-m", "gunicorn", wsgi]
+            gunicorn = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        running.insert(0, gunicorn)  # nginx stops last, so that it keeps no connection to gunicorn busy
+        # nginx gives up root's rights, and its other user could not enter pytest's folders.
+        user = "user root;" if os.geteuid() == 0 else ""
+        with proxy_log.open("wb") as output:
+            command = [nginx, "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+            command += ["-g", f"daemon off; pid {folder}/nginx.pid; {user}"]
+            proxy = subprocess.Popen(command, stdout=output, stderr=output)
+        running.append(proxy)
+        wait_for(behind, gunicorn, log)
+        wait_for(https, proxy, proxy_log)
+        tls = ssl.create_default_context()
+        authority.configure_trust(tls)
+        return Server(https, log, gunicorn, tls, http)
+
+    yield start
+    stop(running)
+
+
+def on_loopback(folder: Path, https: int, http: int, behind: int) -> str:
+    """deploy/nginx.conf with other ports, and its temporary files in ``folder``; all else is what ships."""
+    text = (ROOT / "deploy/nginx.conf").read_text()
+    temporary = "".join(
+        f"    {kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    for shipped, here in {
+        "http {\n": f"http {{\n{temporary}",
+        "listen 80;": f"listen 127.0.0.1:{http};",
+        "listen 443 ssl;": f"listen 127.0.0.1:{https} ssl;",
+        "server app:8000;": f"server 127.0.0.1:{behind};",
+    }.items():
+        assert re.search(rf"(?m)^ *{re.escape(shipped)}", text), f"deploy/nginx.conf has no line {shipped!r}"
+        text = re.sub(rf"(?m)^( *){re.escape(shipped)}", lambda line, here=here: line[1] + here, text)
+    return text
+
+
+def stop(running: list[subprocess.Popen[bytes]]) -> None:
     for process in running:
         process.terminate()
     for process in running:

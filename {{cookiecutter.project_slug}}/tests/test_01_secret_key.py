@@ -206,8 +206,9 @@ def test_1_S1_no_key_can_be_foreseen() -> None:
 
 
 def test_1_S2_the_key_is_in_neither_git_nor_the_image(tmp_path: Path) -> None:
-    secret = [".env", ".env.x7k2", "instance/app.db"]
+    secret = [".env", ".env.x7k2", "instance/app.db", "deploy/tls/privkey.pem"]
     (tmp_path / "instance").mkdir()
+    (tmp_path / "deploy/tls").mkdir(parents=True)
     for name in secret:
         (tmp_path / name).touch()
     shutil.copy(ROOT / ".gitignore", tmp_path)

@@ -2,9 +2,515 @@
 
 from __future__ import annotations
 
-from tests.conftest import KEY
+import http.client
+import io
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, Response, abort, render_template
+from flask.testing import FlaskClient
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.debug import DebuggedApplication
+from werkzeug.test import TestResponse
+
+from app import create_app, logs
+from app.security import errors
+from tests.conftest import KEY, ORIGIN, Server, browser_like, csrf_token
 
 # What the exceptions of these tests say: no visitor may read it, the log must.
 INSIDE = "/srv/app/models.py: SELECT * FROM users"
 STATUSES = (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 422, 429, 500, 502, 503)
 LEAKS = ("traceback", "select *", "/srv/", "runtimeerror", ".py", "werkzeug", "site-packages", KEY.lower())
+
+
+@pytest.fixture
+def log(app: Flask) -> io.StringIO:
+    return capture_log()
+
+
+def capture_log() -> io.StringIO:
+    """What the app made last logs from now on, as its handler writes it."""
+    handler = next(handler for handler in logging.getLogger().handlers if handler.name == logs.HANDLER_NAME)
+    assert isinstance(handler, logging.StreamHandler)
+    written = io.StringIO()
+    handler.setStream(written)
+    return written
+
+
+def fail(*_: object) -> Any:
+    raise RuntimeError(INSIDE)
+
+
+class Broken:
+    def __str__(self) -> str:
+        raise RuntimeError(INSIDE)
+
+
+# Where it fails → how to make it fail there; the request goes to /fail.
+def in_view(app: Flask) -> None:
+    app.add_url_rule("/fail", view_func=fail)
+
+
+def in_template(app: Flask) -> None:
+    app.add_url_rule("/fail", view_func=lambda: render_template("error.html", status=0, title=Broken()))
+
+
+def in_before_hook(app: Flask) -> None:
+    app.before_request(fail)
+
+
+def in_after_hook(app: Flask) -> None:
+    app.after_request(fail)
+
+
+def in_teardown(app: Flask) -> None:
+    app.add_url_rule("/fail", view_func=lambda: "fine so far")
+    app.teardown_request(fail)
+
+
+def in_app_teardown(app: Flask) -> None:
+    app.add_url_rule("/fail", view_func=lambda: "fine so far")
+    app.teardown_appcontext(fail)
+
+
+def in_error_page(app: Flask) -> None:
+    app.jinja_env.globals["url_for"] = fail
+    in_view(app)
+
+
+def in_error_handler(app: Flask) -> None:
+    app.register_error_handler(404, fail)
+
+
+def in_session(app: Flask) -> None:
+    app.session_interface.open_session = fail  # type: ignore[method-assign]
+
+
+def in_streamed_body(app: Flask) -> None:
+    def body() -> Iterator[str]:
+        fail()
+        yield "never"
+
+    app.add_url_rule("/fail", view_func=lambda: Response(body()))
+
+
+def in_an_exception_s_own_text(app: Flask) -> None:
+    class UnprintableError(Exception):
+        __str__ = fail
+
+    def view() -> str:
+        raise UnprintableError from RuntimeError(INSIDE)
+
+    app.add_url_rule("/fail", view_func=view)
+
+
+PLACES = (
+    in_view,
+    in_template,
+    in_before_hook,
+    in_after_hook,
+    in_teardown,
+    in_app_teardown,
+    in_error_page,
+    in_error_handler,
+    in_session,
+    in_streamed_body,
+    in_an_exception_s_own_text,
+)
+
+
+def assert_generic(response: TestResponse, log: io.StringIO) -> None:
+    assert response.status_code == 500
+    assert [leak for leak in LEAKS if leak in response.text.lower()] == []
+    request_id = response.headers["X-Request-ID"]
+    assert request_id in response.text
+    lines = [line for line in log.getvalue().splitlines() if request_id in line]
+    assert any(INSIDE in line and "Traceback" in line for line in lines)
+    for name in ("Content-Security-Policy", "Strict-Transport-Security", "X-Content-Type-Options", "X-Frame-Options"):
+        assert name in response.headers
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_5_T1_an_exception_tells_the_visitor_nothing_and_the_log_all(
+    app: Flask, log: io.StringIO, place: Callable[[Flask], None]
+) -> None:
+    place(app)
+    assert_generic(browser_like(app).get("/fail"), log)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_5_T1_nor_does_it_in_debug_where_no_exception_reaches_the_debugger(
+    app_config: dict[str, object], place: Callable[[Flask], None]
+) -> None:
+    app = create_app(app_config | {"FLASK_DEBUG": True})
+    place(app)
+    app.wsgi_app = DebuggedApplication(app.wsgi_app, evalex=True)  # type: ignore[method-assign]
+    response = browser_like(app, "http://localhost").get("/fail")
+    assert response.status_code == 500
+    assert [leak for leak in LEAKS if leak in response.text.lower()] == []
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_5_T1_the_text_of_an_http_exception_is_not_shown_either(app: Flask, status: int) -> None:
+    app.add_url_rule("/fail", view_func=lambda: abort(status, INSIDE))
+    response = browser_like(app).get("/fail")
+    assert response.status_code == status
+    assert [leak for leak in LEAKS if leak in response.text.lower()] == []
+
+
+def test_5_S1_each_status_has_a_page_and_a_problem_of_its_own_words(app: Flask) -> None:
+    app.add_url_rule("/fail/<int:status>", view_func=lambda status: abort(status))
+    client = browser_like(app)
+    seen = set()
+    for status in STATUSES:
+        page = client.get(f"/fail/{status}")
+        problem = client.get(f"/fail/{status}", headers={"Accept": "application/json"})
+        assert (page.status_code, page.mimetype) == (status, "text/html")
+        assert (problem.status_code, problem.mimetype) == (status, "application/problem+json")
+        assert problem.json is not None
+        assert set(problem.json) == {"title", "status", "detail", "request_id"}
+        assert problem.json["status"] == status
+        assert problem.json["request_id"] == problem.headers["X-Request-ID"]
+        seen.add((re.findall(r"<h1>(.*?)</h1>", page.text)[0], problem.json["detail"]))
+    assert len(seen) == len({title for title, _ in seen}) == len({detail for _, detail in seen}) == len(STATUSES)
+
+
+@pytest.mark.parametrize(
+    "accept", ["", "*/*", "text/html,application/xhtml+xml,*/*;q=0.8", "image/webp", "no/ne;q=x,,;"]
+)
+def test_5_S1_who_does_not_ask_for_json_gets_the_page(client: FlaskClient, accept: str) -> None:
+    assert client.get("/nothing", headers={"Accept": accept}).mimetype == "text/html"
+
+
+def test_5_S1_our_own_words_are_shown_escaped(app: Flask) -> None:
+    app.add_url_rule("/fail", view_func=lambda: errors.refuse(409, "At most <1> MB."))
+    client = browser_like(app)
+    assert "At most &lt;1&gt; MB." in client.get("/fail").text
+    problem = client.get("/fail", headers={"Accept": "application/json"}).json
+    assert problem is not None
+    assert (problem["title"], problem["detail"]) == ("Conflict", "At most <1> MB.")
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "header", "value"),
+    [
+        (lambda: errors.refuse(429, "Wait.", retry_after=7), 429, "Retry-After", "7"),
+        (lambda: abort(503, retry_after=30), 503, "Retry-After", "30"),
+        (lambda: abort(401, www_authenticate=WWWAuthenticate("basic")), 401, "WWW-Authenticate", "Basic"),
+        (lambda: abort(Response("", 307, {"Location": "/here"})), 307, "Location", "/here"),
+        (lambda: abort(416), 416, "X-Frame-Options", "DENY"),
+    ],
+)
+def test_5_S5_status_and_headers_survive(
+    app: Flask, raised: Callable[[], Any], status: int, header: str, value: str
+) -> None:
+    app.add_url_rule("/fail", view_func=raised)
+    response = browser_like(app).get("/fail")
+    assert (response.status_code, response.headers[header]) == (status, value)
+
+
+def test_5_S5_a_405_names_the_methods_and_a_missing_slash_still_redirects(app: Flask) -> None:
+    app.add_url_rule("/folder/", view_func=lambda: "in")
+    client = browser_like(app)
+    assert set(client.put("/healthz").headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
+    assert {client.open(path, method="TRACE").status_code for path in ("/", "/uploads", "/healthz")} == {405}
+    response = client.get("/folder")
+    assert (response.status_code, response.headers["Location"]) == (308, f"{ORIGIN}/folder/")
+
+
+@pytest.mark.parametrize("place", ["after_request", "errorhandler"])
+def test_5_S5_a_refusal_keeps_its_status_wherever_it_is_raised(app: Flask, place: str) -> None:
+    def refuse(*_: object) -> Response:
+        errors.refuse(409, "Too late.")
+
+    app.register_error_handler(404, refuse) if place == "errorhandler" else app.after_request(refuse)
+    response = browser_like(app).get("/nothing")
+    assert response.status_code == 409
+    assert "Too late." in response.text
+
+
+def test_5_S4_a_broken_error_page_keeps_the_status(app: Flask) -> None:
+    app.jinja_env.globals["url_for"] = fail
+    response = browser_like(app).get("/nothing")
+    assert (response.status_code, response.mimetype) == (404, "text/plain")
+    assert response.headers["X-Request-ID"] in response.text
+
+
+def test_5_T2_no_response_tells_what_the_app_is_built_with(app: Flask) -> None:
+    app.add_url_rule("/folder/", view_func=lambda: "in")
+    client = browser_like(app)
+    requests = [
+        ("GET", "/"),
+        ("GET", "/nothing"),
+        ("GET", "/folder"),
+        ("PUT", "/"),
+        ("POST", "/"),
+        ("GET", "/static/none"),
+    ]
+    for method, path in requests:
+        response = client.open(path, method=method)
+        told = f"{response.headers}{response.text}".lower()
+        found = [name for name in ("werkzeug", "jinja", "powered-by", "gunicorn") if name in told]
+        assert (path, found) == (path, [])
+        assert "<title>Redirecting" not in response.text
+        assert "manually please check your spelling" not in response.text
+
+
+@pytest.mark.parametrize("how", ["gunicorn", "gunicorn behind nginx"])
+def test_5_T2_the_server_tells_no_version(request: pytest.FixtureRequest, how: str) -> None:
+    """The last answer is nginx's own."""
+    server = request.getfixturevalue("serve" if how == "gunicorn" else "serve_proxied")()
+    for path in ("/", "/nothing", "/" + "a" * 20_000):
+        _, headers, body = server.request(path)
+        assert not re.search(r"\d", headers.get("Server", ""))
+        assert b"gunicorn" not in body
+        assert not re.search(rb"nginx/\d", body)
+
+
+# Method, path, headers, body. Each is nonsense somewhere; the answer must be a client error or plain success.
+MALFORMED: list[tuple[str, str, dict[str, str], bytes]] = [
+    ("GET", "/%00", {}, b""),
+    ("GET", "/?next=%00", {}, b""),
+    ("GET", "/?%00=1", {}, b""),
+    ("GET", "/%ff%fe", {}, b""),
+    ("GET", "/?q=%ff%fe", {}, b""),
+    ("GET", "/?q=%ed%a0%80", {}, b""),
+    ("GET", "/?" + "a&" * 3000, {}, b""),
+    ("GET", "/" + "a" * 7000, {}, b""),
+    ("GET", "/..%2f..%2fetc%2fpasswd", {}, b""),
+    ("GET", "/static/..%5c..%5cetc", {}, b""),
+    ("GET", "/static/%00.css", {}, b""),
+    ("GET", "/static/" + "a" * 300, {}, b""),
+    ("GET", "/static/app.css", {"Range": "bytes=9999999-"}, b""),
+    ("GET", "/static/app.css", {"Range": "bytes=a-b,c"}, b""),
+    ("GET", "/static/app.css", {"If-Modified-Since": "yesterday", "If-None-Match": '"'}, b""),
+    ("GET", "/static/app.css", {"If-Range": "%%%", "Range": "bytes=0-1"}, b""),
+    ("GET", "/", {"Cookie": "__Host-session=" + "." * 500}, b""),
+    ("GET", "/", {"Cookie": '__Host-session="\\000\\377"; =; ;;;=x'}, b""),
+    ("GET", "/", {"Accept": "a/b;q=" + "9" * 400, "Accept-Language": ";;;", "Accept-Charset": "\xff"}, b""),
+    ("GET", "/", {"Authorization": "Basic \xff", "Referer": "http://[", "Origin": "null"}, b""),
+    ("GET", "/", {"X-Forwarded-For": "a" * 4000, "X-Forwarded-Proto": "x,y", "X-Forwarded-Host": "["}, b""),
+    ("GET", "/", {"Host": "localhost:99999999"}, b""),
+    ("GET", "/", {"Host": "evil.example"}, b""),
+    ("GET", "/", {"Host": "["}, b""),
+    ("GET", "/", {"Host": "localhost\\@evil"}, b""),
+    ("GET", "/", {"Host": ""}, b""),
+    ("GET", "/", {"Host": "\xff.example"}, b""),
+    ("NONSENSE", "/", {}, b""),
+    ("TRACE", "/", {}, b""),
+    ("POST", "/", {}, b""),
+    ("POST", "/uploads", {"Content-Type": "multipart/form-data"}, b"--x"),
+    ("POST", "/uploads", {"Content-Type": "multipart/form-data; boundary="}, b"--\r\n\r\n--"),
+    ("POST", "/uploads", {"Content-Type": "multipart/form-data; boundary=x"}, b"--x\r\nContent-Disposition: form-data"),
+    ("POST", "/uploads", {"Content-Type": "multipart/form-data; boundary=x"}, b"--x\r\nA\xff\r\n\r\n\xff\r\n--x--\r\n"),
+    (
+        "POST",
+        "/uploads",
+        {"Content-Type": "multipart/form-data; boundary=x"},
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="\0"\r\n\r\n\0\r\n--x--\r\n',
+    ),
+    (
+        "POST",
+        "/uploads",
+        {"Content-Type": "multipart/form-data; boundary=x"},
+        b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n' * 2000 + b"--x--\r\n",
+    ),
+    ("POST", "/uploads", {"Content-Type": "application/x-www-form-urlencoded"}, b"csrf_token=%00&a=%ff"),
+    ("POST", "/uploads", {"Content-Type": "application/x-www-form-urlencoded"}, b"&" * 20000),
+    ("POST", "/uploads", {"Content-Type": "application/x-www-form-urlencoded; charset=utf-7"}, b"+ADw-"),
+    ("POST", "/uploads", {"Content-Type": ";;;\xff"}, b"x"),
+    ("POST", "/csp-reports", {"Content-Type": "application/csp-report"}, b""),
+    ("POST", "/csp-reports", {"Content-Type": "application/csp-report"}, b"\xff\xfe\0"),
+    ("POST", "/csp-reports", {"Content-Type": "application/csp-report"}, b"[" * 16000),
+    ("POST", "/csp-reports", {"Content-Type": "application/csp-report"}, b"9" * 16000),
+    ("POST", "/csp-reports", {"Content-Type": "application/reports+json"}, b'[{"type":"csp-violation","body":7}, 1]'),
+    ("POST", "/csp-reports", {"Content-Type": "application/csp-report"}, b'{"csp-report":{"document-uri":"http://["}}'),
+    ("POST", "/csp-reports", {"Content-Type": "application/csp-report"}, b'{"csp-report":{"document-uri":"\\ud800"}}'),
+    ("POST", "/csp-reports", {"Content-Type": "text/plain"}, b"x" * 20000),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "body"), MALFORMED)
+def test_5_T3_a_malformed_request_is_the_client_s_fault(
+    member: FlaskClient, method: str, path: str, headers: dict[str, str], body: bytes
+) -> None:
+    with member.open(path, method=method, headers=headers, data=body) as response:
+        assert response.status_code < 500
+
+
+@pytest.mark.parametrize("path", ["/%00", "/?a=%00", "/?%00=a", "/static/%00"])
+def test_5_T3_a_null_byte_is_refused_at_the_door(client: FlaskClient, path: str) -> None:
+    assert client.get(path).status_code == 400
+
+
+@pytest.mark.parametrize("field", ["a=%00", "%00=a"])
+def test_5_T3_a_null_byte_in_a_form_is_refused_before_a_view_sees_it(client: FlaskClient, field: str) -> None:
+    body = f"csrf_token={csrf_token(client)}&{field}"
+    response = client.post("/uploads", data=body, content_type="application/x-www-form-urlencoded")
+    assert response.status_code == 400
+    assert "allowed nowhere" in response.text
+
+
+def test_5_T3_every_parameter_of_every_route_takes_any_nonsense(member: FlaskClient) -> None:
+    nonsense = ("%00", "%ff", "..%2f", "9" * 5000, "-1", "%ed%a0%80", "a" * 2000, "%F0%9F%92%A9")
+    faults = []
+    for rule in member.application.url_map.iter_rules():
+        for text in nonsense:
+            path = re.sub(r"<[^>]+>", text, rule.rule)
+            for method in ("GET", "POST"):
+                with member.open(f"{path}?next={text}&token={text}", method=method) as response:
+                    if response.status_code >= 500:
+                        faults.append((method, path[:80], response.status_code))
+    assert faults == []
+
+
+def test_5_T3_every_form_field_takes_any_nonsense(member: FlaskClient) -> None:
+    fields = ("email", "password", "password_confirm", "next", "file", "new_password", "new_password_confirm")
+    faults = []
+    token = csrf_token(member)
+    paths = {rule.rule for rule in member.application.url_map.iter_rules() if "POST" in (rule.methods or ())}
+    for path in sorted(path for path in paths if "<" not in path):
+        for text in ("\0", "a\0@example.com", "\ud800".encode("utf-8", "surrogatepass"), "x" * 100_000, "-1"):
+            response = member.post(path, data={"csrf_token": token} | dict.fromkeys(fields, text))
+            if response.status_code >= 500:
+                faults.append((path, text[:20], response.status_code))
+    assert faults == []
+
+
+# What no HTTP client library would send. Only some of it reaches gunicorn.
+RAW = [
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"GET /\xff\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /<b>\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"<B> / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"AB / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET http://[/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET https://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
+    b"G@T / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * 500 + b"\r\n",
+    b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nX: \x00\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nX\r\n\r\n",
+    b"POST /uploads HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+    b"POST /uploads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+    b"POST /uploads HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+    b"POST /csp-reports HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/csp-report\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n",
+    b"POST /uploads HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n",
+]
+
+
+def test_5_T3_raw_nonsense_gets_no_5xx_from_the_server(serve_proxied: Callable[..., Server]) -> None:
+    """What is not HTTP never reaches the app: nginx answers, or gunicorn, whose page gets its headers from nginx."""
+    server = serve_proxied()
+    wanted = {"X-Content-Type-Options", "X-Frame-Options", "Content-Security-Policy", "Strict-Transport-Security"}
+    faults = []
+    for sent in RAW:
+        with server.raw() as connection:
+            connection.sendall(sent)
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            once = [name for name in wanted if len(response.headers.get_all(name, [])) == 1]
+            # 501 says that a coding is unknown and 505 that a version is, as RFC 9110 and 9112 ask for.
+            refused = response.status < 500 or response.status in (501, 505)
+            if not refused or len(once) < len(wanted) or b"<b>" in response.read().lower():
+                faults.append((sent[:80], response.status, str(response.headers)))
+    assert faults == []
+    assert server.request("/healthz")[0] == 200
+    assert "Traceback" not in server.log.read_text()
+
+
+# Line ends, a terminal command, a separator and a bidi override, as they are and as a path carries them.
+INJECTION = "a\r\nERROR forged\x1b[31m\u2028\u202e\x85\x00\ud800"
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_5_S3_nobody_can_forge_a_line(app_config: dict[str, object], log_format: str) -> None:
+    app = create_app(app_config | {"LOG_FORMAT": log_format})
+    log = capture_log()
+    client = browser_like(app)
+    client.get("/a%0d%0aERROR%20forged%1b%5b31m%e2%80%a8%e2%80%ae", headers={"User-Agent": "x", "Host": "e\x1bvil"})
+    try:
+        raise RuntimeError(INJECTION)
+    except RuntimeError:
+        app.logger.exception("%s", INJECTION)
+    lines = log.getvalue().split("\n")
+    assert len(lines) == 3  # two records and the end of the last
+    assert lines[2] == ""
+    for line in lines:
+        assert line.isprintable()
+        assert json.loads(line) if log_format == "json" and line else True
+
+
+def test_5_S3_json_lines_have_fields(app_config: dict[str, object]) -> None:
+    app = create_app(app_config | {"LOG_FORMAT": "json"})
+    log = capture_log()
+    response = browser_like(app).get("/nothing")
+    line = json.loads(log.getvalue())
+    assert set(line) == {"time", "level", "logger", "request_id", "message"}
+    assert line["request_id"] == response.headers["X-Request-ID"]
+    assert "GET /nothing" in line["message"]
+
+
+def test_5_S3_the_request_id_is_never_the_client_s_own(client: FlaskClient) -> None:
+    ids = {client.get("/healthz", headers={"X-Request-ID": "mine"}).headers["X-Request-ID"] for _ in range(3)}
+    assert len(ids) == 3
+    assert "mine" not in ids
+
+
+SIGNED = "IjRhYmMi.aVx8Qw.q1Z0m3vXbE7cT5yR9uK2wLsDfGh"  # the shape of all that itsdangerous signs
+
+
+@pytest.mark.parametrize(
+    ("message", "secret"),
+    [
+        (f"the key is {KEY}", KEY),
+        ("the old key is former-key-of-this-app-0123456789", "former-key-of-this-app-0123456789"),
+        ("redis said no to r3dis-pass", "r3dis-pass"),
+        ("connecting to postgresql://app:hunter2@db/app", "hunter2"),
+        ("GET /?password=hunter2&a=b", "hunter2"),
+        ("{'new_password': 'hunter 2', 'a': 1}", "hunter 2"),
+        ('{"csrf_token": "hunter2"}', "hunter2"),
+        ("api_key: hunter2", "hunter2"),
+        ("Cookie: __Host-session=hunter2; other=hunter2", "hunter2"),
+        ("Set-Cookie: a=hunter2; Path=/", "hunter2"),
+        ("Authorization: Bearer hunter2", "hunter2"),
+        ("X-CSRFToken: hunter2", "hunter2"),
+        (f"GET /reset/{SIGNED}", SIGNED),
+    ],
+)
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_5_S3_secrets_do_not_reach_the_log(
+    app_config: dict[str, object], log_format: str, message: str, secret: str
+) -> None:
+    app = create_app(
+        app_config
+        | {
+            "LOG_FORMAT": log_format,
+            "SECRET_KEY_FALLBACKS": ("former-key-of-this-app-0123456789",),
+            "RATELIMIT_STORAGE_URI": "redis://:r3dis-pass@localhost:1/0",
+        }
+    )
+    log = capture_log()
+    try:
+        raise RuntimeError(message)
+    except RuntimeError:
+        app.logger.exception("%s", message)
+    assert secret not in log.getvalue()
+    assert log.getvalue().count(logs.REDACTED) >= 2
+
+
+def test_5_S3_a_wrong_log_call_loses_no_line() -> None:
+    record = logging.LogRecord("app", logging.ERROR, "", 0, "%d items", ("no number",), None)
+    assert "%d items" in logs.LineFormatter("text", []).format(record)

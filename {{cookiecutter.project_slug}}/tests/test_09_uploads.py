@@ -10,6 +10,7 @@ import os
 import random
 import re
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -27,6 +28,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from app.security import uploads
+from app.settings import Settings
 from app.storage import content, folder
 from tests.conftest import Server, csrf_token, new_member, post
 from tests.fake_clamd import FakeClamd
@@ -590,32 +592,59 @@ def memory_of(server: Server) -> Iterator[list[int]]:
         watcher.join()
 
 
-def test_9_T4_an_endless_body_ends(serve: Callable[..., Server]) -> None:
-    server, sent, limit = serve(), 0, 128 * 2**20
+def test_9_T4_an_endless_body_ends(serve_proxied: Callable[..., Server]) -> None:
+    """It is refused while it comes: without a bound, nginx would go on writing it to the disk."""
+    server, sent, answer = serve_proxied(), 0, b""
     head = f"POST /uploads HTTP/1.1\r\nHost: localhost:{server.port}\r\nReferer: {server.url}/\r\n"
     head += "Transfer-Encoding: chunked\r\nContent-Type: multipart/form-data; boundary=x\r\n\r\n"
     part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
     with server.raw() as connection:
         connection.sendall(head.encode())
         connection.sendall(b"%x\r\n%s\r\n" % (len(part), part))
-        with contextlib.suppress(OSError):  # the server hangs up
-            while sent < limit:
-                connection.sendall(b"10000\r\n" + b"a" * 65536 + b"\r\n")
-                sent += 65536
-    assert 10 * 2**20 <= sent < limit
+        while not answer and sent <= 2**30:  # more than MAX_CONTENT_LENGTH may ever be
+            connection.sendall(b"100000\r\n" + b"a" * 2**20 + b"\r\n")
+            sent += 2**20
+            with contextlib.suppress(ssl.SSLWantReadError):  # nothing yet
+                connection.setblocking(False)
+                answer = connection.recv(4096)
+            connection.settimeout(10)
+    assert answer.startswith(b"HTTP/1.1 413 ")
     assert server.request("/healthz")[0] == 200
 
 
-def test_9_T4_slow_bodies_leave_others_served(serve: Callable[..., Server]) -> None:
-    server = serve()
+def test_9_T4_a_body_that_is_announced_as_too_large_is_refused_unread(serve_proxied: Callable[..., Server]) -> None:
+    server = serve_proxied()
+    with server.raw() as connection:
+        connection.sendall(b"POST /uploads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000000\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+def test_9_T4_what_is_a_little_too_large_is_told_why_through_the_proxy(serve_proxied: Callable[..., Server]) -> None:
+    """deploy/nginx.conf lets through what MAX_CONTENT_LENGTH allows, and a bit more, for the app to name it."""
+    server = serve_proxied()
+    body, media_type = multipart(1, b"a" * int(Settings.model_fields["MAX_CONTENT_LENGTH"].default))
+    headers = {**JSON, "Content-Type": media_type, "Referer": f"{server.url}/"}
+    status, received, answer = server.request("/uploads", "POST", body, headers)
+    assert (status, received["Content-Type"]) == (413, "application/problem+json")
+    assert "more than fits in one request" in json.loads(answer)["detail"]
+
+
+def test_9_T4_slow_bodies_leave_others_served(serve_proxied: Callable[..., Server], tmp_path: Path) -> None:
+    """Half an upload, and then nothing, from many addresses, while gunicorn has two threads."""
+    server = serve_proxied(THREADS=2)
     head = (
         f"POST /uploads HTTP/1.1\r\nHost: localhost:{server.port}\r\nReferer: {server.url}/\r\nContent-Length: 1000\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\nExpect: 100-continue\r\n\r\n"
     )
-    with contextlib.ExitStack() as slow:
-        for _ in range(6):
-            connection = slow.enter_context(server.raw())
-            connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n".encode())
-        time.sleep(0.5)  # until all of them have a thread
-        began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(server.raw(f"127.0.0.{10 + number % 20}")) for number in range(200)]
+        for connection in slow:
+            connection.sendall(head.encode())
+            assert connection.recv(4096).startswith(b"HTTP/1.1 100 ")  # so nginx waits for the body
+            connection.sendall(b"--x\r\n")
         assert [server.request("/healthz")[0] for _ in range(10)] == [200] * 10
-        assert time.monotonic() - began < 3
+        for connection in slow:
+            connection.settimeout(30)  # nginx would wait for 60 unless told otherwise
+            with contextlib.suppress(ssl.SSLError, ConnectionError):  # but no TimeoutError
+                while connection.recv(4096):
+                    pass
