@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -25,6 +24,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app, settings
 from tests.attacker import Site
+from tests.programs import PROGRAMS, advice, missing
 
 # % if cookiecutter.accounts
 from app.security.rate_limits import limiter  # isort: skip
@@ -36,6 +36,24 @@ ROOT = Path(__file__).resolve().parent.parent
 ORIGIN = "https://localhost"
 KEY = "Pz4vN8yQm2RkT7wXc5bLh9sJd3fGa6eU"
 PASSWORD = "correct horse battery staple 42"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Stop before the first test if a program is missing that one of the chosen tests starts."""
+    used = {name for item in items if isinstance(item, pytest.Function) for name in item.fixturenames}
+    absent = missing(PROGRAMS[name] for name in PROGRAMS if name in used and not config.option.collectonly)
+    if absent and hasattr(config, "workeroutput"):  # a worker of pytest-xdist, which tells the one who started it
+        config.workeroutput["missing"] = advice(absent)
+        items.clear()
+    elif absent:
+        pytest.exit(advice(absent), returncode=3)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if told := getattr(node, "workeroutput", {}).get("missing"):
+        pytest.exit(told, returncode=3)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -243,7 +261,7 @@ def browser() -> Iterator[Browser]:
     """
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
+            executable_path=PROGRAMS["browser"].path(),
             args=[
                 "--no-sandbox",
                 "--disable-gpu",
