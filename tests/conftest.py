@@ -12,13 +12,17 @@ from pathlib import Path
 import pytest
 
 from tests.clean_copy import clean_copy
-from tests.programs import PROGRAMS
+from tests.programs import PROGRAMS, from_app
 from tests.programs import app as of_app
 
 APP = "{{cookiecutter.project_slug}}"
 
 # tests/test_naive_run.py runs it where Flask and Playwright are.
 collect_ignore = [] if importlib.util.find_spec("playwright") else ["test_naive.py"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(from_app("tests/progress.py").Progress())
 
 
 def pytest_sessionstart() -> None:

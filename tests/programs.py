@@ -12,8 +12,13 @@ from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Run, not imported: that would leave a __pycache__ in the template's folder.
-app = SimpleNamespace(**runpy.run_path(str(ROOT / "{{cookiecutter.project_slug}}/tests/programs.py")))
+
+def from_app(path: str) -> SimpleNamespace:
+    """A module of the app, run and not imported: that would leave a __pycache__ in the template's folder."""
+    return SimpleNamespace(**runpy.run_path(str(ROOT / "{{cookiecutter.project_slug}}" / path)))
+
+
+app = from_app("tests/programs.py")
 PROGRAMS = [
     *app.PROGRAMS.values(),
     app.Program(("convert",), ("imagemagick fonts-dejavu-core", "ImageMagick", "imagemagick")),

@@ -25,6 +25,7 @@ from werkzeug.test import TestResponse
 from app import create_app, settings
 from tests.attacker import Site
 from tests.programs import PROGRAMS, advice, missing
+from tests.progress import Progress
 
 # % if cookiecutter.accounts
 from app.security.rate_limits import limiter  # isort: skip
@@ -36,6 +37,10 @@ ROOT = Path(__file__).resolve().parent.parent
 ORIGIN = "https://localhost"
 KEY = "Pz4vN8yQm2RkT7wXc5bLh9sJd3fGa6eU"
 PASSWORD = "correct horse battery staple 42"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Progress())
 
 
 @pytest.hookimpl(trylast=True)
