@@ -46,7 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Stop before the first test if a program is missing that one of the chosen tests starts."""
-    used = {name for item in items if isinstance(item, pytest.Function) for name in item.fixturenames}
+    tests = [item for item in items if isinstance(item, pytest.Function)]
+    # The constants in its code are what a test may ask for by request.getfixturevalue.
+    used = {name for test in tests for name in (*test.fixturenames, *test.function.__code__.co_consts)}
     absent = missing(PROGRAMS[name] for name in PROGRAMS if name in used and not config.option.collectonly)
     if absent and hasattr(config, "workeroutput"):  # a worker of pytest-xdist, which tells the one who started it
         config.workeroutput["missing"] = advice(absent)

@@ -29,17 +29,19 @@ class Program(NamedTuple):
     packages: tuple[str, str, str]
 
     def path(self) -> str | None:
-        return next(filter(None, map(shutil.which, self.names)), None)
+        places = os.environ.get("PATH", os.defpath)
+        places += os.pathsep + places.replace("/bin", "/sbin")  # where Debian has nginx, and only root looks
+        return next(filter(None, (shutil.which(name, path=places) for name in self.names)), None)
 
     def is_there(self) -> bool:
         return self.path() is not None
 
 
 class Module(Program):
-    """A part of Python's own library, which Debian packages apart."""
+    """Parts of Python's own library, which Debian packages apart."""
 
     def is_there(self) -> bool:
-        return importlib.util.find_spec(self.names[0]) is not None
+        return all(map(importlib.util.find_spec, self.names))
 
 
 class Chromium(Program):
@@ -74,12 +76,12 @@ class Chromium(Program):
 # Each is needed by the tests that use the fixture of that name.
 PROGRAMS = {
     "browser": Chromium(("chromium", "chromium-browser"), ("chromium", "chromium", "")),
-    "nginx": Program(("nginx",), ("nginx", "nginx", "nginx")),
+    "serve_proxied": Program(("nginx",), ("nginx", "nginx", "nginx")),
     "redis": Program(("redis-server", "valkey-server"), ("redis-server", "valkey", "redis")),
     "scanners": Program(("npm",), ("npm", "npm", "node")),
 }
 # What ``python3 -m venv`` needs.
-VENV = Module(("ensurepip",), (f"python3.{sys.version_info.minor}-venv", "python3", "python"))
+VENV = Module(("venv", "ensurepip"), (f"python3.{sys.version_info.minor}-venv", "python3", "python"))
 
 
 def manager() -> str | None:
