@@ -166,20 +166,24 @@ def test_a_python_without_venv_is_told_before_one_is_made(
 
 
 @pytest.mark.xdist_group("default")
-@pytest.mark.parametrize("how", [[], ["-n2"]], ids=["alone", "xdist"])
 def test_pytest_stops_with_that_line_if_a_chosen_test_starts_a_missing_program(
-    default_app: App, tmp_path: Path, how: list[str]
+    default_app: App, tmp_path: Path
 ) -> None:
     machine = Machine(tmp_path, "apt-get")
-    pytest_there = [default_app.folder / ".venv/bin/python", "-m", "pytest", "-p", "no:cacheprovider", *how]
-    code, said = machine.run(default_app.folder, *pytest_there, "tests/test_08_rate_limits.py", "tests/browser")
+
+    def pytest_there(*arguments: str, **environment: str) -> tuple[int, str]:
+        command = [default_app.folder / ".venv/bin/python", "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+        return machine.run(default_app.folder, *command, **environment)
+
     line = "Missing: chromium, redis-server. Install with: sudo apt-get install chromium redis-server"
-    assert (code, said.count(line)) == (3, 1), said
-    assert not re.search(r"passed|failed|error|skipped", said)
-    code, said = machine.run(default_app.folder, *pytest_there, "tests/browser", CHROMIUM="/nowhere")
+    both = ("tests/test_08_rate_limits.py", "tests/browser/test_pages.py")
+    for how in ([], ["-n2"]):
+        code, said = pytest_there(*both, "-k", "loss_of_redis or test_pages", *how)
+        assert (code, said.count(line)) == (3, 1), said
+        assert not re.search(r"passed|failed|error|skipped", said)
+    code, said = pytest_there("tests/browser/test_pages.py", CHROMIUM="/nowhere")
     assert (code, said.count("CHROMIUM=/nowhere: there is no such program.")) == (3, 1), said
-    # The others need none.
-    code, said = machine.run(default_app.folder, *pytest_there, "tests/test_08_rate_limits.py", "-k", "lost_redis")
+    code, said = pytest_there("tests/test_08_rate_limits.py", "-k", "lost_redis")  # which none has to be there for
     assert (code, "1 passed" in said) == (0, True), said
 
 
