@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 
@@ -178,27 +179,36 @@ def link() -> str:
     return ""
 
 
+def next_steps() -> str:
+    """What to type, from where cookiecutter was called: there the shell's PWD still is."""
+    app = root = os.path.realpath(".")
+    while root != os.path.dirname(root) and not os.path.exists(os.path.join(root, ".git")):
+        root = os.path.dirname(root)
+    folder = app.removeprefix(os.path.join(os.path.realpath(os.environ.get("PWD", "..")), ""))
+    in_git = os.path.exists(os.path.join(root, ".git"))
+    repository = (
+        "" if in_git else "  git init && git add . && git commit -m Generated   # make drift needs a repository\n"
+    )
+    return f"""
+The app is in {folder}, with a secret key of its own in .env (keep that out of git). Next:
+
+  cd {shlex.quote(folder)}
+{repository}  make run     # http://127.0.0.1:8000
+  make test    # every attack
+"""
+
+
 kept = drop_left_out() if os.path.isdir(STATE) else []
 choose_requirements()
 settle_python()
 make_key()
 unlinked = link()
 
-folder = os.path.basename(os.getcwd())
 if kept:
     print("Your answers leave these out, but they differ from the template's, so they stay:", file=sys.stderr)
     print(*(f"  {path}" for path in kept), sep="\n", file=sys.stderr)
-if unlinked:
-    older = os.path.exists(".cruft.json")
-    what = "The .cruft.json that was here stays, and no longer fits" if older else "No .cruft.json"
-    print(f"{what}: which commit of the template this is can't be told, since {unlinked}.", file=sys.stderr)
-print(
-    f"""
-The app is in {folder}, with a secret key of its own in .env (keep that out of git). Next:
-
-  cd {folder}
-  make run     # http://127.0.0.1:8000
-  make test    # every attack
-""",
-    file=sys.stderr,
-)
+if unlinked and os.path.exists(".cruft.json"):
+    print("The .cruft.json that was here stays, and no longer fits: which commit of the template", file=sys.stderr)
+    print(f"this is can't be told, since {unlinked}.", file=sys.stderr)
+if "SECURE_FLASK_DEMO" not in os.environ:
+    print(next_steps(), file=sys.stderr)

@@ -518,7 +518,7 @@ def test_plain_cookiecutter_over_an_app_shows_the_template_s_changes_in_git(year
 def test_a_template_with_uncommitted_changes_is_no_known_version(team: Team) -> None:
     (team.template / "README.md").write_text("being edited")
     ended = team.cookiecutter.run("project_slug=other")
-    assert "No .cruft.json: which commit of the template this is can't be told, since its folder holds" in ended.stderr
+    assert "cruft" not in ended.stderr
     assert not (team.cookiecutter.out / "other/.cruft.json").exists()
     before = (team.app / ".cruft.json").read_bytes()
     ended = team.cookiecutter.run("-f")

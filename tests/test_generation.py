@@ -269,12 +269,6 @@ def test_answers_typed_at_the_prompts(cookiecutter: Cookiecutter) -> None:
     assert there == {"app/models.py": False, "deploy/Dockerfile": True, ".github": False, "docs/lessons": False}
 
 
-def test_the_next_steps_are_told_apart_from_what_cruft_prints(cookiecutter: Cookiecutter) -> None:
-    process = cookiecutter.run()
-    assert process.stdout == ""
-    assert "  cd secure-flask-app\n  make run" in process.stderr
-
-
 # What other systems do otherwise, as far as it can be had here: Windows renames over no file and knows no modes, and
 # its files are read and written in a code page unless a program says otherwise.
 ELSEWHERE = """

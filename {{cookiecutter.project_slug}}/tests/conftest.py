@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -25,11 +24,37 @@ from werkzeug.test import TestResponse
 
 from app import create_app, paths, settings
 from tests.attacker import Site
+from tests.programs import PROGRAMS, advice, missing
+from tests.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 ORIGIN = "https://localhost"
 KEY = "Pz4vN8yQm2RkT7wXc5bLh9sJd3fGa6eU"
 HAS_ACCOUNTS = "DATABASE_URL" in settings.Settings.model_fields
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Progress())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Stop before the first test if a program is missing that one of the chosen tests starts."""
+    tests = [item for item in items if isinstance(item, pytest.Function)]
+    # The constants in its code are what a test may ask for by request.getfixturevalue.
+    used = {name for test in tests for name in (*test.fixturenames, *test.function.__code__.co_consts)}
+    absent = missing(PROGRAMS[name] for name in PROGRAMS if name in used and not config.option.collectonly)
+    if absent and hasattr(config, "workeroutput"):  # a worker of pytest-xdist, which tells the one who started it
+        config.workeroutput["missing"] = advice(absent)
+        items.clear()
+    elif absent:
+        pytest.exit(advice(absent), returncode=3)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if told := getattr(node, "workeroutput", {}).get("missing"):
+        pytest.exit(told, returncode=3)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -213,10 +238,7 @@ def serve_proxied(
     ``serve_proxied(THREADS=2)`` takes settings of the app and the variables of gunicorn.conf.py. ``wsgi`` is what
     gunicorn serves.
     """
-    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
-    if nginx is None:
-        missing = "No nginx: the proxy is not attacked. Mend it with: apt install nginx"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    nginx = str(PROGRAMS["serve_proxied"].path())
     running: list[subprocess.Popen[bytes]] = []
 
     def start(wsgi: str = "wsgi:app", **config: object) -> Server:
@@ -308,7 +330,7 @@ def browser() -> Iterator[Browser]:
     """
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
+            executable_path=PROGRAMS["browser"].path(),
             args=[
                 "--no-sandbox",
                 "--disable-gpu",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
-import shutil
 import signal
 import socket
 import ssl
@@ -39,6 +37,7 @@ from app.security.rate_limits import (
     remaining_tries,
 )
 from tests.conftest import Server, browser_like, free_port
+from tests.programs import PROGRAMS
 
 UNLIMITED = "1000000 per minute"
 VICTIM = "victim@example.com"
@@ -585,10 +584,8 @@ class Redis:
     """A Redis of our own on loopback; nothing of it is kept on disk."""
 
     def __init__(self, directory: Path) -> None:
-        binary = shutil.which("redis-server") or shutil.which("valkey-server")
-        if binary is None:
-            missing = "No redis-server: the shared storage is not attacked. Mend it with: apt install redis-server"
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+        binary = PROGRAMS["redis"].path()
+        assert binary is not None
         self.port = free_port()
         self.command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
         self.uri = f"redis://127.0.0.1:{self.port}/0"
