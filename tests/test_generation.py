@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import json
 import math
 import os
 import re
@@ -20,14 +21,7 @@ from tests.conftest import APP, Cookiecutter, files
 
 # What each option adds. Written by hand: it is what the README promises, whatever the hooks do.
 ADDED = {
-    "accounts": [
-        r"app/migrations/.*",
-        r"app/(credentials|identity|mail|models)\.py",
-        r"app/templates/account(_delete)?\.html",
-        r"app/templates/security/.*",
-        r"app/views/accounts\.py",
-        r"tests/(mailbox|test_accounts|test_sessions)\.py",
-    ],
+    "accounts": [r"app/accounts/.*", r"tests/accounts/.*"],
     "docker": [r"\.dockerignore", r"Dockerfile", r"compose\.yaml"],
     "ci": [r"\.github/.*"],
     "lessons": [r"docs/lessons/.*"],
@@ -36,17 +30,18 @@ COMBINATIONS = list(itertools.product(("yes", "no"), ("yes", "no"), ("github", "
 NO = ("no", "none")
 SECRET = re.compile(r"SECRET_KEY=([0-9a-f]{96})\n", re.ASCII)
 
-MARK = re.compile(rb"(?m)^\s*# %|\{\{ ?cookiecutter|_cookiecutter")
+MARK = re.compile(rb"# % |\{\{ ?cookiecutter|_cookiecutter")
 
 
 def settled(source: str, *, accounts: bool) -> list[str]:
     """Lines of Python with those of the option in or out; how many blank ones there are is for the formatter to say."""
     lines, optional = [], False
     for line in filter(None, source.splitlines()):
-        if line.strip() in ("# % if cookiecutter.accounts", "# % endif"):
+        code, mark, _ = line.partition("# % if cookiecutter.accounts")
+        if line.strip() in (mark, "# % endif"):
             optional = not optional
-        elif accounts or not optional:
-            lines.append(line)
+        elif accounts or not (optional or mark):
+            lines.append(code.rstrip())
     return lines
 
 
@@ -83,7 +78,7 @@ def test_each_combination_holds_its_files_and_no_rest_of_the_template(
     accounts = combination[0] not in NO
     assert got["requirements.txt"] == source["requirements.txt" if accounts else "requirements-no-accounts.txt"]
     # The audit asks whether an app has accounts, and names what it then looks at.
-    own = b"".join(content for name, content in got.items() if not name.startswith("app/audit/"))
+    own = b"".join(content for name, content in got.items() if not name.startswith("tools/audit/"))
     assert (b"sqlalchemy" in own.lower()) is accounts
 
     for command in (["check"], ["format", "--check"]):
@@ -92,14 +87,9 @@ def test_each_combination_holds_its_files_and_no_rest_of_the_template(
 
 
 def test_every_path_that_an_option_leaves_out_is_in_the_template(template: Path) -> None:
-    hook = ast.parse((template / "hooks/pre_gen_project.py").read_text(encoding="utf-8"))
-    (table,) = [
-        ast.literal_eval(node.value)
-        for node in hook.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LEFT_OUT"
-    ]
-    assert table.keys() == ADDED.keys()
-    assert [path for paths in table.values() for path in paths if not (template / APP / path).exists()] == []
+    optional = json.loads((template / "cookiecutter.json").read_text())["_optional"]
+    assert set(optional.values()) == ADDED.keys()
+    assert [path for path in optional if not (template / APP / path).exists()] == []
 
 
 @pytest.mark.parametrize(
@@ -186,34 +176,41 @@ def test_replaying_over_an_app_changes_nothing(cookiecutter: Cookiecutter) -> No
 def test_the_team_s_files_of_a_left_out_name_stay(cookiecutter: Cookiecutter) -> None:
     answers = ["accounts=no", "docker=no", "ci=none", "lessons=no"]
     app = cookiecutter.app(*answers)
-    ours = {"app/models.py": b"ours", ".github/workflows/deploy.yml": b"ours", "Dockerfile": b"ours"}
-    for name, content in ours.items():
+    ours = ["app/accounts/models.py", "app/accounts/roles.py", ".github/workflows/deploy.yml", "Dockerfile"]
+    for name in ours:
         (app / name).parent.mkdir(parents=True, exist_ok=True)
-        (app / name).write_bytes(content)
+        (app / name).write_text("ours")
+    (app / "docs/lessons").symlink_to("../app")
     before = files(app)
     process = cookiecutter.run("-f", *answers)
     assert files(app) == before
-    for name in ours:
-        assert f"  {name}\n" in process.stderr
+    assert (app / "docs/lessons").readlink() == Path("../app")
+    for path in ("app/accounts", ".github", "Dockerfile", "docs/lessons"):
+        assert f"  {path}\n" in process.stderr
 
 
-def test_an_option_switched_off_takes_its_files_away_but_not_edited_ones(cookiecutter: Cookiecutter) -> None:
+def test_an_option_switched_off_leaves_what_was_there_and_says_so(cookiecutter: Cookiecutter) -> None:
+    """As cookiecutter itself removes nothing; cruft does, which knows what the team edited."""
     app = cookiecutter.app()
     (app / "compose.yaml").write_text("edited")
-    assert cookiecutter.run("-f", "docker=no", "accounts=no").returncode == 0
-    assert (app / "compose.yaml").read_text() == "edited"
-    assert not [name for name in ("Dockerfile", ".dockerignore", "app/models.py") if (app / name).exists()]
-    assert not (app / ".generating").exists()
+    before = files(app)
+    process = cookiecutter.run("-f", "docker=no")
+    after = files(app)
+    for name in (".dockerignore", "Dockerfile", "compose.yaml"):
+        assert after[name] == before[name]
+    assert "they stay:\n  .dockerignore\n  Dockerfile\n  compose.yaml\n" in process.stderr
 
 
-def test_a_run_that_broke_off_loses_no_file_of_the_team(cookiecutter: Cookiecutter) -> None:
+@pytest.mark.parametrize("in_its_place", ["the template's", None])
+def test_a_run_that_broke_off_loses_no_file_of_the_team(cookiecutter: Cookiecutter, in_its_place: str | None) -> None:
     app = cookiecutter.app("docker=no")
-    # As a crash leaves it: the team's file set aside, the template's in its place.
-    (app / ".generating/kept").mkdir(parents=True)
-    (app / ".generating/kept/Dockerfile").write_text("ours")
-    (app / "Dockerfile").write_text("the template's")
+    # As a crash leaves it: the team's file saved, and the template's in its place, or not yet or no longer.
+    (app / "Dockerfile.generating").write_text("ours")
+    if in_its_place:
+        (app / "Dockerfile").write_text(in_its_place)
     assert cookiecutter.run("-f", "docker=no").returncode == 0
     assert (app / "Dockerfile").read_text() == "ours"
+    assert not (app / "Dockerfile.generating").exists()
 
 
 @pytest.mark.parametrize("name", [".env", ".env.production", "instance/app.db", "__pycache__/wsgi.pyc"])
@@ -267,8 +264,8 @@ def test_answers_typed_at_the_prompts(cookiecutter: Cookiecutter) -> None:
     assert process.returncode == 0, process.stderr
     app = cookiecutter.out / "shop-of-ann"
     assert "Apache License" in (app / "LICENSE").read_text()
-    there = {name: (app / name).exists() for name in ("app/models.py", "Dockerfile", ".github", "docs/lessons")}
-    assert there == {"app/models.py": False, "Dockerfile": True, ".github": False, "docs/lessons": False}
+    there = {name: (app / name).exists() for name in ("app/accounts", "Dockerfile", ".github", "docs/lessons")}
+    assert there == {"app/accounts": False, "Dockerfile": True, ".github": False, "docs/lessons": False}
 
 
 def test_the_next_steps_are_told_apart_from_what_cruft_prints(cookiecutter: Cookiecutter) -> None:
