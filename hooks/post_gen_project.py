@@ -67,7 +67,7 @@ def link() -> str:
 
 # Remove what the answers leave out, and bring back what an older app (-f) had there, which the pre-gen hook saved.
 kept = []
-for path in [path for path, option in ANSWERS["_optional"].items() if ANSWERS[option] in (False, "none")]:
+for path in [path for path, option in ANSWERS["_optional"] if ANSWERS[option] in (False, "none")]:
     if os.path.isdir(path):
         from shutil import rmtree  # only here: it takes a while to import, and most generations leave nothing out
 

@@ -81,7 +81,7 @@ if faults:
 
 # Save what an older app (-f) has under a name that an option leaves out: cookiecutter is about to write there, and the
 # post-gen hook to remove that and to bring this back. What was saved before is of a run that broke off.
-for path, option in ANSWERS["_optional"].items():
+for path, option in ANSWERS["_optional"]:
     saved = f"{path}.generating"
     if ANSWERS[option] in (False, "none") and os.path.lexists(path) and not os.path.lexists(saved):
         os.rename(path, saved)
