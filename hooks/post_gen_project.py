@@ -78,34 +78,6 @@ for path in [path for path, option in ANSWERS["_optional"] if ANSWERS[option] in
         os.rename(f"{path}.generating", path)
         kept.append(path)
 
-# Blocks of marked lines: to be removed when the last is gone. The longer run of blank lines beside a mark stays.
-for path in (
-    "tests/browser/conftest.py",
-    "tests/browser/test_pages.py",
-    "tests/conftest.py",
-    "tests/test_02_csrf.py",
-    "tests/test_07_templates.py",
-    "tests/test_08_rate_limits.py",
-    "tests/test_09_uploads.py",
-    "tests/test_10_urls.py",
-    "tests/test_pages.py",
-    "tests/test_scanners.py",
-):
-    with open(path, "r+", encoding="utf-8", newline="\n") as file:
-        rest, keep, above, blank = [], True, 0, 0
-        for line in file.read().splitlines():
-            if line.strip() in ("# % if cookiecutter.accounts", "# % endif"):
-                keep = ANSWERS["accounts"] or line.endswith("endif")
-                above, blank = max(above, blank), 0
-            elif keep and line:
-                rest += [""] * max(above, blank) + [line]
-                above = blank = 0
-            elif keep:
-                blank += 1
-        file.seek(0)
-        file.truncate()
-        file.writelines(f"{line}\n" for line in rest)
-
 # Keep or drop each marked line, and write the names.
 marked = r"\1\n" if ANSWERS["accounts"] else ""
 for path in SETTLED:

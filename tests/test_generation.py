@@ -35,14 +35,8 @@ MARK = re.compile(rb"# % |\{\{ ?cookiecutter|_cookiecutter")
 
 def settled(source: str, *, accounts: bool) -> list[str]:
     """Lines of Python with those of the option in or out; how many blank ones there are is for the formatter to say."""
-    lines, optional = [], False
-    for line in filter(None, source.splitlines()):
-        code, mark, _ = line.partition("# % if cookiecutter.accounts")
-        if line.strip() in (mark, "# % endif"):
-            optional = not optional
-        elif accounts or not (optional or mark):
-            lines.append(code.rstrip())
-    return lines
+    lines = [line.partition("  # % if cookiecutter.accounts") for line in source.splitlines() if line]
+    return [code for code, mark, _ in lines if accounts or not mark]
 
 
 def answers(combination: tuple[str, ...]) -> list[str]:
@@ -90,6 +84,18 @@ def test_every_path_that_an_option_leaves_out_is_in_the_template(template: Path)
     optional = json.loads((template / "cookiecutter.json").read_text())["_optional"]
     assert {option for _, option in optional} == ADDED.keys()
     assert [path for path, _ in optional if not (template / APP / path).exists()] == []
+
+
+def test_few_lines_of_python_depend_on_an_option(template: Path) -> None:
+    """An option is a folder. What joins it to the app is marked, a line at a time."""
+    python = [content for name, content in files(template / APP).items() if name.endswith(".py")]
+    assert sum(len(re.findall(rb"# % ", content)) for content in python) <= 5
+
+
+def test_the_hooks_stay_short(template: Path, record_property: pytest.RecordProperty) -> None:
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (template / "hooks").glob("*.py"))
+    record_property("hooks", f"{lines} lines")
+    assert lines <= 220
 
 
 @pytest.mark.parametrize(
