@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
-
 from app import create_app, settings
 from app.audit.findings import Report
 from app.audit.report import FORMATS
 from app.audit.run import audit_own
 from app.audit.steps import STEPS
 from app.project import TEMPLATE_VERSION
+from flask import Flask
+
 from tests.conftest import KEY, ROOT
 
 STEPS_OF = {1: 5, 2: 6, 3: 5, 4: 5, 5: 5, 6: 5, 7: 5, 8: 5, 9: 7, 10: 5}
