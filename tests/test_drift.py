@@ -305,7 +305,7 @@ def unimportable(team: Team) -> None:
         (unlinked, "The drift can't be known: There is no .cruft.json, so"),
         (
             moved,
-            "The drift can't be known: The template /.*/cookiecutter-secure-flask can't be cloned .* See the address in .cruft.json",
+            "The drift can't be known: The template /.*/cookiecutter-secure-flask can't be cloned .* See the address",
         ),
         (behind_a_password, "The drift can't be known: The template https://localhost:1/a.git can't be cloned "),
         (cut, "The drift can't be known: The template /.* has no commit [0-9a-f]{12} .*a shallow clone"),
