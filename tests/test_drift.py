@@ -390,6 +390,39 @@ def test_what_an_update_can_t_bring_to_a_file_that_moved_is_told_before_it(team:
     assert re.findall(r"(?m)^    (\S+)$", told) == ["gunicorn.conf.py", "wsgi.py", "app/shop.py"]
 
 
+def test_what_an_update_does_to_files_that_the_template_moved_is_told_before_it(team: Team) -> None:
+    """The template moves a folder, in which one path is taken here, and removes a file that the team edited."""
+    key, own = "01-secret-key.md", "11-ours.md"
+    edit(team.app, {"SECURITY.md": HARMLESS["SECURITY.md"], f"docs/lessons/{key}": ("# Lesson 1", "# Our lesson 1")})
+    (team.app / "docs/course").mkdir()
+    for path in (f"docs/lessons/{own}", "docs/course/02-csrf.md"):
+        (team.app / path).write_text("ours\n")
+    commit(team.app)
+    (team.template / APP / "docs/lessons").rename(team.template / APP / "docs/course")
+    (team.template / APP / "SECURITY.md").unlink()
+    hook = team.template / "hooks/pre_gen_project.py"
+    hook.write_text(hook.read_text().replace("docs/lessons", "docs/course"))
+    team.release("9.1.0", {})
+    told = team.drift(1)
+    assert f"  docs/lessons/{key}  +1 -1, by the template moved to docs/course/{key}\n" in section(
+        told, "Changed by both"
+    )
+    update = section(told, "To take the template's changes")
+    assert re.search(
+        r"can't change these, [^:]*:\n    docs/course/02-csrf\.md\n  These stay .*\n.*\n    SECURITY\.md\n", update
+    )
+    assert update.endswith(f":\n    docs/lessons/{own} -> docs/course/{own}\n")
+    team.cruft("update", "--skip-apply-ask")
+    now = files(team.app)
+    assert now["SECURITY.md"].startswith(b"# Our security")
+    assert now[f"docs/course/{key}"].startswith(b"# Our lesson 1")
+    assert now["docs/course/02-csrf.md"] == now[f"docs/lessons/{own}"] == b"ours\n"
+    assert {name for name in now if name.startswith("docs/lessons/")} == {
+        f"docs/lessons/{own}",
+        "docs/lessons/02-csrf.md",
+    }
+
+
 def test_a_template_that_was_taken_back_is_told(team: Team) -> None:
     team.release("9.1.0", {"wsgi.py": ("The app for a production server", "The app for production (9.1.0)")})
     team.app = team.cookiecutter.app("project_slug=newer")

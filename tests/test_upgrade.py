@@ -216,7 +216,7 @@ def audited(team: Team) -> set[str]:
 @pytest.mark.parametrize("prepared", [True, False], ids=["as the guide says", "unprepared"])
 def test_every_edit_is_kept_or_marked(team: Team, prepared: bool, record_property: pytest.RecordProperty) -> None:
     app = team.app
-    # The version of the app's own report: it names the one file that the template removed and the team changed.
+    # The report of 0.1.0, which the team has: it names the file that the template removed and the team changed.
     told = run(app, team.python, "-B", "-m", "drift", code=1)
     removed = re.findall(r"(?m)^  (\S+) .*, by the template removed$", section(told, "Changed by both"))
     assert "app/models.py" in removed
@@ -267,7 +267,7 @@ def test_every_edit_is_kept_or_marked(team: Team, prepared: bool, record_propert
 
 
 def test_the_new_drift_names_what_moves_before_the_update(team: Team) -> None:
-    """It also reads the audit of 0.1.0, of which it has nothing but the old rows."""
+    """It runs the audit of 0.1.0 there and reads its rows."""
     shutil.copytree(team.template / APP / "tools/drift", team.app / "tools/drift")
     commit(team.app)
     told = team.drift(1)
@@ -276,7 +276,7 @@ def test_the_new_drift_names_what_moves_before_the_update(team: Team) -> None:
     update = section(told, "To take the template's changes")
     assert re.search(r"(?m)^  These stay as they are: [^:]*:\n    app/models\.py$", update)
     assert "    app/migrations/0002_products.py -> app/accounts/migrations/0002_products.py\n" in update
-    assert re.search(r"(?m)^ +CF05 app\.views\.shop\.paid .*\n +fix: Exempt it no longer\.$", told)
+    assert re.search(r"(?m)^ +CF05 app\.views\.shop\.paid needs no token: .*\n +fix: Remove the exemption, or ", told)
 
 
 def test_the_table_of_moved_names_is_right(template: Path, default_app: App) -> None:

@@ -89,16 +89,18 @@ class LeftOut:
 def left_out(mine: Path, found: list[Change]) -> LeftOut:
     """Return the files to which ``cruft update`` can't bring what the template changed.
 
-    Those are the files that are gone here or are links, and those that the template removed and the team changed.
-    One of them is enough to make git apply the patch in pieces, without merging. Then it also skips files that are new
-    on both sides.
+    Those are the files that are gone here or are links, those that the template moved to a path that is taken here, and
+    those that the template removed and the team changed. One of them is enough to make git apply the patch in pieces,
+    without merging. Then it also skips files that are new on both sides.
     """
     clashing = [each for each in found if each.by == "both" and (each.ours != each.new or each.moved)]
     gone = {each.path for each in clashing if each.ours is None and not each.moved}
     links = {each.path for each in found if each.by != "you" and (mine / each.path).is_symlink()}
+    taken = {each.moved for each in found if each.moved and content(mine / each.moved) is not None}
     kept = [each.path for each in clashing if each.new is None]
-    lost = sorted(gone | links)
-    return LeftOut(lost + [each.path for each in clashing if (lost or kept) and each.old is None], kept)
+    lost = sorted(gone | links | taken)
+    also = [each.path for each in clashing if (lost or kept) and each.old is None and each.path not in taken]
+    return LeftOut(lost + also, kept)
 
 
 def left_behind(own: list[str], newest: Files, moved: dict[str, str]) -> dict[str, str]:
