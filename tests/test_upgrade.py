@@ -232,8 +232,8 @@ def test_every_edit_is_kept_or_marked(team: Team, prepared: bool, record_propert
 
     team.cruft("update", "--skip-apply-ask")
 
-    newest = files(team.cookiecutter.app("project_slug=newest"))
-    newest = {name: text.replace(b"newest", b"secure-flask-app") for name, text in newest.items()}
+    newest = files(team.cookiecutter.app("project_slug=of-now"))
+    newest = {name: text.replace(b"of-now", b"secure-flask-app") for name, text in newest.items()}
     now, clashing = files(app), conflicts(app)
     assert set(clashing.values()) == {prepared}  # marked where git could merge, else beside the file
     for path in EDITS.keys() - ({"app/models.py"} if prepared else set()):
