@@ -17,8 +17,8 @@ from tests.programs import app as of_app
 
 APP = "{{cookiecutter.project_slug}}"
 
-# tests/test_naive_run.py runs it where Flask and Playwright are.
-collect_ignore = [] if importlib.util.find_spec("playwright") else ["test_naive.py"]
+# These run where Flask and Playwright are: see tests/test_naive_run.py and tests/test_audit.py.
+collect_ignore = ["of_the_tools", *([] if importlib.util.find_spec("playwright") else ["test_naive.py"])]
 
 
 def pytest_configure(config: pytest.Config) -> None:
