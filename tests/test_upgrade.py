@@ -257,7 +257,7 @@ def test_every_edit_is_kept_or_marked(team: Team, prepared: bool, record_propert
         with (app / "app/accounts/models.py").open("a") as models:
             models.write(f"\n\n{TABLE}")
     commit(app)
-    run(app, team.python, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", "tests/test_shop.py")
+    run(app, team.python, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_shop.py")
     run(app, team.python, "-B", "-m", "flask", "--app", "app", "db", "upgrade")
     with sqlite3.connect(app / "instance/app.db") as database:
         names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
