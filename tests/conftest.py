@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -84,19 +85,36 @@ def cookiecutter(template: Path, tmp_path: Path) -> Cookiecutter:
     return Cookiecutter(template, tmp_path / "out", tmp_path / "home")
 
 
+def check_all_passed(printed: str) -> str:
+    """The last line of pytest's that counts tests: every one passed, none was skipped."""
+    counts = re.findall(r"=+ (.*\b\d+ passed.*) in .*=+", printed)[-1]
+    assert re.fullmatch(r"\d+ passed", counts), counts
+    return counts
+
+
 @dataclass
 class App:
     """A generated app with its own virtual environment, made by its own Makefile."""
 
     folder: Path
 
-    def make(self, *targets: str, cwd: Path | None = None) -> str:
+    def quick_tests(self, folder: Path) -> str:
+        """Run a part of the tests of another app, which have to pass, and give the last line that counts them."""
+        quick = [f"tests/{name}.py" for name in ("test_01_secret_key", "test_02_csrf", "test_04_cookies", "test_pages")]
+        command = [self.folder / ".venv/bin/pytest", "--numprocesses=auto", "tests/lint", *quick]
+        ended = subprocess.run(
+            command, cwd=folder, env=outside(), stdout=subprocess.PIPE, encoding="utf-8", timeout=900
+        )
+        assert ended.returncode == 0, ended.stdout[-20_000:]
+        return check_all_passed(ended.stdout)
+
+    def make(self, *targets: str, cwd: Path | None = None, **environment: str) -> str:
         """Run targets, which have to succeed, and give what they print; ``cwd`` is another folder with the Makefile."""
         command = ["make", *targets, f"PYTHON={sys.executable}", f"VENV={self.folder}/.venv"]
         process = subprocess.run(
             command,
             cwd=cwd or self.folder,
-            env=outside(),
+            env=outside() | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",

@@ -12,8 +12,7 @@ import jsonschema
 import pytest
 from sarif_pydantic import Sarif
 
-from tests.conftest import App, Cookiecutter, outside
-from tests.test_generated_app import check_all_passed
+from tests.conftest import App, Cookiecutter, check_all_passed, outside
 from tests.test_mitigations import STEPS
 
 ROOT = Path(__file__).resolve().parent.parent

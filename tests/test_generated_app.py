@@ -9,15 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.clean_copy import clean_copy
-from tests.conftest import APP, App, Cookiecutter, outside
+from tests.conftest import APP, App, Cookiecutter, check_all_passed
 from tests.test_mitigations import THREATS
-
-
-def check_all_passed(printed: str) -> str:
-    """The last line of pytest's that counts tests: every one passed, none was skipped."""
-    counts = re.findall(r"=+ (.*\b\d+ passed.*) in .*=+", printed)[-1]
-    assert re.fullmatch(r"\d+ passed", counts), counts
-    return counts
 
 
 @pytest.mark.xdist_group("default")
@@ -31,22 +24,21 @@ def test_tests_with_the_defaults(default_app: App, record_property: pytest.Recor
 
 
 @pytest.mark.xdist_group("default")
-def test_linters_and_tests_in_place(default_app: App, tmp_path: Path, record_property: pytest.RecordProperty) -> None:
-    """Only marks and names differ from the generated app, so the slower half is left to that one."""
+def test_linters_and_quick_tests_in_place(
+    default_app: App, tmp_path: Path, record_property: pytest.RecordProperty
+) -> None:
+    """A few marks and names are all that differs from the generated app, so most tests are left to that one."""
     clean_copy(tmp_path / "template")  # of its own: Python leaves caches behind, which cookiecutter can't render
     app = tmp_path / "template" / APP
     default_app.make("lint", cwd=app)
-    quick = [name for number in (1, 2, 3, 4, 5, 6, 10) for name in app.glob(f"tests/test_{number:02}_*.py")]
-    command = [default_app.folder / ".venv/bin/pytest", "--numprocesses=auto", app / "tests/test_pages.py", *quick]
-    ended = subprocess.run(command, cwd=app, env=outside(), stdout=subprocess.PIPE, encoding="utf-8", timeout=1200)
-    assert ended.returncode == 0, ended.stdout[-20_000:]
-    record_property("the app's own tests, in place, of mitigations 1-6 and 10", check_all_passed(ended.stdout))
+    record_property("a part of the app's own tests, in place", default_app.quick_tests(app))
 
 
 @pytest.mark.xdist_group("no-accounts")
 def test_linters_and_tests_without_options(cookiecutter: Cookiecutter, record_property: pytest.RecordProperty) -> None:
     app = App(cookiecutter.app("accounts=no", "docker=no", "ci=none", "lessons=no"))
-    record_property("the app's own tests, without options", check_all_passed(app.make("lint", "test")))
+    printed = app.make("lint", "test", PAYLOAD_SAMPLE="10")
+    record_property("the app's own tests, without options", check_all_passed(printed))
 
 
 @pytest.mark.xdist_group("default")

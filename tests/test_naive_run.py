@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import App, outside
-from tests.test_generated_app import check_all_passed
+from tests.conftest import App, check_all_passed, outside
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from flask import Flask
 from app import create_app, paths, settings
 from app.project import TEMPLATE_VERSION
+from flask import Flask
 from tools.audit.mitigations import MITIGATIONS
 from tools.audit.report import FORMATS
 from tools.audit.results import Report
