@@ -4,7 +4,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PYTHON ?= python3
 PORT ?= 8000
 
-.PHONY: demo test mutants lint format lock clean
+.PHONY: demo test mutants mutations lint format lock clean
 
 demo: demo/pyproject.toml  ## Generate an app with the defaults (kept if it is there) and serve it, in debug
 	$(MAKE) --no-print-directory -C demo run PORT=$(PORT)
@@ -15,6 +15,9 @@ test: $(VENV)/installed  ## Generate apps with all options, attack them, run the
 
 mutants: $(VENV)/installed  ## Take out each step in turn, and see that a test and the audit notice
 	MUTANTS=all $(BIN)/pytest tests/test_mutations.py
+
+mutations: $(VENV)/installed  ## Print the table of them: what a person does, and which test notices
+	@$(BIN)/python -m tests.test_mutations
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
