@@ -273,9 +273,9 @@ def _exemption_spreads(subject: Subject) -> Iterator[str]:
     views = {
         "a partial": (mark(partial(_view())), True),
         "a view": (mark(_view()), True),
-        "a view of the same name": (_view(), False),
+        "another view of the same name": (_view(), False),
         "a class": (mark(Parent).as_view("parent"), True),
-        "a subclass of it": (Child.as_view("child"), False),
+        "a class derived from it": (Child.as_view("child"), False),
     }
     app = subject.make({})
     for number, (view, _) in enumerate(views.values()):
