@@ -4,14 +4,18 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PYTHON ?= python3
 PORT ?= 8000
 
-.PHONY: demo test mutants mutations lint format lock clean
+.PHONY: demo test programs mutants mutations lint format lock clean
 
 demo: demo/pyproject.toml  ## Generate an app with the defaults (kept if it is there) and serve it, in debug
-	$(MAKE) --no-print-directory -C demo run PORT=$(PORT)
+	@echo "The demo is in demo/. To test, audit or change it: cd demo, then make test, make audit …"
+	@$(MAKE) --no-print-directory -C demo run PORT=$(PORT)
 
-test: $(VENV)/installed  ## Generate apps with all options, attack them, run their own suites
-	$(BIN)/pytest tests/test_speed.py  # alone: beside other tests it would measure their load
-	$(BIN)/pytest -n auto --ignore=tests/test_speed.py
+test: programs  ## Generate apps with all options, attack them, run their own suites
+	$(BIN)/pytest -n auto
+
+programs:  ## Install what the tests need besides Python, where this may; else say what to install
+	@$(PYTHON) -m tests.programs
+	@$(MAKE) --no-print-directory $(VENV)/installed
 
 mutants: $(VENV)/installed  ## Take out each step in turn, and see that a test and the audit notice
 	MUTANTS=all $(BIN)/pytest tests/test_mutations.py
@@ -44,10 +48,13 @@ clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache
 
 demo/pyproject.toml: | $(VENV)/installed
-	$(BIN)/python -m tests.clean_copy $(VENV)/template
-	HOME=$(CURDIR)/$(VENV) $(BIN)/cookiecutter $(VENV)/template --no-input project_slug=demo
+	@echo "Generating an app with the defaults into demo/"
+	@$(BIN)/python -m tests.clean_copy $(VENV)/template
+	@SECURE_FLASK_DEMO=1 HOME=$(CURDIR)/$(VENV) $(BIN)/cookiecutter $(VENV)/template --no-input project_slug=demo
 
 $(VENV)/installed: requirements-dev.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	touch $@
+	@$(PYTHON) -m tests.programs venv
+	@echo "Making $(VENV) and installing the packages of requirements-dev.txt:"
+	@s=0; while sleep 3 && kill -0 $$$$ 2>/dev/null; do s=$$((s + 3)); echo "  $$s s"; done & \
+	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,31 +12,22 @@ from pathlib import Path
 import pytest
 
 from tests.clean_copy import clean_copy
+from tests.programs import PROGRAMS, from_app
+from tests.programs import app as of_app
 
 APP = "{{cookiecutter.project_slug}}"
 
-# Debian's package for each program that the tests need and pip doesn't bring.
-PROGRAMS = {
-    "chromium": "chromium",
-    "convert": "imagemagick",
-    "cwebp": "webp",
-    "git": "git",
-    "gs": "ghostscript",
-    "make": "make",
-    "pdftotext": "poppler-utils",
-    "redis-server": "redis-server",
-}
+# These run where Flask and Playwright are: see tests/test_naive_run.py and tests/test_audit.py.
+collect_ignore = ["of_the_tools", *([] if importlib.util.find_spec("playwright") else ["test_naive.py"])]
 
 
-# tests/test_naive_run.py runs it where Flask and Playwright are.
-collect_ignore = [] if importlib.util.find_spec("playwright") else ["test_naive.py"]
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(from_app("tests/progress.py").Progress())
 
 
 def pytest_sessionstart() -> None:
-    if "CI_GENERATION_ONLY" not in os.environ:
-        missing = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
-        if missing:
-            pytest.exit(f"Missing programs. On Debian: apt-get install {' '.join(missing)}", returncode=3)
+    if "CI_GENERATION_ONLY" not in os.environ and (absent := of_app.missing(PROGRAMS)):
+        pytest.exit(of_app.advice(absent), returncode=3)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -64,7 +54,11 @@ class Cookiecutter:
     ) -> subprocess.CompletedProcess[str]:
         self.out.mkdir(exist_ok=True)
         command = [sys.executable, "-m", program, str(self.template), *["--no-input"] * no_input, *arguments]
-        environment = {"PYTHONUTF8": "1"} | os.environ | {"HOME": str(self.home), "USERPROFILE": str(self.home)}
+        environment = (
+            {"PYTHONUTF8": "1"}
+            | os.environ
+            | {"PWD": str(self.out), "HOME": str(self.home), "USERPROFILE": str(self.home)}
+        )
         return subprocess.run(
             command, cwd=self.out, env=environment, input=typed, capture_output=True, encoding="utf-8", timeout=60
         )
@@ -118,7 +112,7 @@ def default_app(template: Path, tmp_path_factory: pytest.TempPathFactory) -> App
     """The app as ``--no-input`` gives it. Its tests share the xdist group ``default``, so it is made once."""
     folder = tmp_path_factory.mktemp("default")
     app = App(Cookiecutter(template, folder / "out", folder / "home").app())
-    app.make(f"{app.folder}/.venv/installed")
+    app.make("programs")
     return app
 
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make files of each type that the app takes, in the current folder, with the tools that people make them with.
+# Make files of each type that the app takes, in the current folder, with the tools that people make them with;
+# CHROMIUM is the one to use.
 set -eu
 picture='-size 640x480 plasma:red-blue -pointsize 40 -annotate +40+100 Hello'
 
@@ -15,7 +16,7 @@ cwebp -quiet -lossless palette.png -o lossless.webp
 
 gs -q -dBATCH -dNOPAUSE -sDEVICE=pdfwrite -sOutputFile=printed.pdf \
     -c '/Helvetica 40 selectfont 72 500 moveto (Hello) show showpage'
-chromium --headless --no-sandbox --disable-gpu --user-data-dir=profile \
+"$CHROMIUM" --headless --no-sandbox --disable-gpu --user-data-dir=profile \
     --print-to-pdf=page.pdf 'data:text/html,<h1>Hello</h1>' 2>/dev/null
 rm -r profile
 

@@ -29,7 +29,6 @@ PACKAGES = (
     "flask_security",
     "flask_talisman",
     "flask_wtf",
-    "gunicorn.workers.gthread",
     "html5lib",
     "limits.storage",
     "playwright.sync_api",

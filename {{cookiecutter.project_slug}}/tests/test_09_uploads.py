@@ -10,10 +10,10 @@ import os
 import random
 import re
 import socket
+import ssl
 import struct
 import subprocess
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,9 +26,10 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.storage import content
 from app.security import uploads
-from tests.conftest import Server, browser_like, csrf_token, post
+from app.settings import Settings
+from app.storage import content, folder
+from tests.conftest import Server, csrf_token, new_member, post
 from tests.fake_clamd import FakeClamd
 from tests.samples import (
     EICAR,
@@ -46,10 +47,6 @@ from tests.samples import (
     upload,
     zip_of,
 )
-
-# % if cookiecutter.accounts
-from tests.conftest import register, sign_in  # isort: skip
-# % endif
 
 SECRET = b"not for visitors"
 
@@ -166,21 +163,12 @@ def test_9_T1_metadata_and_parts_are_no_files(app: Flask, member: FlaskClient) -
 
 def test_9_T1_nobody_gets_at_another_ones_files(app: Flask, member: FlaskClient) -> None:
     where = upload(member, "a.txt", SECRET).headers["Location"]
-    stranger = become_another_member(app)
+    stranger = new_member(app, "mallory@example.com")
     # The same answer as for what never was: nobody learns which ids exist.
     for answer in (download(stranger, where), post(stranger, f"{where}/delete")):
         assert answer.status_code == 404
         assert SECRET not in answer.data
     assert download(member, where).data == SECRET
-
-
-def become_another_member(app: Flask) -> FlaskClient:
-    other = browser_like(app)
-    # % if cookiecutter.accounts
-    register(other, "mallory@example.com")
-    sign_in(other, "mallory@example.com")
-    # % endif
-    return other
 
 
 def test_9_T1_ids_can_not_be_guessed(app: Flask, member: FlaskClient) -> None:
@@ -206,11 +194,11 @@ def test_9_T1_only_the_server_can_read_and_nobody_can_run(app: Flask, member: Fl
 
 @pytest.mark.skipif(os.name == "nt", reason="no such modes")
 def test_9_S3_a_folder_that_was_there_is_closed_to_others(app_config: dict[str, object]) -> None:
-    folder = Path(str(app_config["UPLOAD_DIR"]))
-    folder.mkdir()
-    folder.chmod(0o777)
-    create_app(app_config)
-    assert folder.stat().st_mode & 0o777 == 0o700
+    place = Path(str(app_config["UPLOAD_DIR"]))
+    place.mkdir()
+    place.chmod(0o777)
+    upload(new_member(create_app(app_config)), "a.txt", b"a")
+    assert place.stat().st_mode & 0o777 == 0o700
 
 
 # 9.T2 Malicious files
@@ -356,9 +344,7 @@ def test_9_T2_the_virus_scanner_has_the_last_word(
     monkeypatch.setattr(uploads, "SCAN_SECONDS", 0.5)
     with FakeClamd(reply) as scanner:
         app = create_app(app_config | {"CLAMD_URL": scanner.url})
-        began = time.monotonic()
-        answer = upload(become_another_member(app), "a.png", WHOLE_PNG)
-        assert time.monotonic() - began < 5
+        answer = upload(new_member(app, "mallory@example.com"), "a.png", WHOLE_PNG)
         assert answer.status_code == status, answer.text
         assert len(stored(app)) == (2 if status == 201 else 0)
         assert ("Retry-After" in answer.headers) == (status == 503)
@@ -368,7 +354,7 @@ def test_9_T2_the_virus_scanner_has_the_last_word(
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:1", "unix:///nowhere/clamd.sock"])
 def test_9_T2_without_the_virus_scanner_nothing_is_taken(app_config: dict[str, object], url: str) -> None:
     app = create_app(app_config | {"CLAMD_URL": url})
-    assert upload(become_another_member(app), "a.txt", b"a").status_code == 503
+    assert upload(new_member(app, "mallory@example.com"), "a.txt", b"a").status_code == 503
     assert stored(app) == []
 
 
@@ -463,9 +449,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_9_T4_a_pixel_bomb_does_not_go_off(app: Flask, member: FlaskClient, name: str) -> None:
-    began = time.monotonic()
     assert upload(member, name, BOMBS[name]).status_code == 422
-    assert time.monotonic() - began < 5
     assert stored(app) == []
 
 
@@ -483,7 +467,7 @@ def test_9_T4_one_image_is_decoded_at_a_time(app: Flask, member: FlaskClient, mo
 
 def test_9_T4_quotas_hold(app_config: dict[str, object]) -> None:
     app = create_app(app_config | {"UPLOAD_QUOTA_FILES": 2, "UPLOAD_QUOTA_BYTES": 1000})
-    client = become_another_member(app)
+    client = new_member(app, "mallory@example.com")
     assert upload(client, "a.txt", b"a" * 1001).status_code == 413
     assert upload(client, "a.txt", b"a" * 600).status_code == 201
     answer = upload(client, "a.txt", b"a" * 401)
@@ -539,7 +523,7 @@ def test_9_T4_a_crash_leaves_nothing_visible(
         with pytest.raises(PowerCut):
             uploads._store(io.BytesIO(b"half"), "half.txt", "text/plain", owner)
         assert len(stored(app)) == 2 + written + 1
-        assert [file.name for file in uploads.listing(owner)] == ["whole.txt"]
+        assert [file.name for file in folder.listing(owner)] == ["whole.txt"]
 
 
 def multipart(parts: int, content: bytes = b"a") -> tuple[bytes, str]:
@@ -570,12 +554,9 @@ def test_9_T4_oversized_requests_are_cut_and_told_why(serve: Callable[..., Serve
         body, media_type = make()
         headers = {**JSON, "Content-Type": media_type, "Referer": f"{server.url}/"}
         with memory_of(server) as grown:
-            began = time.monotonic()
             status, _, answer = server.request("/uploads", "POST", body, headers)
-            took = time.monotonic() - began
         assert (case, status) == (case, 413)
         assert bound in json.loads(answer)["detail"], case
-        assert took < 5, case
         assert max(grown) < 64 * 2**20, case
 
 
@@ -603,32 +584,59 @@ def memory_of(server: Server) -> Iterator[list[int]]:
         watcher.join()
 
 
-def test_9_T4_an_endless_body_ends(serve: Callable[..., Server]) -> None:
-    server, sent, limit = serve(), 0, 128 * 2**20
+def test_9_T4_an_endless_body_ends(serve_proxied: Callable[..., Server]) -> None:
+    """It is refused while it comes: without a bound, nginx would go on writing it to the disk."""
+    server, sent, answer = serve_proxied(), 0, b""
     head = f"POST /uploads HTTP/1.1\r\nHost: localhost:{server.port}\r\nReferer: {server.url}/\r\n"
     head += "Transfer-Encoding: chunked\r\nContent-Type: multipart/form-data; boundary=x\r\n\r\n"
     part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
     with server.raw() as connection:
         connection.sendall(head.encode())
         connection.sendall(b"%x\r\n%s\r\n" % (len(part), part))
-        with contextlib.suppress(OSError):  # the server hangs up
-            while sent < limit:
-                connection.sendall(b"10000\r\n" + b"a" * 65536 + b"\r\n")
-                sent += 65536
-    assert 10 * 2**20 <= sent < limit
+        while not answer and sent <= 2**30:  # more than MAX_CONTENT_LENGTH may ever be
+            connection.sendall(b"100000\r\n" + b"a" * 2**20 + b"\r\n")
+            sent += 2**20
+            with contextlib.suppress(ssl.SSLWantReadError):  # nothing yet
+                connection.setblocking(False)
+                answer = connection.recv(4096)
+            connection.settimeout(10)
+    assert answer.startswith(b"HTTP/1.1 413 ")
     assert server.request("/healthz")[0] == 200
 
 
-def test_9_T4_slow_bodies_leave_others_served(serve: Callable[..., Server]) -> None:
-    server = serve()
+def test_9_T4_a_body_that_is_announced_as_too_large_is_refused_unread(serve_proxied: Callable[..., Server]) -> None:
+    server = serve_proxied()
+    with server.raw() as connection:
+        connection.sendall(b"POST /uploads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000000\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+def test_9_T4_what_is_a_little_too_large_is_told_why_through_the_proxy(serve_proxied: Callable[..., Server]) -> None:
+    """deploy/nginx.conf lets through what MAX_CONTENT_LENGTH allows, and a bit more, for the app to name it."""
+    server = serve_proxied()
+    body, media_type = multipart(1, b"a" * int(Settings.model_fields["MAX_CONTENT_LENGTH"].default))
+    headers = {**JSON, "Content-Type": media_type, "Referer": f"{server.url}/"}
+    status, received, answer = server.request("/uploads", "POST", body, headers)
+    assert (status, received["Content-Type"]) == (413, "application/problem+json")
+    assert "more than fits in one request" in json.loads(answer)["detail"]
+
+
+def test_9_T4_slow_bodies_leave_others_served(serve_proxied: Callable[..., Server], tmp_path: Path) -> None:
+    """Half an upload, and then nothing, from many addresses, while gunicorn has two threads."""
+    server = serve_proxied(THREADS=2)
     head = (
         f"POST /uploads HTTP/1.1\r\nHost: localhost:{server.port}\r\nReferer: {server.url}/\r\nContent-Length: 1000\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\nExpect: 100-continue\r\n\r\n"
     )
-    with contextlib.ExitStack() as slow:
-        for _ in range(6):
-            connection = slow.enter_context(server.raw())
-            connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n".encode())
-        time.sleep(0.5)  # until all of them have a thread
-        began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(server.raw(f"127.0.0.{10 + number % 20}")) for number in range(200)]
+        for connection in slow:
+            connection.sendall(head.encode())
+            assert connection.recv(4096).startswith(b"HTTP/1.1 100 ")  # so nginx waits for the body
+            connection.sendall(b"--x\r\n")
         assert [server.request("/healthz")[0] for _ in range(10)] == [200] * 10
-        assert time.monotonic() - began < 3
+        for connection in slow:
+            connection.settimeout(30)  # nginx would wait for 60 unless told otherwise
+            with contextlib.suppress(ssl.SSLError, ConnectionError):  # but no TimeoutError
+                while connection.recv(4096):
+                    pass

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import html5lib
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.security.findings import Finding
 from app.project import SECURITY_CONTACT
 from app.security import csp
-from tests.conftest import browser_like
-
-PAGES = [
-    "/",
-    "/uploads",
-    "/nothing-here",
-    # % if cookiecutter.accounts
-    "/account",
-    "/account/password",
-    "/account/delete",
-    # % endif
-]
-VISITORS_PAGES = [
-    "/",
-    # % if cookiecutter.accounts
-    "/login",
-    "/register",
-    "/reset",
-    # % endif
-]
+from app.security.findings import Finding
+from tests.conftest import browser_like, pages
 
 
 def test_security_txt_has_the_fields_of_rfc_9116(client: FlaskClient) -> None:
@@ -47,31 +26,45 @@ def test_security_txt_has_the_fields_of_rfc_9116(client: FlaskClient) -> None:
     assert timedelta(days=30) < left < timedelta(days=365)
 
 
-def test_home_lists_ten_mitigations_in_force(client: FlaskClient) -> None:
-    assert client.get("/").text.count('<span class="state implemented">') == 10
+def debugging(app_config: dict[str, object]) -> FlaskClient:
+    return browser_like(create_app(app_config | {"FLASK_DEBUG": "1"}), "http://localhost")
 
 
-@pytest.mark.parametrize(
-    ("severities", "state"),
-    [(["relaxed"], "relaxed"), (["relaxed", "missing"], "missing")],
-)
-def test_home_tells_the_worst_state_and_keeps_the_evidence(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, severities: list[str], state: str
+def test_every_page_has_a_banner_in_debug(app_config: dict[str, object]) -> None:
+    assert 'class="debug"' in debugging(app_config).get("/").text
+    assert 'class="debug"' not in browser_like(create_app(app_config)).get("/").text
+
+
+def test_security_shows_each_mitigation_and_each_fact_in_debug(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def check(app: Flask) -> Iterator[Finding]:
-        for severity in severities:
-            yield Finding("CP99", severity, "evidence for an attacker", "mend it")
+    client = debugging(app_config)
+    modules = [part for part in client.application.extensions["parts"] if hasattr(part, "NUMBER")]
+    stated = [
+        Finding("CP04", "relaxed", "evidence of csp", "fix it"),
+        Finding("DP09", "note", "of the whole", "fix it"),
+    ]
+    monkeypatch.setattr(csp, "check", lambda app: stated[:1])
+    monkeypatch.setattr("app.views.check", lambda app: stated[1:])
+    page = client.get("/security").text
+    assert page.count('<span class="state ') == len(modules)
+    assert [each.TITLE for each in modules if each.TITLE not in page] == []
+    assert [fact.evidence for fact in stated if page.count(fact.evidence) != 1] == []
 
-    monkeypatch.setattr(csp, "check", check)
-    page = client.get("/").text
-    assert page.count(f'<span class="state {state}">') == 1
-    assert "evidence for an attacker" not in page
+
+def test_security_is_not_there_outside_debug(client: FlaskClient, member: FlaskClient) -> None:
+    assert client.get("/security").status_code == member.get("/security").status_code == 404
 
 
-def test_home_shows_findings_and_a_banner_in_debug(app_config: dict[str, object]) -> None:
-    page = browser_like(create_app(app_config | {"FLASK_DEBUG": "1"}), "http://localhost").get("/").text
-    assert 'class="debug"' in page
-    assert "<code>CK01</code> relaxed" in page
+@pytest.mark.parametrize("contact", ["mailto:security@example.com", "mailto:security@bikes.example"])
+def test_a_start_logs_each_fact_once(
+    app_config: dict[str, object], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, contact: str
+) -> None:
+    monkeypatch.setattr("app.views.pages.SECURITY_CONTACT", contact)
+    create_app(app_config | {"TRUSTED_PROXY_HOPS": "0", "CSP_REPORT_ONLY": "1"})
+    ids = [record.message.split()[0] for record in caplog.records if record.name == "app"]
+    assert ids.count("DP02") == ids.count("CP04") == 1  # no proxy; a policy that only reports
+    assert ids.count("DP01") == contact.endswith("@example.com")
 
 
 def test_healthz_answers_whatever_else_is_down(app_config: dict[str, object]) -> None:
@@ -94,11 +87,7 @@ def test_readyz_says_what_is_down_and_not_why(app_config: dict[str, object], tmp
     assert str(tmp_path) not in response.text
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_page_is_valid_html(member: FlaskClient, path: str) -> None:
-    html5lib.HTMLParser(strict=True).parse(member.get(path).text)
-
-
-@pytest.mark.parametrize("path", VISITORS_PAGES)
-def test_visitors_page_is_valid_html(client: FlaskClient, path: str) -> None:
-    html5lib.HTMLParser(strict=True).parse(client.get(path).text)
+def test_every_page_is_valid_html(client: FlaskClient, member: FlaskClient) -> None:
+    for visitor in (client, member):
+        for path in [*pages(visitor), "/nothing-here"]:
+            html5lib.HTMLParser(strict=True).parse(visitor.get(path).text)

@@ -211,8 +211,10 @@ def _misplaced(place: Path, app: Flask) -> str:
             return "is no folder"
         around = next(parent for parent in place.parents if os.path.isdir(parent))
         return "" if os.access(around, os.W_OK | os.X_OK) else "can't be made"
-    if os.access(place, os.R_OK) and not all(folder.is_ours(entry.name) for entry in os.scandir(place)):
-        return "holds other files, and would be closed to all others"
+    if os.access(place, os.R_OK):
+        with os.scandir(place) as entries:
+            if not all(folder.is_ours(entry.name) for entry in entries):
+                return "holds other files, and would be closed to all others"
     return "" if os.access(place, os.W_OK | os.X_OK) else "can't be written to"
 
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import socket
 import sqlite3
 import ssl
-import stat
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -25,19 +21,10 @@ from flask.testing import FlaskClient
 from app import create_app, settings
 from app.security import uploads
 from app.security.rate_limits import limiter
-from tests.conftest import (
-    KEY,
-    PASSWORD,
-    ROOT,
-    browser_like,
-    can_sign_in,
-    csrf_token,
-    is_signed_in,
-    post,
-    register,
-    sign_in,
-)
+from app.storage import folder
 from tests.accounts.mailbox import Mailbox
+from tests.accounts.people import PASSWORD, can_sign_in, is_signed_in, register, sign_in
+from tests.conftest import KEY, ROOT, browser_like, csrf_token, post
 
 ALICE = "alice@example.com"
 NEW = "an entirely different phrase"
@@ -243,7 +230,7 @@ def test_delete_takes_the_files_and_the_account(member: FlaskClient, app_config:
     assert not is_signed_in(member)
     assert not can_sign_in(member.application, PASSWORD)
     with member.application.app_context():
-        assert uploads.listing(owner) == []
+        assert folder.listing(owner) == []
     register(member)
     sign_in(member)
     assert "notes.txt" not in member.get("/uploads").text
@@ -256,7 +243,7 @@ def test_nothing_is_kept_of_an_upload_into_a_deleted_account(
     save_all, window = uploads.save_all, browser_like(member.application)
     sign_in(window)
 
-    def slow(*args: Any) -> list[uploads.StoredFile]:
+    def slow(*args: Any) -> list[folder.StoredFile]:
         assert post(window, "/account/delete", {"password": PASSWORD}).status_code == 303
         return save_all(*args)
 
@@ -379,19 +366,6 @@ def test_5_T1_without_its_database_the_app_says_sorry(member: FlaskClient, app_c
         assert "sqlite" not in answer.text.lower()
         assert "<h1>" in answer.text
     assert browser_like(member.application).get("/").status_code == 200
-
-
-def test_the_sqlite_file_is_made_whole_and_private_whoever_starts_first(app_config: dict[str, object]) -> None:
-    environment = os.environ | {name: str(value) for name, value in app_config.items()}
-    command = [sys.executable, "-c", "from app import create_app; create_app()"]
-    starting = [subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait(60) for process in starting] == [0, 0]
-    path = Path(str(app_config["DATABASE_URL"]).removeprefix("sqlite:///"))
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert not list(path.parent.glob(".database-*"))
-    app = create_app(app_config)
-    register(browser_like(app))
-    assert can_sign_in(create_app(app_config), PASSWORD)
 
 
 def test_the_migrations_make_what_the_models_say(app: Flask) -> None:

@@ -18,8 +18,9 @@ from werkzeug.test import TestResponse
 
 from app.accounts import mail
 from app.security.rate_limits import limiter
-from tests.conftest import PASSWORD, browser_like, can_sign_in, csrf_token, is_signed_in, post, register, sign_in
 from tests.accounts.mailbox import Mailbox
+from tests.accounts.people import PASSWORD, can_sign_in, is_signed_in, register, sign_in
+from tests.conftest import browser_like, csrf_token, post
 
 ALICE = "alice@example.com"
 NEW = "an entirely different phrase"

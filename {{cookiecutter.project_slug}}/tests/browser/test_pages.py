@@ -4,31 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from flask import Flask
 from playwright.sync_api import Page
 
 from tests.browser.conftest import become_member
-from tests.conftest import Server
-
-PATHS = [
-    "/",
-    "/uploads",
-    "/redirect?next=https://docs.example.com/",
-    # % if cookiecutter.accounts
-    "/account",
-    "/account/password",
-    "/account/delete",
-    # % endif
-]
+from tests.conftest import Server, new_member, pages
 
 
-def test_no_page_trips_over_the_policy_or_runs_off_a_phone(serve: Callable[..., Server], page: Page) -> None:
+def test_no_page_trips_over_the_policy_or_runs_off_a_phone(
+    app: Flask, serve: Callable[..., Server], page: Page
+) -> None:
     server = serve(ALLOWED_REDIRECT_HOSTS="docs.example.com")
     faults: list[str] = []
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.set_viewport_size({"width": 390, "height": 800})
     become_member(page, server)
-    for path in PATHS:
+    for path in [*pages(new_member(app)), "/redirect?next=https://docs.example.com/"]:
         page.goto(server.url + path)
         if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             faults.append(f"{path} is wider than the screen")

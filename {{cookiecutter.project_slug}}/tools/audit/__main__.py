@@ -32,8 +32,9 @@ def main() -> int:
     try:
         from app import create_app
         from tools.audit.report import FORMATS
-        from tools.audit.run import audit_foreign, audit_own
+        from tools.audit.run import audit_foreign, audit_own, stop_on_ctrl_c
 
+        stop_on_ctrl_c()
         if options.app:
             report = audit_foreign(lambda folder: _load(options.app, folder), (options.path or Path()).resolve())
         else:

@@ -348,7 +348,7 @@ MITIGATIONS = {
             Step(
                 "8.S3",
                 "A limit for every route, stricter ones where guessing or flooding pays",
-                "Leave counting to app/security/rate_limits.py and counters.py; name stricter limits with @limited",
+                "Leave counting to app/security/, and slow clients to deploy/nginx.conf",
                 (
                     "V2.4.1",
                     "V16.5.2",
@@ -409,7 +409,7 @@ MITIGATIONS = {
             Step(
                 "9.S5",
                 "Bounds on size, number, parts, quota and free disk",
-                "Set MAX_CONTENT_LENGTH and the quotas; leave the bounds in app/security/uploads.py",
+                "Set MAX_CONTENT_LENGTH and the quotas; leave the bounds of uploads.py and deploy/nginx.conf",
                 (
                     "V5.2.1",
                     "V5.2.4",

@@ -9,11 +9,14 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 from unittest import mock
 
 from flask import Flask
@@ -24,6 +27,8 @@ from tools.audit.mitigations import MITIGATIONS, Step
 from tools.audit.results import Report, Row, StepResult
 from tools.audit.steps import PROBES, examine
 from tools.audit.subject import ALLOWED_HOST, HOST, Subject, random_key
+
+_stopped = threading.Event()
 
 LARGE = 50_000_000  # bytes
 SLOW = (8, 9)  # the mitigations that take half of the time
@@ -163,7 +168,23 @@ def _examine(subject: Subject, numbers: Iterable[int]) -> dict[int, tuple[StepRe
     return {number: tuple(_examined(step, subject) for step in MITIGATIONS[number].steps) for number in numbers}
 
 
+def stop_on_ctrl_c() -> None:
+    """Let Ctrl-C end the audit at the next step, also where Python loses the exception.
+
+    It does so in callbacks, such as those of the import system, and prints "Exception ignored in …".
+    """
+
+    def stop(*_: object) -> NoReturn:
+        _stopped.set()
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a script's background job ignores Ctrl-C
+        signal.signal(signal.SIGINT, stop)
+
+
 def _examined(step: Step, subject: Subject) -> StepResult:
+    if _stopped.is_set():
+        raise KeyboardInterrupt
     if step.id in PROBES:
         return examine(step, subject)
     evidence = "The code of this mitigation was removed: its probe can't be imported."

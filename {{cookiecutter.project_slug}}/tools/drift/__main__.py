@@ -1,6 +1,6 @@
-"""``python -m drift``: report what has changed since this app was generated. It changes no file of it.
+"""``python -m tools.drift`` reports what has changed since this app was generated. It changes no file of the app.
 
-Exit 0: nothing, here or in the template. 1: something. 2: it can't be known, and one line says why.
+Exit 0: nothing has changed, here or in the template. 1: something has. 2: it can't be known, and one line says why.
 """
 
 from __future__ import annotations
@@ -17,20 +17,29 @@ from pathlib import Path
 
 from tools.drift import report
 from tools.drift.audits import Rows, weakened
-from tools.drift.changes import ASIDE, changes, is_uncommitted, known_to_git, left_out, unresolved
+from tools.drift.changes import (
+    ASIDE,
+    changes,
+    is_uncommitted,
+    known_to_git,
+    left_behind,
+    left_out,
+    moves,
+    unresolved,
+)
 from tools.drift.programs import UnknownDriftError
 from tools.drift.template import Origin, Template
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
-    """Report, and give the exit code."""
+    """Print the report and return the exit code."""
     argparse.ArgumentParser(
-        prog="python -m drift", description="Say how far this app is from its template."
+        prog="python -m tools.drift", description="Report how far this app is from its template."
     ).parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a console of Windows has few letters
+        sys.stdout.reconfigure(errors="replace")  # a Windows console can't show every letter
     try:
         with tempfile.TemporaryDirectory(prefix="drift-", ignore_cleanup_errors=True) as folder:
             return drift(Path(folder))
@@ -42,15 +51,16 @@ def main() -> int:
 
 
 def drift(work: Path) -> int:
-    """Find out, report, and give the exit code. ``work`` is a temporary folder."""
+    """Compare, print the report and return the exit code. ``work`` is a temporary folder."""
     if not shutil.which("git"):
         raise UnknownDriftError("git is not installed")
     origin = Origin.of(PROJECT)
     template = Template(origin, work)
     base = template.generate(origin.commit)
     newest = base if template.newest == base.commit else template.generate(template.newest)
+    moved = {} if newest is base else moves(base.folder, newest.folder)
     known = known_to_git(PROJECT)
-    found = changes(PROJECT, base.files, newest.files)
+    found = changes(PROJECT, base.files, newest.files, moved)
     own = sorted((known or set()) - base.files.keys() - newest.files.keys() - ASIDE)
     left = unresolved(PROJECT, {*own, *(change.path for change in found)}, in_git=known is not None)
     with ThreadPoolExecutor() as threads:
@@ -61,18 +71,16 @@ def drift(work: Path) -> int:
     lines += report.security(found, before, now)
     lines += report.audits(before, now)
     if known is None:
-        lines += [
-            "",
-            "This folder is not in git: which other files are yours can't be told, and cruft could not merge.",
-        ]
+        lines += ["", "This folder is not in git, so it is unknown which other files are yours, and cruft can't merge."]
     elif is_uncommitted(PROJECT):
-        lines += ["", "What is not committed yet is counted too; cruft update wants it committed first."]
+        lines += ["", "Changes that are not committed count too. Commit them before cruft update."]
     if newest is not base:
-        lines += report.update(found, left_out(PROJECT, found), newest.by_hand(base.version))
+        behind = left_behind(own, newest.files, moved)
+        lines += report.update(found, left_out(PROJECT, found), behind, newest.by_hand(base.version))
     print(*map(report.plain, [*lines, "", report.summary(found, before, now)]), sep="\n")
     for whose, rows in (("of this app", now), ("of the app as generated", before)):
         if rows.failed:
-            raise UnknownDriftError(f"the audit {whose} could not run, so weaker or not is open. {rows.failed}")
+            raise UnknownDriftError(f"the audit {whose} could not run, so its rows can't be compared. {rows.failed}")
     return 1 if found or weakened(before, now) else 0
 
 

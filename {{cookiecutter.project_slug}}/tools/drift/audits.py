@@ -1,4 +1,4 @@
-"""The audit's rows, of the app as it was generated and as it is now."""
+"""The rows of the audit: those of the app as it was generated, and those of the app as it is now."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ STATES = ("not applicable", "implemented", "relaxed", "missing")  # the worst la
 
 @dataclass(frozen=True)
 class Rows:
-    """What ``python app/audit`` said in a folder. ``failed`` is the line with which it ended, if it could not run."""
+    """The rows of the audit of one folder. ``failed`` is the last line of its output, if the audit could not run."""
 
     mitigations: list[dict[str, Any]]
     failed: str = ""
 
     @classmethod
     def of(cls, folder: Path) -> Rows:
-        """Run the audit that the app in ``folder`` brings, which changes nothing there."""
-        command = [sys.executable, "app/audit", "--format", "json"]
+        """Run the audit that the app in ``folder`` has. It changes nothing there."""
+        # Up to version 0.1.0 of the template the audit was in app/audit.
+        program = ["-m", "tools.audit"] if (folder / "tools/audit").is_dir() else ["app/audit"]
         environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-        if not (folder / ".env").exists():  # a clone, which has no key, is worth a report too
+        if not (folder / ".env").exists():  # a fresh clone has no key, and can be audited all the same
             environment.setdefault("SECRET_KEY", secrets.token_hex(48))
         try:
-            ended = subprocess.run(  # noqa: S603 - this Python, with arguments that no shell sees
-                command,
+            ended = subprocess.run(  # noqa: S603 - this Python, without a shell
+                [sys.executable, *program, "--format", "json"],
                 cwd=folder,
                 env=environment,
                 capture_output=True,
@@ -49,15 +50,15 @@ class Rows:
             return cls([], "The audit took longer than ten minutes.")
         except (ValueError, KeyError, TypeError, AttributeError):
             lines = ended.stderr.strip().splitlines()
-            return cls([], lines[-1] if lines else f"app/audit ended with {ended.returncode} and gave no report.")
+            return cls([], lines[-1] if lines else f"The audit ended with {ended.returncode} and without a report.")
 
     def state(self, number: int) -> str:
-        """Give the state of a mitigation's row."""
-        return next((row["state"] for row in self.mitigations if row["number"] == number), "not looked at")
+        """Return the state of a mitigation."""
+        return next((row["state"] for row in self.mitigations if row["number"] == number), "not audited")
 
 
-def told(before: Rows, now: Rows) -> Iterator[str]:
-    """Give the ten rows, and under those that changed what was found, and what mends it."""
+def compared(before: Rows, now: Rows) -> Iterator[str]:
+    """Yield the ten rows; below each step that changed, its findings and how to fix them."""
     steps = {step["id"]: step["state"] for row in before.mitigations for step in row["steps"]}
     for row in now.mitigations:
         was = before.state(row["number"])
@@ -68,11 +69,12 @@ def told(before: Rows, now: Rows) -> Iterator[str]:
                 yield f"   {step['id']:<5} {step['title']}: {step['state']}"
                 yield from (f"         {found['id']} {found['evidence']}" for found in step["findings"][:SHOWN])
                 if (more := len(step["findings"]) - SHOWN) > 0:
-                    yield f"         and {more} more of these: make audit"
-                yield f"         fix: {step['findings'][0]['fix']}"
+                    yield f"         and {more} more: make audit"
+                first = step["findings"][0]
+                yield f"         fix: {first.get('fix') or first['mend']}"  # "mend" up to version 0.1.0
 
 
 def weakened(before: Rows, now: Rows) -> list[int]:
-    """Give the numbers of the mitigations whose row is worse than it was."""
+    """Return the numbers of the mitigations that are worse than they were."""
     rank = {row["number"]: STATES.index(row["state"]) for row in before.mitigations}
     return [row["number"] for row in now.mitigations if STATES.index(row["state"]) > max(1, rank.get(row["number"], 0))]

@@ -74,7 +74,7 @@ def every_response_has_them(subject: Subject) -> Iterator[str]:
         if lacking:
             yield f"{kind} ({answer.status_code}) lacks {', '.join(lacking)}."
     if subject.own:
-        yield from server.refuses_plainly(subject)
+        yield from server.proxy_refuses_plainly(subject)
 
 
 @probe("6.S3")
@@ -107,6 +107,7 @@ def https_is_enforced(subject: Subject) -> Iterator[str]:
         moved = subject.browser(second).open(subject.page.rule, scheme="http", host="second.example")
         if not moved.headers.get("Location", "").startswith(f"https://{subject.host}/"):
             yield "The redirect to https repeats the request's host."
+        yield from server.proxy_overwrites(subject, "X-Forwarded-Proto", "$scheme", "https")
     if subject.own and "preload" not in subject.browser(subject.make({"HSTS_PRELOAD": True})).open(
         subject.page.rule
     ).headers.get("Strict-Transport-Security", ""):

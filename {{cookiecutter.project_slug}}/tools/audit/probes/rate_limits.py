@@ -59,8 +59,10 @@ def the_right_one_is_counted(subject: Subject) -> Iterator[str]:
     if _ask(subject, page, "2001:db8:1:3::1").status_code == 429:
         yield "One IPv6 network uses up the requests of its neighbours."
     yield from _users_count_apart(subject)
-    if subject.own and subject.make({"TRUSTED_PROXY_HOPS": None}).config["TRUSTED_PROXY_HOPS"]:
-        yield "A proxy is believed unless told otherwise."
+    if subject.own:
+        if subject.make({"TRUSTED_PROXY_HOPS": None}).config["TRUSTED_PROXY_HOPS"]:
+            yield "A proxy is believed unless told otherwise."
+        yield from server.proxy_overwrites(subject, "X-Forwarded-For", "$remote_addr", "$proxy_add_x_forwarded_for")
 
 
 @probe("8.S3")
@@ -100,7 +102,7 @@ def every_route_is_limited(subject: Subject) -> Iterator[str]:
         if int(announced) > 1000:
             yield f"Unless told otherwise, a client gets {announced} requests of a page."
         yield from server.counters_hold(subject)
-        yield from server.nobody_holds_all_threads(subject)
+        yield from server.slow_clients_hold_no_thread(subject)
 
 
 @probe("8.S5")

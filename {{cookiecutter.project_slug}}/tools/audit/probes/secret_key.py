@@ -82,7 +82,7 @@ def key_is_out_of_sight(subject: Subject) -> Iterator[str]:
             if target in SECRET_NAMES and (written := _written(value)):
                 what = "The key" if written is value else "A key to fall back on"
                 yield f"{file}:{value.lineno}: {what} is written in the code."
-    for name in (".gitignore", *([".dockerignore"] if (subject.project / "Dockerfile").exists() else [])):
+    for name in (".gitignore", *([".dockerignore"] if subject.text_of("Dockerfile", "deploy/Dockerfile") else [])):
         # A rotation that breaks off may leave a copy beside it.
         if not all(_is_listed(each, subject.text_of(name)) for each in (".env", ".env.k3v9x2")[: 1 + subject.own]):
             yield f"{name} does not list .env."

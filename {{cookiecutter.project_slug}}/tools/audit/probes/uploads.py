@@ -24,6 +24,7 @@ from werkzeug.test import TestResponse
 from app.security import uploads
 from app.settings import Settings
 from app.storage import content
+from tools.audit.probes import server
 from tools.audit.steps import probe
 from tools.audit.subject import Browser, NoAnswer, NotApplicable, Subject, Unproved
 
@@ -182,6 +183,7 @@ def sizes_are_bounded(subject: Subject) -> Iterator[str]:
         yield "A 413 does not tell the limit."
     if int(Settings.model_fields["MAX_CONTENT_LENGTH"].default) > 100 * 2**20:
         yield "Unless told otherwise, a request may have any size."
+    yield from server.proxy_bounds_bodies(subject)
     yield from _crashes_leave_nothing(subject)
     parts = {f"part{number}": "" for number in range(2000)}
     if (

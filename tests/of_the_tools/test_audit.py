@@ -1,4 +1,7 @@
-"""``flask audit`` on this app: nothing to mend, nothing touched, and readable by people and programs."""
+"""The audit of a generated app: nothing to fix, nothing touched, and readable by people and programs.
+
+These tests use the modules of the app and of its tools: tests/test_audit.py runs them in a generated app.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
 from flask import Flask
-
-from app import create_app, settings
-from app.audit.findings import Report
-from app.audit.report import FORMATS
-from app.audit.run import audit_own
-from app.audit.steps import STEPS
+from app import create_app, paths, settings
 from app.project import TEMPLATE_VERSION
+from tools.audit.mitigations import MITIGATIONS
+from tools.audit.report import FORMATS
+from tools.audit.results import Report
+from tools.audit.run import audit_own
+
 from tests.conftest import KEY, ROOT
 
 STEPS_OF = {1: 5, 2: 6, 3: 5, 4: 5, 5: 5, 6: 5, 7: 5, 8: 5, 9: 7, 10: 5}
@@ -34,7 +38,7 @@ def audited(app_config: dict[str, object], **changes: object) -> Report:
         return audit_own(create_app)
 
 
-def told(report: Report) -> list[tuple[str, str, str]]:
+def stated(report: Report) -> list[tuple[str, str, str]]:
     return [(found.id, found.severity, found.evidence) for row in report.rows for found in row.findings]
 
 
@@ -42,7 +46,7 @@ def told(report: Report) -> list[tuple[str, str, str]]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     folder = tmp_path_factory.mktemp("audited")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settings, "ENV_FILE", folder / ".env")
+        patch.setattr(paths, "ENV_FILE", folder / ".env")
         config: dict[str, object] = {"SECRET_KEY": KEY, "UPLOAD_DIR": folder / "uploads"}
         if "DATABASE_URL" in settings.Settings.model_fields:
             config["DATABASE_URL"] = f"sqlite:///{folder / 'app.db'}"
@@ -50,12 +54,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def test_each_of_the_53_steps_is_implemented(report: Report) -> None:
-    assert told(report) == []
-    assert {row.number: [step.id for step in row.steps] for row in report.rows} == {
+    assert stated(report) == []
+    assert {row.number: [result.step.id for result in row.steps] for row in report.rows} == {
         number: [f"{number}.S{step}" for step in range(1, steps + 1)] for number, steps in STEPS_OF.items()
     }
-    assert {step.state for row in report.rows for step in row.steps} == {"implemented"}
-    assert len(STEPS) == 53
+    assert {result.state for row in report.rows for result in row.steps} == {"implemented"}
+    assert sum(len(mitigation.steps) for mitigation in MITIGATIONS.values()) == 53
 
 
 # What a team may set as it likes is no finding.
@@ -71,16 +75,16 @@ def test_each_of_the_53_steps_is_implemented(report: Report) -> None:
     ],
 )
 def test_no_setting_within_its_range_is_a_finding(app_config: dict[str, object], changes: dict[str, object]) -> None:
-    assert told(audited(app_config, **changes)) == []
+    assert stated(audited(app_config, **changes)) == []
 
 
 def test_what_is_loosened_on_purpose_is_relaxed(app_config: dict[str, object]) -> None:
     loose = audited(app_config, CSP_REPORT_ONLY=True)
-    assert [(finding, severity) for finding, severity, _ in told(loose)] == [("CP04", "relaxed")]
+    assert [(finding, severity) for finding, severity, _ in stated(loose)] == [("CP04", "relaxed")]
     assert (loose.exit_code(strict=False), loose.exit_code(strict=True)) == (0, 1)
 
 
-def test_what_is_missing_is_told_with_its_evidence_and_mend(
+def test_what_is_missing_is_shown_with_its_evidence_and_fix(
     app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.security.headers.HEADERS", {})
@@ -89,7 +93,7 @@ def test_what_is_missing_is_told_with_its_evidence_and_mend(
     assert found.rows[5].state == "missing"
     page = FORMATS["text"](found)
     assert "! 6.S4" in page
-    assert "mend: Leave the headers to app/security/headers.py" in page
+    assert "fix: Leave the headers to app/security/headers.py" in page
 
 
 def test_the_table_says_it_all(report: Report) -> None:
@@ -131,42 +135,33 @@ def test_nothing_of_the_real_app_is_touched(
     assert os.environ.get("FLASK_DEBUG") is None
 
 
-def audit_command(*arguments: str, flask: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
-    # A name without this app's settings, so that the .env of whoever runs the tests does not count.
+def audit_command(**environment: str) -> subprocess.CompletedProcess[str]:
+    # Without this app's settings, so that the environment of whoever runs the tests does not count.
     clean = {name: value for name, value in os.environ.items() if name not in settings.Settings.model_fields}
-    program = ["-m", "flask", "--app", "app", "audit"] if flask else [ROOT / "app/audit"]
-    command: list[Any] = [sys.executable, *program, *arguments]
+    command = [sys.executable, "-m", "tools.audit"]
     return subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("flask", [False, True], ids=["python app/audit", "flask audit"])
-def test_an_app_that_was_never_started_is_not_started_by_the_audit(tmp_path: Path, flask: bool) -> None:
-    """A start makes the folder and the database, with the rights of whoever starts it."""
+def test_an_app_that_was_never_started_stays_untouched(tmp_path: Path) -> None:
     places = {"UPLOAD_DIR": f"{tmp_path}/new/uploads"}
     if "DATABASE_URL" in settings.Settings.model_fields:
         places["DATABASE_URL"] = f"sqlite:///{tmp_path}/new/app.db"
-    ended = audit_command(flask=flask, SECRET_KEY=KEY, **places)
+    ended = audit_command(SECRET_KEY=KEY, **places)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_command_that_is_given_the_word_audit_is_another_command() -> None:
-    environment = os.environ | {"SECRET_KEY": KEY}
-    command = [sys.executable, "-m", "flask", "--app", "app", "routes", "audit"]
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
-    assert ended.stderr.endswith("Error: Got unexpected extra argument (audit)\n")
-
-
-@pytest.mark.parametrize("program", [["app/audit"], ["-m", "flask", "audit"]], ids=" ".join)
-def test_ctrl_c_ends_it_without_a_word_and_leaves_nothing(tmp_path: Path, program: list[str]) -> None:
+def test_ctrl_c_ends_it_without_a_word_and_leaves_nothing(tmp_path: Path) -> None:
     """Exit code 1 would say that something is missing."""
     started = subprocess.Popen(
-        [sys.executable, *program],
+        [sys.executable, "-m", "tools.audit"],
         cwd=ROOT,
         env=os.environ | {"SECRET_KEY": KEY, "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        # A background job of a script ignores SIGINT, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while not list(tmp_path.glob("audit-*")) and started.poll() is None:
         time.sleep(0.01)
@@ -179,18 +174,15 @@ def test_an_upload_folder_that_others_can_open_is_told_and_left_as_it_is(
     app_config: dict[str, object], tmp_path: Path
 ) -> None:
     (tmp_path / "open").mkdir(mode=0o755)
-    found = told(audited(app_config, UPLOAD_DIR=tmp_path / "open"))
+    found = stated(audited(app_config, UPLOAD_DIR=tmp_path / "open"))
     assert found == [("UP03", "relaxed", "Other users of this machine get 055 on UPLOAD_DIR.")]
     assert (tmp_path / "open").stat().st_mode & 0o777 == 0o755
 
 
-def test_an_upload_folder_within_the_app_is_a_finding(app_config: dict[str, object]) -> None:
-    found = told(audited(app_config, UPLOAD_DIR=ROOT / "app/static/uploads"))
-    assert found == [("UP03", "missing", "UPLOAD_DIR lies inside the app.")]
-    assert not (ROOT / "app/static/uploads").exists()
-
-
-@pytest.mark.parametrize(("setting", "value"), [("SECRET_KEY", "weak"), ("TRUSTED_HOSTS", "https://a.example")])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("SECRET_KEY", "weak"), ("UPLOAD_DIR", str(ROOT / "app/static/uploads")), ("TRUSTED_HOSTS", "https://a.example")],
+)
 def test_an_app_that_does_not_start_is_one_line_and_exit_2(setting: str, value: str) -> None:
     ended = audit_command(**{"SECRET_KEY": KEY, setting: value})
     assert ended.returncode == 2
@@ -198,3 +190,37 @@ def test_an_app_that_does_not_start_is_one_line_and_exit_2(setting: str, value: 
     assert ended.stderr.startswith("The audit could not run: ")
     assert f"{setting}: " in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+OVERLAY = """
+NUMBER = 11
+TITLE = "Eleventh"
+SUMMARY = "What the team has added."
+
+
+def init_app(app):
+    pass
+"""
+
+
+def test_a_part_with_a_number_of_its_own_is_one_more_row(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("eleventh")
+    exec(OVERLAY, module.__dict__)  # noqa: S102
+    made = create_app
+
+    def with_eleven(config: Mapping[str, object] | None = None) -> Flask:
+        app = made(config)
+        app.extensions["parts"] = (*app.extensions["parts"], module)
+        return app
+
+    monkeypatch.setitem(app_config, "FLASK_DEBUG", "")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in app_config.items():
+            patch.setenv(name, str(value))
+        report = audit_own(with_eleven)
+    assert (report.rows[-1].number, report.rows[-1].title, report.rows[-1].state) == (11, "Eleventh", "not applicable")
+    for form in FORMATS.values():
+        assert "Eleventh" in form(report) or form is FORMATS["sarif"]
+    assert report.exit_code(strict=True) == 0

@@ -1,0 +1,117 @@
+"""What may depend on what: app/ serves, without tools/ and tests/, and no module of it needs another to come first."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import APP, App, Cookiecutter, outside
+
+SOURCE = Path(__file__).resolve().parent.parent / APP
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+
+
+# A migration is loaded by its path, and has no name to import it by.
+MODULES = {
+    module_name(path): ast.parse(path.read_text(encoding="utf-8"))
+    for path in sorted(SOURCE.glob("app/**/*.py"))
+    if path.stem.isidentifier()
+}
+
+
+def at_import(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports that run when the module is imported: not those in functions, nor for type checkers alone."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield child
+        yield from at_import(child)
+
+
+def imported(node: ast.AST, *, submodules: bool) -> list[str]:
+    """The modules that an import names; with ``submodules``, ``from app import x`` names ``app.x`` if that is one."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "relative imports are not followed here"
+        names = [f"{node.module}.{alias.name}" for alias in node.names]
+        return [name if submodules and name in MODULES else str(node.module) for name in names]
+    return []
+
+
+def test_the_app_imports_no_tool_and_no_test(template: Path) -> None:
+    served = [*(template / APP).glob("app/**/*.py"), template / APP / "wsgi.py", template / APP / "gunicorn.conf.py"]
+    assert len(served) > 40
+    wrong = [
+        f"{path.relative_to(template / APP)}:{node.lineno}"
+        for path in served
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in imported(node, submodules=False)
+        if name.split(".")[0] in ("tools", "tests")
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("submodules", [False, True], ids=["as written", "submodules resolved"])
+def test_no_modules_of_the_app_import_each_other(submodules: bool) -> None:
+    graph = {
+        module: {
+            name
+            for node in at_import(tree)
+            for name in imported(node, submodules=submodules)
+            if name in MODULES and name != module
+        }
+        for module, tree in MODULES.items()
+    }
+    assert sum(map(len, graph.values())) > 50
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+@pytest.mark.xdist_group("default")
+@pytest.mark.parametrize("module", MODULES)
+def test_each_module_of_the_app_can_be_imported_first(default_app: App, module: str) -> None:
+    command = [default_app.folder / ".venv/bin/python", "-c", f"import {module}"]
+    ended = subprocess.run(command, cwd=default_app.folder, env=outside(), capture_output=True, encoding="utf-8")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_the_image_holds_no_tool_and_no_test(template: Path) -> None:
+    """The build sees nothing but what is named here, so that no COPY could bring more."""
+    lines = (template / APP / ".dockerignore").read_text().splitlines()
+    first, *rest = [line for line in lines if not line.startswith("#")]
+    assert first == "*"
+    assert {line.removeprefix("!") for line in rest if line.startswith("!")} == {
+        "app",
+        "gunicorn.conf.py",
+        "requirements.txt",
+        "wsgi.py",
+    }
+
+
+@pytest.mark.xdist_group("default")
+@pytest.mark.parametrize(
+    "command",
+    [("-c", "from app import create_app; create_app()"), ("-m", "pytest", "--collect-only", "--quiet")],
+    ids=["starts", "collects its tests"],
+)
+def test_without_its_tools_an_app(default_app: App, cookiecutter: Cookiecutter, command: tuple[str, ...]) -> None:
+    app = cookiecutter.app()
+    shutil.rmtree(app / "tools")
+    python = default_app.folder / ".venv/bin/python"
+    ended = subprocess.run([python, *command], cwd=app, env=outside(), capture_output=True, encoding="utf-8")
+    assert ended.returncode == 0, ended.stdout[-20_000:] + ended.stderr

@@ -1,0 +1,13 @@
+"""What the tests of accounts share."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.accounts.mailbox import Mailbox
+from tests.test_08_rate_limits import clock, unlimited  # noqa: F401 - fixtures
+
+
+@pytest.fixture
+def mailbox(monkeypatch: pytest.MonkeyPatch) -> Mailbox:
+    return Mailbox(monkeypatch)

@@ -1,0 +1,32 @@
+"""The people that the tests of accounts are about."""
+
+from __future__ import annotations
+
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from app.security.rate_limits import limiter
+from tests.conftest import browser_like, post
+
+PASSWORD = "correct horse battery staple 42"
+
+
+def register(client: FlaskClient, email: str = "alice@example.com", password: str = PASSWORD) -> TestResponse:
+    return post(client, "/register", {"email": email, "password": password, "password_confirm": password})
+
+
+def sign_in(client: FlaskClient, email: str = "alice@example.com", password: str = PASSWORD) -> TestResponse:
+    return post(client, "/login", {"email": email, "password": password})
+
+
+def is_signed_in(client: FlaskClient) -> bool:
+    return client.get("/account").status_code == 200
+
+
+def can_sign_in(app: Flask, password: str, email: str = "alice@example.com") -> bool:
+    """Whether the password opens the account, in a new browser that no limit holds up."""
+    limiter.storage.reset()
+    client = browser_like(app)
+    sign_in(client, email, password)
+    return is_signed_in(client)

@@ -1,0 +1,64 @@
+"""The database: ``flask db upgrade`` makes it, a start does not, and what lacks it says so in one line."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from app import create_app
+from app.accounts.database import NO_TABLES
+from tests.accounts.people import register, sign_in
+from tests.conftest import browser_like
+
+UPGRADE = ["db", "upgrade"]
+
+
+@pytest.fixture
+def place(app_config: dict[str, object], tmp_path: Path) -> Path:
+    """Where the database will be: in a folder that is not there yet."""
+    file = tmp_path / "new" / "app.db"
+    app_config["DATABASE_URL"] = f"sqlite:///{file}"
+    return file
+
+
+def test_the_upgrade_makes_a_file_that_only_the_app_can_read(app_config: dict[str, object], place: Path) -> None:
+    app = create_app(app_config)
+    assert not place.parent.exists()
+    for _ in range(2):
+        with app.app_context():
+            assert app.test_cli_runner().invoke(args=UPGRADE).exit_code == 0
+    assert stat.S_IMODE(place.stat().st_mode) == 0o600
+    assert stat.S_IMODE(place.parent.stat().st_mode) == 0o700
+    client = browser_like(create_app(app_config))
+    register(client)
+    assert sign_in(client).status_code == 303
+
+
+@pytest.mark.parametrize("there", ["no folder", "no file", "an empty file"])
+def test_missing_tables_are_a_503_and_one_line_that_names_the_command(
+    app_config: dict[str, object], place: Path, caplog: pytest.LogCaptureFixture, there: str
+) -> None:
+    if there != "no folder":
+        place.parent.mkdir()
+    if there == "an empty file":
+        place.touch()
+    client = browser_like(create_app(app_config))
+    caplog.clear()
+    answer = register(client)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "60")
+    assert "flask --app app db upgrade" in NO_TABLES
+    assert [record.message for record in caplog.records].count(NO_TABLES) == 1
+    assert "no such table" not in caplog.text
+    assert place.exists() == (there == "an empty file")
+    assert client.get("/").status_code == 200
+    assert client.get("/readyz").json["database"] == "down"
+
+
+def test_no_request_makes_the_file(app: Flask, app_config: dict[str, object], place: Path) -> None:
+    client = browser_like(create_app(app_config))
+    for path in ("/", "/login", "/account", "/readyz", "/uploads"):
+        client.get(path)
+    assert not place.parent.exists()

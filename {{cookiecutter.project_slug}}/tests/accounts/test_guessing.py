@@ -1,0 +1,58 @@
+"""Guesses at the form of the sign-in: how many get through (8.T1, 8.T3, 8.S4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import time_machine
+from flask import Flask
+
+from app import create_app
+from tests.accounts.people import register, sign_in
+from tests.conftest import browser_like, csrf_token
+from tests.test_08_rate_limits import ELSEWHERE, WRONG, addresses
+
+
+@pytest.fixture
+def alice(unlimited: dict[str, object]) -> Flask:
+    app = create_app(unlimited)
+    register(browser_like(app), "alice@example.com")
+    return app
+
+
+def logins(app: Flask, guesses: Iterator[tuple[str, str]]) -> list[int]:
+    """Try a wrong password at the form for each account and address; give the statuses."""
+    client = browser_like(app)
+    token, statuses = csrf_token(client, "/login"), []
+    client.environ_base["HTTP_ACCEPT"] = "application/json"  # it costs least
+    for email, address in guesses:
+        client.environ_base["REMOTE_ADDR"] = address
+        answer = client.post("/login", data={"csrf_token": token, "email": email, "password": WRONG})
+        statuses.append(answer.status_code)
+    return statuses
+
+
+@pytest.mark.parametrize(
+    ("email", "spread"), [("alice@example.com", False), ("alice@example.com", True), ("nobody@example.com", True)]
+)
+def test_8_T1_a_thousand_guesses_at_the_login_form(
+    alice: Flask, clock: time_machine.Coordinates, email: str, spread: bool
+) -> None:
+    source = addresses()
+    answers = logins(alice, ((email, next(source) if spread else ELSEWHERE) for _ in range(1000)))
+    assert answers == [403] * 3 + [429] * 997
+
+
+def test_8_T3_a_thousand_accounts_at_the_login_form(alice: Flask, clock: time_machine.Coordinates) -> None:
+    answers = logins(alice, ((f"user{number}@example.com", ELSEWHERE) for number in range(1000)))
+    assert answers == [403] * 3 + [429] * 997
+
+
+def test_8_S4_the_login_form_opens_after_the_wait(alice: Flask, clock: time_machine.Coordinates) -> None:
+    logins(alice, (("alice@example.com", "127.0.0.1") for _ in range(3)))
+    client = browser_like(alice)
+    answer = sign_in(client)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+    clock.shift(1)
+    assert sign_in(client).status_code == 303
