@@ -4,7 +4,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PYTHON ?= python3
 PORT ?= 8000
 
-.PHONY: demo test programs mutants bench lint format lock clean
+.PHONY: demo test programs mutants mutations bench lint format lock clean
 
 demo: demo/pyproject.toml  ## Generate an app with the defaults (kept if it is there) and serve it, in debug
 	@echo "The demo is in demo/. To test, audit or change it: cd demo, then make test, make audit …"
@@ -19,6 +19,9 @@ programs:  ## Install what the tests need besides Python, where this may; else s
 
 mutants: $(VENV)/installed  ## Take out each step in turn, and see that a test and the audit notice
 	MUTANTS=all $(BIN)/pytest tests/test_mutations.py
+
+mutations: $(VENV)/installed  ## Print the table of them: what a person does, and which test notices
+	@$(BIN)/python -m tests.test_mutations
 
 bench: $(VENV)/installed  ## Print what generating an app and auditing it cost (RUNS=15)
 	@$(BIN)/python -m tests.bench $(RUNS)

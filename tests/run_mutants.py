@@ -54,7 +54,7 @@ def mutate(app: Path, work: Path, mutation: dict[str, Any]) -> Path:
 
 
 def run(copy: Path, arguments: list[str]) -> tuple[int, str]:
-    """Run ``python -m pytest …`` or ``python app/audit …`` in the mutated app; give its exit code and output."""
+    """Run ``python -m`` with these arguments in the mutated app; give its exit code and output."""
     output, code = copy.parent / "output", copy.parent / "code"
     code.unlink(missing_ok=True)
     process = multiprocessing.get_context("forkserver").Process(target=_child, args=(str(copy), arguments))
@@ -79,10 +79,7 @@ def _child(copy: str, arguments: list[str]) -> None:
     sys.argv = arguments
     sys.path[0] = copy
     try:
-        if arguments[0] == "pytest":
-            runpy.run_module("pytest", run_name="__main__")
-        else:
-            runpy.run_path(arguments[0], run_name="__main__")
+        runpy.run_module(arguments[0], run_name="__main__")
     except SystemExit as ended:
         Path(copy).parent.joinpath("code").write_text(str(int(ended.code or 0)))
 
@@ -93,7 +90,7 @@ def examine(app: Path, work: Path, mutation: dict[str, Any]) -> dict[str, Any]:
     except ValueError as misfit:  # one that does not fit its file must not stop the others
         return {"name": mutation["name"], "killer": -1, "said": str(misfit), "audit": -1, "report": ""}
     killer, said = run(copy, ["pytest", "-q", "-x", "-p", "no:cacheprovider", mutation["killer"]])
-    audited, report = run(copy, ["app/audit", "--format", "json"])
+    audited, report = run(copy, ["tools.audit", "--format", "json"])
     shutil.rmtree(copy.parent)
     return {"name": mutation["name"], "killer": killer, "said": said[-3000:], "audit": audited, "report": report}
 

@@ -1,13 +1,13 @@
 """The matrix: each mutation turns a test red, and the audit's row of its mitigation, and no row that it does not name.
 
-``python -m tests.test_mutations`` prints docs/mutations.md.
+``make mutations`` prints it, as ``python -m tests.test_mutations`` does.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import os
+import runpy
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import APP, App, outside
-from tests.mutations import ASVS, MUTATIONS, Mutation
+from tests.mutations import MUTATIONS, Mutation, places
 from tests.test_mitigations import STEPS
 
 ROOT = Path(__file__).resolve().parent.parent
+KILLERS = {name: found[0] for name, found in places(ROOT / APP).items()}
 
 # All of them take their time: ``make mutants``. Each run of the other tests takes a sample.
 CHOSEN = MUTATIONS if os.environ.get("MUTANTS") == "all" else MUTATIONS[::20]
@@ -32,32 +33,39 @@ def results(default_app: App, tmp_path_factory: pytest.TempPathFactory) -> dict[
     """What the killer and the audit said of each chosen mutation, by its name."""
     work = tmp_path_factory.mktemp("mutants")
     command = [default_app.folder / ".venv/bin/python", ROOT / "tests/run_mutants.py", default_app.folder, work]
-    told = json.dumps([vars(mutation) for mutation in CHOSEN])
+    told = json.dumps([vars(mutation) | {"killer": KILLERS[mutation.killer]} for mutation in CHOSEN])
     run = subprocess.run(command, env=outside(), input=told, capture_output=True, text=True, timeout=3600)
     assert run.returncode == 0, run.stderr[-5000:]
     return {result["name"]: result for result in map(json.loads, run.stdout.splitlines())}
 
 
-def test_each_of_the_53_steps_is_taken_out_and_a_hundred_mutations_are_there() -> None:
+def test_each_mutation_fits_its_file() -> None:
+    texts = {name: (ROOT / APP / name).read_text(encoding="utf-8") for name in {each.file for each in MUTATIONS}}
+    found = {f"{each.step} {each.name}": texts[each.file].count(each.before) for each in MUTATIONS}
+    assert {name: count for name, count in found.items() if count != 1} == {}
+    assert [each.name for each in MUTATIONS if each.before == each.after] == []
+
+
+def test_each_killer_is_one_test_of_the_app() -> None:
+    found = places(ROOT / APP)
+    counts = {each.killer: len(found.get(each.killer, [])) for each in MUTATIONS}
+    assert {killer: count for killer, count in counts.items() if count != 1} == {}
+
+
+def test_each_of_the_53_steps_is_taken_out_and_no_two_mutations_have_one_name() -> None:
     steps = {f"{number}.S{step}" for number, count in STEPS.items() for step in range(1, count + 1)}
     assert {mutation.step for mutation in MUTATIONS} == steps
-    assert len(MUTATIONS) >= 100
     assert [name for name, count in Counter(mutation.name for mutation in MUTATIONS).items() if count > 1] == []
 
 
-def test_each_asvs_requirement_that_a_step_names_is_left_unmet_by_a_mutation_of_that_step() -> None:
-    steps = {mutation.name: mutation.step for mutation in MUTATIONS}
+def test_each_asvs_requirement_that_a_step_names_is_left_unmet_by_one_mutation_of_that_step() -> None:
     named = steps_by_requirement()
-    assert ASVS.keys() == named.keys()
-    assert {each: name for each, name in ASVS.items() if steps.get(name) not in named[each]} == {}
-
-
-def test_the_table_in_the_docs_is_this_one() -> None:
-    assert (ROOT / "docs/mutations.md").read_text(encoding="utf-8") == table()
+    assert sorted(requirement for mutation in MUTATIONS for requirement in mutation.asvs) == sorted(named)
+    assert [each.name for each in MUTATIONS for requirement in each.asvs if each.step not in named[requirement]] == []
 
 
 def test_the_killers_are_green_before(default_app: App) -> None:
-    killers = sorted({mutation.killer for mutation in CHOSEN})
+    killers = sorted({KILLERS[mutation.killer] for mutation in CHOSEN})
     command = [default_app.folder / ".venv/bin/pytest", "-q", "-n", "auto", "-p", "no:cacheprovider"]
     run = subprocess.run(
         [*command, *killers], cwd=default_app.folder, env=outside(), capture_output=True, text=True, timeout=1800
@@ -75,7 +83,7 @@ def test_a_mutation_is_killed_and_seen(results: dict[str, dict[str, Any]], mutat
         for row in json.loads(result["report"])["mitigations"]
         if row["state"] != "implemented"
     }
-    assert changed.keys() == {int(mutation.step.partition(".")[0]), *mutation.also}, changed
+    assert changed.keys() == set(mutation.rows), changed
     unmet = {
         requirement
         for row in json.loads(result["report"])["mitigations"]
@@ -83,36 +91,33 @@ def test_a_mutation_is_killed_and_seen(results: dict[str, dict[str, Any]], mutat
         if step["findings"]
         for requirement in step["asvs"]
     }
-    assert {requirement for requirement, name in ASVS.items() if name == mutation.name} <= unmet
+    assert set(mutation.asvs) <= unmet
 
 
 def steps_by_requirement() -> dict[str, list[str]]:
-    """The steps that name each requirement of ASVS 5.0, as their probes are written."""
+    """The steps that name each requirement of ASVS 5.0, in the audit's own table."""
     found: dict[str, list[str]] = {}
-    for path in sorted((ROOT / APP / "app/audit/probes").glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "step":
-                step, _, _, *requirements = node.args
-                for requirement in requirements:
-                    found.setdefault(ast.literal_eval(requirement), []).append(ast.literal_eval(step))
+    for mitigation in runpy.run_path(str(ROOT / APP / "tools/audit/mitigations.py"))["MITIGATIONS"].values():
+        for step in mitigation.steps:
+            for requirement in step.asvs:
+                found.setdefault(requirement, []).append(step.id)
     return found
 
 
 def table() -> str:
-    """The document: a row a mutation."""
+    """All of them for people to read: a row a mutation, and a row a requirement of ASVS 5.0."""
     lines = [
         "# The mutations",
         "",
         "Each takes one step out of a generated app the way a person would. The test beside it is green before and red",
-        "after, and the audit's row of that mitigation turns from *implemented* to *missing* or *relaxed*. No other",
-        "row changes, save those in the last column. `make mutants` runs all of them.",
-        "This page is printed by `python -m tests.test_mutations`.",
+        "after, and the audit's rows of the mitigations in the last column turn from *implemented* to *missing* or",
+        "*relaxed*. No other row changes. `make mutants` runs all of them.",
         "",
         "| step | what a person does | where | killed by | rows |",
         "|---|---|---|---|---|",
     ]
-    for each in MUTATIONS:
-        rows = ", ".join(str(row) for row in (int(each.step.partition(".")[0]), *each.also))
+    for each in sorted(MUTATIONS, key=lambda each: [int(part) for part in each.step.split(".S")]):
+        rows = ", ".join(map(str, each.rows)) or "none"
         lines.append(f"| {each.step} | {each.name} | `{each.file}` | `{each.killer}` | {rows} |")
     lines += [
         "",
@@ -126,9 +131,11 @@ def table() -> str:
         "| requirement | steps | left unmet when |",
         "|---|---|---|",
     ]
+    unmet = {requirement: mutation.name for mutation in MUTATIONS for requirement in mutation.asvs}
     steps = steps_by_requirement()
-    lines += [f"| {each} | {', '.join(steps[each])} | {name} |" for each, name in ASVS.items()]
-    return "\n".join([*lines, "", f"{len(ASVS)} requirements.", ""])
+    for each in sorted(steps, key=lambda each: [int(part) for part in each[1:].split(".")]):
+        lines.append(f"| {each} | {', '.join(steps[each])} | {unmet[each]} |")
+    return "\n".join([*lines, "", f"{len(steps)} requirements.", ""])
 
 
 if __name__ == "__main__":

@@ -7,17 +7,19 @@ import inspect
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
 from flask import Flask
+from flask.views import MethodView
 from flask_wtf import FlaskForm
 from werkzeug.routing import Rule
 from wtforms.form import BaseForm
 
 from app.security.csp import REPORT_PATH
-from app.security.csrf import EXEMPT
+from app.security.csrf import EXEMPT, exempt
 from app.security.findings import Finding
 from app.security.policy import declared_by
 from tests.lint.code import FOREIGN, assignments, own_files
@@ -26,6 +28,7 @@ from tools.audit.steps import Relaxed, probe
 from tools.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, NotApplicable, Subject, View, random_key
 
 STALE = {"csrf_token": "x.y.z"}  # nosec B105 - of no session
+REACHED = "the view was reached"
 
 
 @probe("2.S1")
@@ -140,6 +143,8 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
         if re.search(r"(?i)(logout|sign.?out|delete|remove|/end$)", rule.rule) and not shows_form:
             yield f"GET {rule.rule} looks as if it changed something."
     yield from _stale_forms(subject)
+    if subject.own:
+        yield from _exemption_spreads(subject)
 
 
 @probe("2.S6")
@@ -252,6 +257,44 @@ def _stale_forms(subject: Subject) -> Iterator[str]:
         marks = [ast.unparse(mark) for mark in getattr(node, "decorator_list", ())]
         if "form_view" in marks and "validate_on_submit" not in ast.unparse(node):
             yield f"{file}:{getattr(node, 'lineno', 0)}: The view would act on a stale token."
+
+
+def _exemption_spreads(subject: Subject) -> Iterator[str]:
+    """Add an exempt view, and views that are like it in one way or another and that nobody has exempted."""
+    mark = exempt("The audit tries what an exemption opens.")
+
+    class Parent(MethodView):
+        def post(self) -> str:
+            return REACHED
+
+    class Child(Parent):
+        pass
+
+    views = {
+        "a partial": (mark(partial(_view())), True),
+        "a view": (mark(_view()), True),
+        "another view of the same name": (_view(), False),
+        "a class": (mark(Parent).as_view("parent"), True),
+        "a class derived from it": (Child.as_view("child"), False),
+    }
+    app = subject.make({})
+    for number, (view, _) in enumerate(views.values()):
+        app.add_url_rule(f"/audit/{number}", f"audit-{number}", view, methods=["POST"])
+    for number, (what, (_, opened)) in enumerate(views.items()):
+        answer = subject.browser(app).open(f"/audit/{number}", method="POST")
+        if opened and answer.text != REACHED:
+            yield f"The exemption of {what} comes to nothing: a request without a token gets a {answer.status_code}."
+        elif not opened and answer.text == REACHED:
+            yield f"An exemption also opens {what}."
+
+
+def _view() -> Callable[[], str]:
+    """Make a view; all of them have one name."""
+
+    def view() -> str:
+        return REACHED
+
+    return view
 
 
 def _is_exempt(subject: Subject, rule: Rule, view: View) -> bool:
