@@ -463,7 +463,7 @@ def test_ctrl_c_ends_it_without_a_word_and_leaves_nothing(team: Team, tmp_path: 
 
 def test_outside_git_the_files_are_compared_all_the_same(team: Team) -> None:
     shutil.rmtree(team.app / ".git")
-    assert "\nThis folder is not in git: " in team.drift(0)
+    assert "\nThis folder is not in git, so " in team.drift(0)
     (team.app / "wsgi.py").unlink()
     assert "  wsgi.py  removed\n" in team.drift(1)
 
