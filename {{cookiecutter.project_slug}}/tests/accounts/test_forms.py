@@ -1,4 +1,4 @@
-"""The forms of accounts, when their page was open for too long."""
+"""The forms of accounts: how often each may be sent, and what becomes of one whose page was open for too long."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import time
 
 import pytest
 import time_machine
+from flask import Flask
 from flask.testing import FlaskClient
 
+from app.security.policy import declared_by
+from app.security.rate_limits import KIND
 from tests.conftest import csrf_token
 
 
@@ -27,3 +30,9 @@ def test_a_stale_token_gives_the_form_back_filled_in(client: FlaskClient, pauses
     assert answer.status_code == 400
     assert 'value="alice@example.com"' in answer.text
     assert "open for too long" in answer.text
+
+
+def test_8_S3_the_forms_of_accounts_have_limits_of_their_own(app: Flask) -> None:
+    """That such a limit is stricter, and counts, is in tests/test_08_rate_limits.py."""
+    kinds = {"login": "sign_in", "register": "register", "forgot_password": "reset", "reset_password": "reset"}
+    assert {view: declared_by(app, f"security.{view}", "POST", KIND) for view in kinds} == kinds
