@@ -293,8 +293,8 @@ def test_the_sweep_takes_leftovers_and_nothing_else(app: Flask) -> None:
         ("UPLOAD_DIR", "app", "lies inside the app"),
         ("UPLOAD_DIR", ".", "contains the app"),
         ("UPLOAD_DIR", "/", "contains the app"),
-        ("UPLOAD_DIR", "tests", "holds other files"),
-        ("UPLOAD_DIR", "wsgi.py", "is no folder"),
+        ("UPLOAD_DIR", "tests", "contains other files"),
+        ("UPLOAD_DIR", "wsgi.py", "is not a folder"),
     ],
 )
 def test_wrong_settings_stop_the_start(app_config: dict[str, object], setting: str, value: str, fault: str) -> None:
