@@ -177,7 +177,7 @@ class Settings(
         examples=["docs.example.com"],
     )
 
-    LOG_FORMAT: Literal["text", "json"] = Field(default="text", description="The format of the log lines.", examples=["json"])
+    LOG_FORMAT: Literal["text", "json"] = Field(default="text", description="Format of log lines.", examples=["json"])
 
     @field_validator("SECRET_KEY", "SECRET_KEY_FALLBACKS")
     @classmethod

@@ -98,9 +98,9 @@ def rotate(prune: bool) -> None:
         click.echo("The former keys are removed from .env. Restart the app: everything they signed becomes invalid.")
         return
     if not (current := env.get("SECRET_KEY")):
-        raise click.ClickException("There is no key to rotate. Generate one with: python -m app.security.secret_key new")
+        raise click.ClickException("There is no key to rotate. Make one with: python -m app.security.secret_key new")
     if set(current) & set("\"', \\#$"):
-        raise click.ClickException("The current key contains a quote, a comma or a similar character, which .env can't hold.")
+        raise click.ClickException("The current key has a quote, a comma or the like in it, which .env can't hold.")
     former = [current, *filter(None, (env.get("SECRET_KEY_FALLBACKS") or "").split(","))]
     _write({"SECRET_KEY": generate(), "SECRET_KEY_FALLBACKS": ",".join(former)})
     click.echo("A new key is in .env, the former one is kept. Restart the app to use it.")

@@ -73,8 +73,8 @@ def init_app(app: Flask) -> None:
 def check(app: Flask) -> Iterator[Finding]:
     """Report a missing proxy, and trusted hosts that only this machine can use."""
     if not app.config["TRUSTED_PROXY_HOPS"] and not app.debug:
-        evidence = "There is no proxy in front of the app (TRUSTED_PROXY_HOPS=0): a few slow clients can occupy every thread."
-        yield Finding("DP02", "note", evidence, "Put nginx with deploy/nginx.conf in front of it, and set TRUSTED_PROXY_HOPS=1.")
+        evidence = "The app has no proxy in front (TRUSTED_PROXY_HOPS=0): a few slow clients can occupy every thread."
+        yield Finding("DP02", "note", evidence, "Use a proxy with deploy/nginx.conf, and set TRUSTED_PROXY_HOPS=1.")
     if set(app.config["TRUSTED_HOSTS"]) <= set(LOOPBACK_HOSTS) and not app.debug:
         evidence = "The app answers only to the names of this machine (TRUSTED_HOSTS is not set)."
         yield Finding("DP03", "note", evidence, "In production, set TRUSTED_HOSTS to the names of the site.")
