@@ -473,11 +473,11 @@ def test_9_T4_quotas_hold(app_config: dict[str, object]) -> None:
     answer = upload(client, "a.txt", b"a" * 401)
     assert answer.status_code == 413
     assert (
-        answer.get_json()["detail"] == "With this file you would keep more than 1000 Bytes. Please delete some first."
+        answer.get_json()["detail"] == "With this file you would store more than 1000 Bytes. Please delete some first."
     )
     assert upload(client, "a.txt", b"a" * 400).status_code == 201
     assert (
-        upload(client, "a.txt", b"a").get_json()["detail"].startswith("You have the most files that you may keep: 2.")
+        upload(client, "a.txt", b"a").get_json()["detail"].startswith("You already have the maximum of 2 files.")
     )
     assert len(stored(app)) == 4
 

@@ -256,7 +256,7 @@ def _store(stream: IO[bytes], name: str, media_type: str, owner: str) -> StoredF
 def _refuse_over_quota(sizes: list[int]) -> None:
     max_files, max_bytes = current_app.config["UPLOAD_QUOTA_FILES"], current_app.config["UPLOAD_QUOTA_BYTES"]
     if len(sizes) > max_files:
-        refuse(413, f"You already have the maximum number of files: {max_files}. Please delete some first.")
+        refuse(413, f"You already have the maximum of {max_files} files. Please delete some first.")
     if sum(sizes) > max_bytes:
         limit = do_filesizeformat(max_bytes, binary=True)
         refuse(413, f"With this file you would store more than {limit}. Please delete some first.")
