@@ -476,9 +476,7 @@ def test_9_T4_quotas_hold(app_config: dict[str, object]) -> None:
         answer.get_json()["detail"] == "With this file you would store more than 1000 Bytes. Please delete some first."
     )
     assert upload(client, "a.txt", b"a" * 400).status_code == 201
-    assert (
-        upload(client, "a.txt", b"a").get_json()["detail"].startswith("You already have the maximum of 2 files.")
-    )
+    assert upload(client, "a.txt", b"a").get_json()["detail"].startswith("You already have the maximum of 2 files.")
     assert len(stored(app)) == 4
 
 
