@@ -25,14 +25,14 @@ Wanted = dict[str, tuple[str, str]]
 # The app → each step's (or mitigation's) state, and a word of its reason or of its first findings ("" for any).
 HABITS: dict[str, Wanted] = {
     "one_exempt_view": {
-        "1.S2": (MISSING, "one_exempt_view.py:10: A key to fall back on is written in the code."),
+        "1.S2": (MISSING, "one_exempt_view.py:10: A default key is written in the code."),
         "1.S3": (IMPLEMENTED, ""),
         "2": (RELAXED, ""),
         "2.S2": (IMPLEMENTED, ""),
-        "2.S5": (RELAXED, "POST /webhook takes no token: it is exempt"),
+        "2.S5": (RELAXED, "POST /webhook accepts a missing token: it is exempt"),
         "2.S6": (RELAXED, "from another origin"),
         "9": (NOT_APPLICABLE, ""),
-        "9.S5": (NOT_APPLICABLE, "no code takes files"),
+        "9.S5": (NOT_APPLICABLE, "no code accepts files"),
     },
     # A form of Flask-WTF checks its token where the view asks it to; a view without a form takes everything.
     "form_by_form:create_app": {
@@ -40,7 +40,7 @@ HABITS: dict[str, Wanted] = {
         "1.S3": (MISSING, "not read from the environment"),
         "2": (MISSING, ""),
         "2.S2": (IMPLEMENTED, ""),
-        "2.S5": (MISSING, "POST / takes no token: nothing stands before its form, which checks the token by itself."),
+        "2.S5": (MISSING, "POST / accepts a missing token: only its form checks the token, nothing before it."),
         "2.S6": (MISSING, "No route refuses"),
         "4.S1": (MISSING, "over http"),
     },
@@ -55,7 +55,7 @@ HABITS: dict[str, Wanted] = {
         "7.S2": (NOT_APPLICABLE, "no templates"),
         "7.S5": (RELAXED, "No view can be reached"),
         "8.S3": (MISSING, "Nothing limits /items."),
-        "8.S4": (NOT_APPLICABLE, "nobody can sign in"),
+        "8.S4": (NOT_APPLICABLE, "the app has no sign-in"),
         "9": (NOT_APPLICABLE, ""),
         "10.S3": (NOT_APPLICABLE, "no templates"),
     },
@@ -63,21 +63,21 @@ HABITS: dict[str, Wanted] = {
     "session_api": {
         "1.S4": (MISSING, "strong"),
         "2": (MISSING, ""),
-        "2.S5": (MISSING, "POST /session takes no token."),
+        "2.S5": (MISSING, "POST /session accepts a missing token."),
         "4": (MISSING, ""),
-        "8.S4": (MISSING, "slows guesses"),
+        "8.S4": (MISSING, "No increasing delay"),
     },
     "behind_a_hook": {
-        "2.S5": (MISSING, "POST /transfer is refused, but not for the token"),
+        "2.S5": (MISSING, "POST /transfer is refused, but not because of the token"),
         "10.S2": (NOT_APPLICABLE, "no code redirects"),
-        "10.S5": (MISSING, "Host: evil.example is answered (200)."),
+        "10.S5": (MISSING, "Host: evil.example is accepted (200)."),
     },
     "blueprint_safe/app": {
         "1.S2": (IMPLEMENTED, ""),
         "1.S3": (IMPLEMENTED, ""),
         "2": (NOT_APPLICABLE, ""),
-        "2.S4": (NOT_APPLICABLE, "anything but GET"),
-        "4.S1": (NOT_APPLICABLE, "no code begins a session"),
+        "2.S4": (NOT_APPLICABLE, "no route accepts another method than GET"),
+        "4.S1": (NOT_APPLICABLE, "no code uses a session"),
         "7.S2": (IMPLEMENTED, ""),
         "7.S3": (MISSING, "shop/pages/shop.html:2: |safe"),
         "7.S4": (IMPLEMENTED, ""),
@@ -89,35 +89,35 @@ HABITS: dict[str, Wanted] = {
         "3": (MISSING, ""),
         "3.S1": (RELAXED, "not pinned"),
         "3.S2": (IMPLEMENTED, ""),
-        "3.S3": (MISSING, "script-src is missing, default-src stands in."),
-        "3.S5": (MISSING, "no place for reports"),
+        "3.S3": (MISSING, "script-src is missing, default-src replaces it."),
+        "3.S5": (MISSING, "no report-uri"),
         "4.S1": (IMPLEMENTED, ""),
         "4.S2": (IMPLEMENTED, ""),
         "4.S3": (IMPLEMENTED, ""),
         "6.S3": (MISSING, "GET over http answers 302 https://localhost/."),
     },
     "limiter_on_one_route": {
-        "8.S1": (MISSING, "70 requests in a row are answered."),
+        "8.S1": (MISSING, "70 requests in a row are accepted."),
         "8.S2": (MISSING, "70 requests are too few"),
-        "8.S3": (MISSING, "70 POST /comments in a row meet no limit."),
+        "8.S3": (MISSING, "70 POST /comments in a row are accepted."),
     },
     "behind_a_proxy": {
         "8.S1": (RELAXED, "not pinned"),
         "8.S2": (MISSING, "With X-Forwarded-For, one client gets as many requests as it likes."),
-        "10.S5": (MISSING, "An absolute address repeats X-Forwarded-Host."),
+        "10.S5": (MISSING, "An absolute URL repeats X-Forwarded-Host."),
     },
     "next_redirect": {
-        "10.S2": (MISSING, "next_redirect.py:13: A redirect goes where a request asks for."),
-        "10.S4": (MISSING, "A careless redirect"),
+        "10.S2": (MISSING, "next_redirect.py:13: The target of a redirect comes from a request."),
+        "10.S4": (MISSING, "An unsafe redirect"),
     },
-    "fixed_redirects": {"10.S2": (NOT_APPLICABLE, "no code redirects where a request asks for")},
+    "fixed_redirects": {"10.S2": (NOT_APPLICABLE, "no code redirects to a target from a request")},
     "uploads/app": {
         "9": (MISSING, ""),
-        "9.S1": (RELAXED, "Files are taken at app.py:17, and app.py:8 looks like this step"),
-        "9.S2": (RELAXED, "no view is run here to prove it"),
+        "9.S1": (RELAXED, "Files are accepted at app.py:17, and app.py:8 looks like this step"),
+        "9.S2": (RELAXED, "no view runs here to prove it"),
         "9.S4": (MISSING, "nothing in the code looks like this step"),
         "9.S5": (RELAXED, "MAX_CONTENT_LENGTH"),
-        "9.S6": (MISSING, "Files are taken"),
+        "9.S6": (MISSING, "Files are accepted"),
     },
     "odd_routes:create_app('odd')": {
         "3.S4": (IMPLEMENTED, ""),
@@ -126,7 +126,7 @@ HABITS: dict[str, Wanted] = {
     },
     "no_routes": {
         "2": (NOT_APPLICABLE, ""),
-        "2.S5": (NOT_APPLICABLE, "no route takes anything but GET"),
+        "2.S5": (NOT_APPLICABLE, "no route accepts another method than GET"),
         "3.S3": (NOT_APPLICABLE, "the app has no page"),
         "5": (NOT_APPLICABLE, ""),
         "10": (NOT_APPLICABLE, ""),
@@ -141,9 +141,9 @@ HABITS: dict[str, Wanted] = {
 NEVER = {
     "limiter_on_one_route": ("/search", "POST /login in a row"),
     "blueprint_safe/app": ("logo.png", "www.example.com", "render_template_string", 'action=""'),
-    "next_redirect": ("py:26: A redirect goes", "py:31: A redirect goes"),
-    "odd_routes:create_app('odd')": ("The log does not tell what failed.", "The key is in the log."),
-    "one_exempt_view": ("POST /notes takes", "<meta>"),
+    "next_redirect": ("py:26: The target of a redirect", "py:31: The target of a redirect"),
+    "odd_routes:create_app('odd')": ("The log does not show what failed.", "The key is in the log."),
+    "one_exempt_view": ("POST /notes accepts", "<meta>"),
 }
 
 NO_APPS = {
@@ -199,7 +199,7 @@ def test_the_audit_says_what_is_true_of_a_habit(name: str, default_app: App, tmp
     for each, (_, word) in wanted.items():
         assert not word or any(word in text for text in told(steps[each])), told(steps[each])
     everything = [text for step in steps.values() for text in told(step)]
-    for word in ("Traceback", "no sensible answer", str(tmp_path), *NEVER.get(name, ())):
+    for word in ("Traceback", "The probe failed", str(tmp_path), *NEVER.get(name, ())):
         # "shows Traceback" is what a probe may have seen.
         assert [text for text in everything if word in text and "and shows" not in text] == []
 

@@ -13,4 +13,4 @@ except SettingsError as error:
     sys.exit(error.message)
 
 if app.debug:
-    sys.exit("FLASK_DEBUG: must not be set here, it switches protections off. For development, use: make run")
+    sys.exit("FLASK_DEBUG: must not be set here, it disables protections. For development, use: make run")

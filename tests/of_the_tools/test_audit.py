@@ -93,7 +93,7 @@ def test_what_is_missing_is_shown_with_its_evidence_and_fix(
     assert found.rows[5].state == "missing"
     page = FORMATS["text"](found)
     assert "! 6.S4" in page
-    assert "fix: Leave the headers to app/security/headers.py" in page
+    assert "fix: Let app/security/headers.py set the headers" in page
 
 
 def test_the_table_says_it_all(report: Report) -> None:

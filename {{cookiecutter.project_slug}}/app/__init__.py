@@ -1,4 +1,4 @@
-"""The app: its settings, then its parts in order."""
+"""The application factory: it loads the settings, then sets up each part in order."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def create_app(config: Mapping[str, object] | None = None) -> Flask:
-    """Make the app; ``config`` overrides the environment and ``.env``, nothing else does.
+    """Return a new app. Settings in ``config`` override the environment and ``.env``.
 
-    A start touches nothing: it makes no file, folder or database, and opens no connection.
-    Raises SettingsError, which names each wrong setting and its fix.
+    This has no side effects: it creates no file, folder or database, and opens no connection.
+    Raises SettingsError, which names each invalid setting and its fix.
     """
-    # Imported here, so that ``python -m app.security.secret_key`` can make a key without loading the app.
+    # Imported here, so that ``python -m app.security.secret_key`` can generate a key without loading the app.
     from flask import Flask
 
     from app import (
@@ -46,8 +46,8 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
     app.config.from_mapping(settings.model_dump())
     app.debug = settings.FLASK_DEBUG
 
-    # Each part adds hooks that run before a request, in this order. Two rules give it: whatever refuses a request comes
-    # after what makes the refusal safe (errors, headers, csp), and after what counts it (rate_limits).
+    # Each part registers before_request hooks, which run in this order. A part that refuses requests must come after
+    # the parts that make the refusal safe (errors, headers, csp) and after the one that counts it (rate_limits).
     app.extensions["parts"] = (
         logs,
         policy,

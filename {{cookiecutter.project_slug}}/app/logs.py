@@ -1,7 +1,7 @@
-"""The log: one line a record, with the request's id, without secrets (5.S3).
+"""Logging: one line per record, with the request id and without secrets (5.S3).
 
-Whoever writes to a log through a path or a header must not be able to forge a line, drive a terminal, or read
-there what belongs to somebody else. Source: OWASP Logging Cheat Sheet; ASVS 5.0 V16.2.5, V16.4.1.
+Attackers write to the log through paths and headers. They must not forge a line or control a terminal, and nobody may
+read secrets in the log. Source: OWASP Logging Cheat Sheet; ASVS 5.0 V16.2.5, V16.4.1.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from urllib.parse import urlsplit
 
 from flask import Flask
 
-# Set by errors.init_app's guard for as long as a request lasts, its teardown included.
+# Set by the guard in errors.init_app for the whole request, including its teardown.
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 REDACTED = "[redacted]"
 HANDLER_NAME = "app"
 
-# Control characters, line separators, bidi overrides (they reorder what a reader sees), lone surrogates (unwritable).
+# Control characters, line separators, bidi overrides (they reorder the displayed text), lone surrogates (unencodable).
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _TERMINAL_COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 _SENSITIVE = (
-    # A whole header: its value has spaces in it.
+    # The whole header, because its value contains spaces.
     (re.compile(r"(?i)((?:cookie|authorization)[\"']?\s*[:=]\s*)(?:\"[^\"]*\"|'[^']*'|[^\r\n]+)"), rf"\1{REDACTED}"),
     (
         re.compile(
@@ -39,22 +39,22 @@ _SENSITIVE = (
     ),
     # The password in scheme://user:password@host.
     (re.compile(r"(://[^\s/:@]*:)[^\s/@]+@"), rf"\1{REDACTED}@"),
-    # What itsdangerous signed (payload.time.signature): session cookies, CSRF tokens, reset links.
+    # Values signed by itsdangerous (payload.time.signature): session cookies, CSRF tokens, reset links.
     (re.compile(r"[\w-]+\.[\w-]{6,7}\.(?:[\w-]{86}|[\w-]{43}|[\w-]{27})(?![\w-])"), REDACTED),
 )
 
 
 class LineFormatter(logging.Formatter):
-    """Formats a record as one line of text or JSON. ``secrets`` are blanked out wherever they appear."""
+    """Formats a record as one line of text or JSON, and redacts ``secrets`` wherever they appear."""
 
     def __init__(self, log_format: str, secrets: list[str]) -> None:
         super().__init__()
         self.as_json = log_format == "json"
-        # Longest first, so that none leaves the rest of another behind.
+        # Longest first: a secret that contains a shorter one must be redacted as a whole.
         self.secrets = sorted(secrets, key=len, reverse=True)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the line, without its end."""
+        """Return the line, without a line ending."""
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -79,12 +79,12 @@ class LineFormatter(logging.Formatter):
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # a log call with wrong arguments must not lose its line
+    except Exception:  # a log call with wrong arguments must still be logged
         return str(record.msg)
 
 
 def _secrets(config: Mapping[str, object]) -> list[str]:
-    """Give the values of the settings that must never be read in a log."""
+    """Return the values of the settings that must never appear in a log."""
     values = [config.get("SECRET_KEY"), config.get("MAIL_PASSWORD"), *config.get("SECRET_KEY_FALLBACKS", ())]  # type: ignore[misc]
     for name in ("RATELIMIT_STORAGE_URI", "DATABASE_URL"):
         values.append(urlsplit(str(config.get(name, ""))).password)
@@ -92,7 +92,7 @@ def _secrets(config: Mapping[str, object]) -> list[str]:
 
 
 def init_app(app: Flask) -> None:
-    """Send the log of the app, its libraries and gunicorn's worker to standard error, in one format."""
+    """Log the app, its libraries and gunicorn's worker to standard error, in one format."""
     handler = logging.StreamHandler(sys.stderr)
     handler.name = HANDLER_NAME
     handler.setFormatter(LineFormatter(app.config["LOG_FORMAT"], _secrets(app.config)))
@@ -103,7 +103,7 @@ def init_app(app: Flask) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
 
-    # gunicorn's loggers don't pass their records on, and its access line shows reset links.
+    # gunicorn's loggers don't propagate their records, and its access log would show reset links.
     for name in ("gunicorn.error", "gunicorn.access"):
         logger = logging.getLogger(name)
         if logger.handlers:

@@ -1,4 +1,4 @@
-"""The places of this project on the disk."""
+"""The paths of this project on the disk."""
 
 from __future__ import annotations
 

@@ -6,5 +6,5 @@ DESCRIPTION = "A Flask app with ten security mitigations wired in."
 AUTHOR = "The Author"
 SECURITY_CONTACT = "mailto:security@example.com"
 
-# The template's version that this app was generated from or last updated to. `cruft update` changes it.
+# The version of the template that this app was generated from or last updated to. `cruft update` changes it.
 TEMPLATE_VERSION = "0.2.0"

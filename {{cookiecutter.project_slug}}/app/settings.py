@@ -1,7 +1,7 @@
-"""Every setting: its name, type, default and meaning.
+"""All settings: their names, types, defaults and descriptions.
 
-The values come from the mapping given to ``create_app``, else from the environment, else from the file ``.env``
-beside this package. A wrong value stops the start: a security setting with a typo in it must not become a default.
+A value comes from the mapping passed to ``create_app``, else from the environment, else from the file ``.env``
+next to this package. An invalid value stops the start: a typo in a security setting must not fall back to the default.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1")
 
 
 class SettingsError(click.ClickException):
-    """The app must not start with these settings. The message names each, its fault and its fix."""
+    """The app must not start with these settings. The message names each invalid one, its fault and its fix."""
 
     exit_code = 2
 
@@ -46,16 +46,16 @@ class Settings(
     AccountSettings,  # % if cookiecutter.accounts
     BaseSettings,
 ):
-    """The settings, under their environment names. Times are in seconds, sizes in bytes, lists split by commas."""
+    """The settings, under their environment names. Times are in seconds, sizes in bytes, lists comma-separated."""
 
     model_config = SettingsConfigDict(extra="forbid", case_sensitive=True, frozen=True, env_ignore_empty=True)
 
     FLASK_DEBUG: bool = Field(
         default=False,
-        description="Development on this machine only: allows http, shows a banner. Refused by wsgi.py.",
+        description="For development on your own machine only: allows http, shows a banner. wsgi.py refuses it.",
         examples=["1"],
     )
-    TESTING: bool = Field(default=False, description="Flask's own switch for tests; relaxes nothing here.")
+    TESTING: bool = Field(default=False, description="Flask's own flag for tests; it relaxes nothing here.")
 
     # 1 Secret key
     SECRET_KEY: str = Field(
@@ -68,7 +68,7 @@ class Settings(
     SECRET_KEY_FALLBACKS: CommaList = Field(
         default=(),
         repr=False,
-        description="Former keys, newest first, still accepted. Filled by: python -m app.security.secret_key rotate",
+        description="Former keys, newest first, still accepted. Set by: python -m app.security.secret_key rotate",
         examples=["(written by: python -m app.security.secret_key rotate)"],
     )
 
@@ -84,20 +84,20 @@ class Settings(
         default=43200,
         ge=60,
         le=604800,
-        description="Seconds after which a session ends, used or not.",
+        description="Seconds after which a session ends, whether used or not.",
         examples=["43200"],
     )
     SESSION_COOKIE_SAMESITE: Literal["Lax", "Strict"] = Field(
         default="Lax",
-        description="When other sites' links and forms carry the cookie. None is not on offer.",
+        description="The cookie's SameSite attribute: Lax or Strict. None would weaken it and is refused.",
         examples=["Lax"],
     )
 
     SESSION_COOKIE_DOMAIN: None = Field(
-        default=None, description="Stays unset: browsers drop a __Host- cookie that has a domain.", examples=[""]
+        default=None, description="Must stay unset: browsers reject a __Host- cookie with a domain.", examples=[""]
     )
     SESSION_COOKIE_PATH: Literal["/"] = Field(
-        default="/", description="Stays /: browsers drop a __Host- cookie with another path.", examples=["/"]
+        default="/", description="Must stay /: browsers reject a __Host- cookie with another path.", examples=["/"]
     )
 
     # 3 and 6 CSP and headers
@@ -105,7 +105,7 @@ class Settings(
         default=False, description="Report what the policy would block instead of blocking it.", examples=["0"]
     )
     HSTS_PRELOAD: bool = Field(
-        default=False, description="Ask browsers to ship this domain as https-only. Hard to undo.", examples=["0"]
+        default=False, description="Add this domain to the browsers' HSTS preload list. Hard to undo.", examples=["0"]
     )
 
     # 8 Rate limits
@@ -113,42 +113,42 @@ class Settings(
         default="memory://",
         repr=False,
         pattern=r"^(memory://$|rediss?://|unix://)",
-        description="Where counters live. memory:// counts per process: use Redis with more than one worker.",
+        description="Where requests are counted. memory:// counts per process; more than one worker needs Redis.",
         examples=["redis://localhost:6379/0"],
     )
     RATELIMIT_DEFAULT: str = Field(
         default="120 per minute; 2000 per hour",
-        description="The limit of every route that has no stricter one.",
+        description="The limit of each route without a stricter one.",
         examples=["120 per minute; 2000 per hour"],
     )
 
     # 9 Uploads
     UPLOAD_DIR: Path = Field(
         default=paths.INSTANCE / "uploads",
-        description="Where uploads are kept: outside the app.",
+        description="The folder of the uploaded files, outside the app.",
         examples=["/srv/uploads"],
     )
     UPLOAD_EXTENSIONS: CommaList = Field(
         default=("txt", "pdf", "png", "jpg", "webp", "gif"),
         min_length=1,
-        description="The file types taken, out of: txt, pdf, png, jpg, webp, gif.",
+        description="The accepted file types, out of: txt, pdf, png, jpg, webp, gif.",
         examples=["png,jpg"],
     )
     UPLOAD_QUOTA_BYTES: int = Field(
-        default=100 * 2**20, ge=1, description="Bytes one owner may keep.", examples=["104857600"]
+        default=100 * 2**20, ge=1, description="Bytes that one owner may store.", examples=["104857600"]
     )
-    UPLOAD_QUOTA_FILES: int = Field(default=100, ge=1, description="Files one owner may keep.", examples=["100"])
+    UPLOAD_QUOTA_FILES: int = Field(default=100, ge=1, description="Files that one owner may store.", examples=["100"])
     MAX_CONTENT_LENGTH: int = Field(
         default=10 * 2**20,
         ge=1024,
         le=2**30,
-        description="Bytes that one upload may send; other requests: 128 KiB.",
+        description="Maximum bytes of an upload request; other requests may send 128 KiB.",
         examples=["10485760"],
     )
     CLAMD_URL: str = Field(
         default="",
         pattern=r"^(tcp://[^/:]+:\d+|unix:///.+|)$",
-        description="A ClamAV daemon that must pass each upload. While it is unreachable, uploads are refused.",
+        description="A ClamAV daemon that scans each upload. While it is unreachable, uploads are refused.",
         examples=["tcp://clamav:3310", "unix:///run/clamav/clamd.ctl"],
     )
 
@@ -156,7 +156,7 @@ class Settings(
     TRUSTED_HOSTS: CommaList = Field(
         default=LOOPBACK_HOSTS,
         min_length=1,
-        description="The host names this app answers to; other Host headers get a 400.",
+        description="The host names of this app. A request with another Host header gets a 400.",
         examples=["www.example.com,example.com"],
     )
     SERVER_NAME: str = Field(
@@ -168,16 +168,16 @@ class Settings(
         default=0,
         ge=0,
         le=10,
-        description="How many proxies of yours stand before the app; their X-Forwarded-For and -Proto are believed.",
+        description="How many of your proxies are in front of the app. Their X-Forwarded-For and -Proto are trusted.",
         examples=["1"],
     )
     ALLOWED_REDIRECT_HOSTS: CommaList = Field(
         default=(),
-        description="Other sites that /redirect may lead to, through a page that says so.",
+        description="Other sites that /redirect may lead to, after a page that names the target.",
         examples=["docs.example.com"],
     )
 
-    LOG_FORMAT: Literal["text", "json"] = Field(default="text", description="How log lines look.", examples=["json"])
+    LOG_FORMAT: Literal["text", "json"] = Field(default="text", description="Format of log lines.", examples=["json"])
 
     @field_validator("SECRET_KEY", "SECRET_KEY_FALLBACKS")
     @classmethod
@@ -191,14 +191,14 @@ class Settings(
     @classmethod
     def _limit_can_be_read(cls, value: str) -> str:
         if not all(limit.amount for limit in parse_many(value)):
-            raise ValueError("a limit of 0 answers nobody")
+            raise ValueError("a limit of 0 refuses every request")
         return value
 
     @field_validator("UPLOAD_EXTENSIONS")
     @classmethod
     def _extensions_have_checks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := set(value) - set(TYPES):
-            raise ValueError(f"nothing checks the types {', '.join(sorted(unknown))}, only {', '.join(TYPES)}")
+            raise ValueError(f"there is no check for {', '.join(sorted(unknown))}, only for {', '.join(TYPES)}")
         return value
 
     @field_validator("CLAMD_URL")
@@ -206,7 +206,7 @@ class Settings(
     def _scanner_can_be_reached(cls, value: str) -> str:
         if value.startswith("unix:") and not hasattr(socket, "AF_UNIX"):
             raise ValueError("this system has no Unix sockets")
-        if urlsplit(value).port == 0:  # raises ValueError itself over 65535
+        if urlsplit(value).port == 0:  # urlsplit itself raises ValueError over 65535
             raise ValueError("there is no port 0")
         return value
 
@@ -239,7 +239,7 @@ class Settings(
 
 
 def _is_bare_host(host: str) -> bool:
-    """A name or IPv4 address alone: no scheme, port, path, user or wildcard; Werkzeug can't match IPv6 addresses."""
+    """Return whether ``host`` is only a name or IPv4 address; Werkzeug can't match IPv6 addresses."""
     try:
         parts = urlsplit(f"//{host}")
         return (
@@ -268,7 +268,7 @@ def _in_words(fault: ErrorDetails) -> str:
     name = str(fault["loc"][0]) if fault["loc"] else "?"
     field = Settings.model_fields.get(name)
     if field is None:
-        return f"{name}: is not a setting of this app (a typo?). See app/settings.py for those there are."
+        return f"{name}: is not a setting of this app (a typo?). app/settings.py lists all settings."
     # The value of a secret must not reach a terminal or a log.
     value = f" (is {fault['input']!r})" if field.repr else ""
     return f"{name}: {fault['msg'].removeprefix('Value error, ')}{value}. Example: {name}={(field.examples or [''])[0]}"

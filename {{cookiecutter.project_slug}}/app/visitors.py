@@ -1,4 +1,4 @@
-"""Who sends a request. Without accounts, all that is known is a session; ``app/accounts`` knows who is signed in."""
+"""Who sends a request. Without accounts, the app knows only a session; ``app/accounts`` adds the signed-in user."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 class Visitors:
-    """What the app asks about a visitor. The answers here are those of an app without accounts."""
+    """What the rest of the app asks about a visitor. These are the answers of an app without accounts."""
 
     def account_id(self) -> str | None:
-        """Return the id of the account that is signed in, or None."""
+        """Return the id of the signed-in account, or None."""
         return None
 
     def ask_to_sign_in(self) -> ResponseReturnValue | None:
-        """Return the response to a visitor who has to sign in first, or None for one who may go on."""
+        """Return the response that asks the visitor to sign in, or None if the visitor may continue."""
         return None
 
     def is_still_here(self) -> bool:
-        """Return whether the visitor may still act, in a view that has taken its time."""
+        """Return whether the visitor is still authorized. Long-running views ask again before they act."""
         return True
 
 
 def init_app(app: Flask) -> None:
-    """Take everybody for a visitor without an account; ``accounts.init_app`` replaces this."""
+    """Treat every visitor as one without an account; ``accounts.init_app`` replaces this."""
     app.extensions["visitors"] = Visitors()
 
 
 def visitors() -> Visitors:
-    """Return what the current app knows about visitors."""
+    """Return the ``Visitors`` of the current app."""
     found: Visitors = current_app.extensions["visitors"]
     return found
 
 
 def sign_in_required(view: View) -> View:
-    """Let only people who are signed in use ``view``. In an app without accounts, everybody may."""
+    """Restrict ``view`` to signed-in users. In an app without accounts, every visitor may use it."""
 
     @wraps(view)
     def asking(*args: Any, **kwargs: Any) -> Any:

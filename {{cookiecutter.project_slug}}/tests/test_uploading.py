@@ -59,7 +59,7 @@ def test_a_form_uploads_several_files(member: FlaskClient) -> None:
 def test_a_form_with_one_bad_file_keeps_none_and_says_which(member: FlaskClient) -> None:
     answer = upload_all(member, [("a.txt", b"a", "text/plain"), ("b.exe", b"MZ", "application/octet-stream")])
     assert answer.status_code == 415
-    assert "b.exe: Files of this type are not taken. Please send one of: txt, pdf, png" in answer.text
+    assert "b.exe: Files of this type are not accepted. Please send one of: txt, pdf, png" in answer.text
     assert names(member) == []
 
 
@@ -286,15 +286,15 @@ def test_the_sweep_takes_leftovers_and_nothing_else(app: Flask) -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "fault"),
     [
-        ("UPLOAD_EXTENSIONS", "png,svg", "nothing checks the types svg"),
-        ("UPLOAD_EXTENSIONS", "PNG", "nothing checks the types PNG"),
+        ("UPLOAD_EXTENSIONS", "png,svg", "there is no check for svg"),
+        ("UPLOAD_EXTENSIONS", "PNG", "there is no check for PNG"),
         ("UPLOAD_DIR", "app/uploads", "lies inside the app"),
         ("UPLOAD_DIR", "app/static", "lies inside the app"),
         ("UPLOAD_DIR", "app", "lies inside the app"),
         ("UPLOAD_DIR", ".", "contains the app"),
         ("UPLOAD_DIR", "/", "contains the app"),
-        ("UPLOAD_DIR", "tests", "holds other files"),
-        ("UPLOAD_DIR", "wsgi.py", "is no folder"),
+        ("UPLOAD_DIR", "tests", "contains other files"),
+        ("UPLOAD_DIR", "wsgi.py", "is not a folder"),
     ],
 )
 def test_wrong_settings_stop_the_start(app_config: dict[str, object], setting: str, value: str, fault: str) -> None:

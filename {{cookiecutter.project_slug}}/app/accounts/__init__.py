@@ -1,6 +1,6 @@
 """Accounts, an option of the template: register, sign in and out, reset the password, end sessions, delete the account.
 
-This folder is all of it, with ``tests/accounts``, a line in ``create_app`` and one in ``Settings``.
+All of it is in this folder and in ``tests/accounts``, except one line in ``create_app`` and one in ``Settings``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def init_app(app: Flask) -> None:
-    """Set up the database, who is signed in, and the pages for it."""
-    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # it logs that it was imported
+    """Set up the database, the sign-in, and the pages."""
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # it logs its own import
     # Imported here: app.settings imports this package for its settings, and these modules import app.settings.
     from app.accounts import database, identity, views
 
@@ -27,9 +27,9 @@ def init_app(app: Flask) -> None:
 
 
 def check(app: Flask) -> Iterator[Finding]:
-    """State whether the app can send mails."""
+    """Report a missing mail server."""
     from app.security.findings import Finding
 
     if not app.config["MAIL_SERVER"] and not app.debug:
-        evidence = "MAIL_SERVER is not set: no mails are sent, so nobody can reset a password."
-        yield Finding("DP04", "note", evidence, "Set MAIL_SERVER and the others of app/accounts/settings.py.")
+        evidence = "MAIL_SERVER is not set: no mails are sent, so users cannot reset a password."
+        yield Finding("DP04", "note", evidence, "Set MAIL_SERVER and the other settings of app/accounts/settings.py.")

@@ -1,7 +1,7 @@
-"""What an account's e-mail address and password may be.
+"""The requirements for an account's e-mail address and password.
 
-A password is long and not well known, and that is all: no rules for the kinds of its characters, no expiry.
-Source: NIST SP 800-63B-4; ASVS 5.0 V6.2.1-V6.2.11. Of V6.2.4 and V6.2.12 (known breaches) only as much as ``COMMON``.
+A password must be long and not well known. There are no composition rules, and passwords don't expire.
+Source: NIST SP 800-63B-4; ASVS 5.0 V6.2.1-V6.2.11. V6.2.4 and V6.2.12 (breached passwords) only as far as ``COMMON``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from email_validator import EmailNotValidError, validate_email
 
 from app import project
 
-MIN_LENGTH = 12  # characters; ASVS asks for 8
-MAX_LENGTH = 128  # characters; more would only make the server work
+MIN_LENGTH = 12  # characters; ASVS requires 8
+MAX_LENGTH = 128  # characters; hashing more would only cost time
 MAX_EMAIL = 254  # characters; RFC 5321
 
-# What people choose most: all of this length that are among the 20,000 most frequent of the known breaches, without
-# those that repeat themselves. (The list is Royce Williams', by way of Django.)
+# The most common passwords: those of at least MIN_LENGTH among the 20,000 most frequent in known breaches, without
+# repetitive ones. (The list is by Royce Williams, taken from Django.)
 COMMON = frozenset(
     """
     q1w2e3r4t5y6 1qaz2wsx3edc sojdlg123aljg 111222tianya 1q2w3e4r5t6y startfinding qwerty123456 123qweasdzxc
@@ -41,12 +41,12 @@ COMMON = frozenset(
     somanypickles27 michaeljackson zaq1xsw2cde3 minecraft123 leliane50934 moderncombat marek14michal przyjaciolki
     laurel12creek residentevil yandi20080527 ezekiel11991 123456789000 arabella24630 manchesterunited sebastian106
     knackwurst8853 1234567890987654321
-    """.split()  # noqa: SIM905 - one a line would bury the rest of this file
+    """.split()  # noqa: SIM905 - one per line would bury the rest of this file
 )
 
 
 def normal_email(address: str) -> str:
-    """Give the one form of an address that accounts are found by. Raises ValueError."""
+    """Return the normalized form of an address, by which accounts are found. Raises ValueError."""
     if len(address) > MAX_EMAIL:
         raise ValueError("This address is too long.")
     try:
@@ -56,21 +56,21 @@ def normal_email(address: str) -> str:
 
 
 def normal_password(password: str) -> str:
-    """Give a password in the form that all keyboards make of it (NFKC). One that is too long comes back as it is."""
+    """Return a password in NFKC, since keyboards encode characters differently. One that is too long is unchanged."""
     return unicodedata.normalize("NFKC", password) if len(password) <= MAX_LENGTH else password
 
 
 def fault(password: str, email: str) -> str | None:
-    """Say what is wrong with a new password for ``email``, or None if it will do."""
+    """Return what is wrong with a new password for ``email``, or None if it is accepted."""
     if len(password) < MIN_LENGTH:
         return f"Please use at least {MIN_LENGTH} characters. A few words in a row will do."
     if len(password) > MAX_LENGTH:
         return f"Please use at most {MAX_LENGTH} characters."
     rest = password.casefold()
     if rest in COMMON:
-        return "This is one of the passwords that are tried first, since many people use it."
+        return "Many people use this password, so attackers try it first. Please choose another one."
     for word in (email, email.partition("@")[0], project.NAME, project.SLUG):
         rest = rest.replace(word.casefold(), "") if len(word) > 3 else rest
     if len(rest) < MIN_LENGTH // 2 or len(set(rest)) < MIN_LENGTH // 2:
-        return "This one is easy to guess: it repeats itself, your address or this site's name."
+        return "This password is easy to guess: it repeats itself, your address or this site's name."
     return None

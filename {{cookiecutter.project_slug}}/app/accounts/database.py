@@ -1,7 +1,7 @@
-"""The database of the accounts: SQLite without a setting, any other by ``DATABASE_URL``.
+"""The database of the accounts: SQLite by default, any other by ``DATABASE_URL``.
 
-A start does not touch it. ``flask --app app db upgrade`` makes its tables and changes them with each release, out of
-``app/accounts/migrations``.
+The start of the app does not touch it. ``flask --app app db upgrade`` creates its tables and updates them with each
+release, by the migrations in ``app/accounts/migrations``.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from app.security.errors import Refusal, respond
 from app.settings import SettingsError
 from app.views.health import needs
 
-CHANGED_MEANWHILE = "Your account was changed in another window. Please reload the page and look."
+CHANGED_MEANWHILE = "Your account was changed in another window. Please reload the page and check it."
 NO_TABLES = "The database has no tables yet. Make them with: flask --app app db upgrade"
-BUSY_TIMEOUT = 5000  # milliseconds that a writer waits for another one
+BUSY_TIMEOUT = 5000  # milliseconds that a writer waits for another writer
 
 
 class Migrations(Alembic):
-    """Flask-Alembic, which makes the folder and the file of a SQLite database before it makes the tables."""
+    """Flask-Alembic that also creates the folder and the file of a SQLite database."""
 
     def upgrade(self, target: Any = "heads") -> None:
         """Run the migrations up to ``target``."""
         if path := _sqlite_file(db.engine.url):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.touch(0o600)  # SQLite itself would let other users of this machine read it
+            path.touch(0o600)  # SQLite would create it readable by other users of this machine
         super().upgrade(target)
 
 
 def init_app(app: Flask) -> None:
-    """Prepare the connections. Raises SettingsError when no installed driver can open ``DATABASE_URL``."""
-    # The log of a statement that failed must not tell addresses and password hashes.
+    """Configure the connections. Raises SettingsError if no installed driver can open ``DATABASE_URL``."""
+    # The log of a failed statement must not reveal addresses and password hashes.
     app.config["SQLALCHEMY_ENGINES"] = {"default": {"url": app.config["DATABASE_URL"], "hide_parameters": True}}
     try:
         db.init_app(app)
@@ -48,7 +48,7 @@ def init_app(app: Flask) -> None:
             f"DATABASE_URL: no installed driver can open it ({type(fault).__name__}). Install the driver, "
             "as in: pip install psycopg[binary]. Example: DATABASE_URL=postgresql+psycopg://user:password@host/name"
         ) from None
-    # The extension's hook for async sessions would start a thread for every request. There are no such sessions here.
+    # The extension's hook for async sessions would start a thread for every request. This app has no async sessions.
     app.teardown_appcontext_funcs = [hook for hook in app.teardown_appcontext_funcs if not iscoroutinefunction(hook)]
     for error in (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, sa.exc.ProgrammingError):
         app.register_error_handler(error, _answer_without_database)
@@ -64,32 +64,32 @@ def init_app(app: Flask) -> None:
 
 
 def _sqlite_file(url: sa.URL) -> Path | None:
-    """Return where SQLite keeps the database; None for a database in memory or of another kind."""
+    """Return the path of a SQLite database; None for a database in memory or of another kind."""
     in_memory = url.database in (None, "", ":memory:")
     return None if in_memory or url.get_backend_name() != "sqlite" else Path(str(url.database))
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
-    """Let readers work beside a writer, and let no session outlive its user."""
+    """Allow reads during a write (WAL), and enforce foreign keys: deleting a user deletes the sessions."""
     for pragma in ("foreign_keys = ON", "journal_mode = WAL", "synchronous = NORMAL", f"busy_timeout = {BUSY_TIMEOUT}"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _refuse_to_make_a_file(_dialect: object, _record: object, arguments: list[str], _: object) -> None:
-    """Let a connection open a SQLite file and never make one: it would be empty, and other users could read it."""
+    """Never create a SQLite file on connect: it would be empty, and other users could read it."""
     if arguments[0] != ":memory:" and not Path(arguments[0]).exists():
         raise sqlite3.OperationalError(NO_TABLES)
 
 
 def _answer_without_database(error: sa.exc.DBAPIError) -> Response:
-    """Say that it is our fault and for how long, and nothing of the statement that failed."""
+    """Return a 503 with Retry-After, without any details of the failed statement."""
     if _lacks_tables(error):
         current_app.logger.error(NO_TABLES)
     elif isinstance(error, sa.exc.ProgrammingError):
         return respond(error)
     else:
         current_app.logger.error("The database failed: %s", error)
-    # The page must not ask the database who is here.
+    # Set an anonymous user: the error page must not query the database for the signed-in user.
     current_app.login_manager._update_request_context_with_user()  # type: ignore[attr-defined]
     message = "Accounts are not available at the moment. Please try again in a minute."
     return respond(Refusal(503, message, retry_after=60))
@@ -97,5 +97,5 @@ def _answer_without_database(error: sa.exc.DBAPIError) -> Response:
 
 def _lacks_tables(error: Exception) -> bool:
     cause = getattr(error, "orig", None)
-    # 42P01 is PostgreSQL's undefined_table.
+    # 42P01 is undefined_table in PostgreSQL.
     return NO_TABLES in str(cause) or "no such table" in str(cause) or getattr(cause, "sqlstate", "") == "42P01"

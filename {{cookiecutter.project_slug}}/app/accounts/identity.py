@@ -1,9 +1,9 @@
-"""Who is signed in: Flask-Security, with sessions that end on the server.
+"""The signed-in user: Flask-Security, with sessions that end on the server.
 
-The cookie holds a random secret, the database a row for it. Without the row a cookie is worth nothing, so a copy dies
-with the sign-out, with a new password and with either lifetime. What is left out of Flask-Security on purpose: its
-views (a JSON API, sign-in after registration, answers that take longer for accounts that exist), its tokens, and
-Flask-Login's remember-me and its comparison of addresses and user agents, which a thief copies and a train ride breaks.
+The cookie contains a random secret, and the database has a row for it. A cookie without a row is worthless, so a
+stolen copy becomes invalid at the sign-out, with a new password and after either lifetime. Not used on purpose:
+Flask-Security's views (a JSON API, sign-in after registration, responses that take longer for existing accounts) and
+tokens, Flask-Login's remember-me and session protection (a thief copies the user agent, mobile users change address).
 Source: OWASP Session Management and Authentication Cheat Sheets; ASVS 5.0 V6.2, V6.3.8, V7.2-V7.4.
 """
 
@@ -32,8 +32,8 @@ from app.security.errors import refuse, wants_json
 from app.security.templating import render_text
 from app.visitors import Visitors
 
-LAST_SEEN_PRECISION = 60  # seconds; a write for every request would be too much
-MAX_SESSIONS = 20  # of one account; the oldest ends when another begins
+LAST_SEEN_PRECISION = 60  # seconds; a write per request would be too many
+MAX_SESSIONS = 20  # per account; a new one ends the least recently used
 
 cli = AppGroup("users", help="Manage accounts.")
 
@@ -41,8 +41,8 @@ cli = AppGroup("users", help="Manage accounts.")
 def init_app(app: Flask) -> None:
     """Set up Flask-Security, and the command ``flask users``."""
     app.config.update(
-        # OWASP Password Storage Cheat Sheet: argon2id, 19 MiB, 2 passes. More memory would be a way to exhaust it.
-        # The marks below: the name of a method is no password.
+        # OWASP Password Storage Cheat Sheet: argon2id, 19 MiB, 2 passes. With more memory, attackers could exhaust it.
+        # The noqa and nosec below: the name of a hash algorithm is not a password.
         SECURITY_PASSWORD_HASH="argon2",  # noqa: S106 # nosec B106
         SECURITY_PASSWORD_SCHEMES=["argon2"],
         SECURITY_PASSWORD_SINGLE_HASH=["argon2"],
@@ -51,7 +51,7 @@ def init_app(app: Flask) -> None:
             "argon2__time_cost": 2,
             "argon2__parallelism": 1,
         },
-        # Reset links hold a hash of the password's hash, which is long and random: it needs no slow one.
+        # Reset links contain a hash of the password hash, which is long and random and so needs no slow hash.
         SECURITY_HASHING_SCHEMES=["hex_sha256"],
         SECURITY_RESET_PASSWORD_WITHIN=timedelta(hours=1),
         SECURITY_EMAIL_HTML=False,
@@ -66,7 +66,7 @@ def init_app(app: Flask) -> None:
         mail_util_cls=BackgroundMail,
         render_template=render_text,
     )
-    # Flask-Security would ignore the fallbacks. Given several keys, the last signs and all are accepted (1.S5).
+    # Flask-Security ignores the fallbacks. Given several keys, the last one signs and all are accepted (1.S5).
     keys = [*reversed(app.config["SECRET_KEY_FALLBACKS"]), app.config["SECRET_KEY"]]
     security.reset_serializer = URLSafeTimedSerializer(keys, salt=app.config["SECURITY_RESET_SALT"])
     security.principal.skip_static = True
@@ -78,50 +78,50 @@ def init_app(app: Flask) -> None:
 
 
 class Members(Visitors):
-    """What the app asks about a visitor, answered by who is signed in."""
+    """The visitors of an app with accounts: the answers depend on the signed-in user."""
 
     def account_id(self) -> str | None:
-        """Return the id of the account that is signed in, or None."""
+        """Return the id of the signed-in account, or None."""
         return str(current_user.id) if current_user.is_authenticated else None
 
     def ask_to_sign_in(self) -> ResponseReturnValue | None:
-        """Return the way to the sign-in, or None for who is signed in.
+        """Return a redirect to the sign-in, or None for a signed-in user.
 
-        Flask-Security's ``auth_required`` would also check the CSRF token once more, and a stale one would then lose
-        what was typed: see ``csrf.form_view``.
+        Flask-Security's ``auth_required`` would check the CSRF token again, and a stale token would then lose the
+        user's input: see ``csrf.form_view``.
         """
         if current_user.is_authenticated:
             return None
         if wants_json():
             refuse(401, "Please sign in first.")
         flash("Please sign in first.")
-        # A form can't be sent again by a redirect.
+        # A redirect can't repeat a POST.
         target = request.full_path.rstrip("?") if request.method in ("GET", "HEAD") else None
         return redirect(url_for("security.login", next=target), 303)
 
     def is_still_here(self) -> bool:
-        """Ask the database once more whether the session lives, in a view that has taken its time."""
+        """Return whether the session still has a row. Long-running views ask again before they act."""
         return _live_session(current_session_id()) is not None
 
 
 def member() -> User:
-    """Give the account that is signed in, in a view that asks for one."""
+    """Return the signed-in account. Only for views with ``sign_in_required``."""
     return cast("User", current_user._get_current_object())
 
 
 def find_user(email: str) -> User | None:
-    """Give the account of a normalised address."""
+    """Return the account of a normalized address, or None."""
     return db.session.scalar(sa.select(User).where(User.email == email))
 
 
 def create_user(email: str, password: str) -> bool:
-    """Make an account, or give False if the address has one. Either takes as long, since as much is written."""
+    """Create an account; return False if the address has one. Both cases write as much, and so take as long."""
     taken = find_user(email) is not None
     user = User(email=f"{secrets.token_hex(16)}@invalid" if taken else email, password=hash_password(password))
     db.session.add(user)
     try:
         db.session.flush()
-    except sa.exc.IntegrityError:  # somebody else took the address at this moment
+    except sa.exc.IntegrityError:  # another request registered the address at the same time
         db.session.rollback()
         return False
     if taken:
@@ -131,7 +131,7 @@ def create_user(email: str, password: str) -> bool:
 
 
 def sign_in(user: User) -> None:
-    """Begin a session for ``user`` in this browser, and commit."""
+    """Start a session for ``user`` in this browser, and commit."""
     secret = secrets.token_urlsafe(32)
     agent = "".join(filter(str.isprintable, request.user_agent.string))[:200]
     begun = Session(id=_row_id(secret), user_id=user.id, fs_uniquifier=user.fs_uniquifier, user_agent=agent)
@@ -146,27 +146,27 @@ def sign_in(user: User) -> None:
 
 
 def sign_out() -> None:
-    """End this browser's session, with all copies of its cookie."""
+    """End this browser's session, which invalidates all copies of its cookie."""
     if current_user.is_authenticated:
         end_sessions(Session.id == current_session_id())
     start_session()
 
 
 def end_sessions(which: sa.ColumnElement[bool]) -> int:
-    """End sessions of the account that is signed in, and commit. Gives their number."""
+    """End the signed-in account's sessions that match ``which``, and commit. Returns their number."""
     ended = db.session.execute(sa.delete(Session).where(Session.user_id == current_user.id, which))
     db.session.commit()
     return cast("sa.CursorResult[Any]", ended).rowcount
 
 
 def live_sessions(user: User) -> list[Session]:
-    """Give the sessions of an account, the last used first."""
+    """Return the sessions of an account, most recently used first."""
     mine = sa.select(Session).join(Session.user).where(Session.user_id == user.id, _is_live())
     return list(db.session.scalars(mine.order_by(Session.last_seen_at.desc())))
 
 
 def current_session_id() -> str:
-    """Give the session of this request, in a view that asks for a sign-in."""
+    """Return the id of this request's session. Only for views with ``sign_in_required``."""
     return _row_id(session["_user_id"])
 
 
@@ -175,7 +175,7 @@ def _row_id(secret: str) -> str:
 
 
 def _is_over() -> sa.ColumnElement[bool]:
-    """Give the condition that a session has ended in time. The cookie's own signature ends it to the second."""
+    """Return the condition for expired sessions. The idle time is coarse here; the cookie's signature is exact."""
     config, now = current_app.config, utcnow()
     idle = timedelta(seconds=config["PERMANENT_SESSION_LIFETIME"] + LAST_SEEN_PRECISION)
     absolute = timedelta(seconds=config["SESSION_ABSOLUTE_LIFETIME"])
@@ -191,7 +191,7 @@ def _live_session(row_id: str) -> Session | None:
 
 
 def _load_user(secret: str) -> User | None:
-    """Give the account of a cookie's secret. Of a session that has ended, nothing may be left in the cookie."""
+    """Return the account of a cookie's secret. If the session has ended, clear the cookie's content."""
     row_id = _row_id(secret)
     found = _live_session(row_id)
     if found is None:
@@ -199,15 +199,15 @@ def _load_user(secret: str) -> User | None:
         return None
     if utcnow() - found.last_seen_at >= timedelta(seconds=LAST_SEEN_PRECISION):
         db.session.execute(sa.update(Session).where(Session.id == row_id).values(last_seen_at=utcnow()))
-    # Give the connection back before the body is read: slow senders must not hold the whole pool (8.T4).
+    # Release the connection before the body is read: slow clients must not exhaust the pool (8.T4).
     db.session.commit()
     return found.user
 
 
 def _ask_who_is_here_again() -> None:
-    """Forget what was known before the body came in: it may have taken its sender a minute, on purpose.
+    """Load the user again after the body has been read, which a client can delay for a minute on purpose.
 
-    Meanwhile the session may have ended, or the password changed. The check of the token, which comes before this,
+    Meanwhile the session may have ended, or the password may have changed. The CSRF check, which runs before this,
     has read the body.
     """
     if request.method in UNSAFE_METHODS:
@@ -218,7 +218,7 @@ def _ask_who_is_here_again() -> None:
 @cli.command("create")
 @click.argument("email")
 def create(email: str) -> None:
-    """Make an account. The password is asked for, or read from standard input."""
+    """Create an account. The password is prompted for, or read from standard input."""
     if sys.stdin.isatty():
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
@@ -231,5 +231,5 @@ def create(email: str) -> None:
     if fault := credentials.fault(password, address):
         raise click.ClickException(fault)
     if not create_user(address, password):
-        raise click.ClickException(f"{address} has an account already.")
-    click.echo(f"{address} has an account now.")
+        raise click.ClickException(f"{address} already has an account.")
+    click.echo(f"The account {address} was created.")

@@ -1,4 +1,4 @@
-"""The tables: the accounts, and where each of them is signed in. ``app/accounts/migrations`` makes and changes them."""
+"""The tables: accounts and their sessions. ``app/accounts/migrations`` creates and changes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 
 class Model(orm.DeclarativeBase):
-    """What all tables share: names for their constraints, which a migration needs to change them later."""
+    """The base of all tables. It names their constraints, so that later migrations can change them."""
 
     metadata = sa.MetaData(
         naming_convention={
@@ -29,15 +29,15 @@ db = SQLAlchemy(session_options={"expire_on_commit": False})
 
 
 def utcnow() -> datetime:
-    """Give the time in UTC, without a zone: SQLite keeps none."""
+    """Return the current time in UTC, without a time zone: SQLite stores none."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
 class User(Model, UserMixin):  # type: ignore[misc]
     """An account.
 
-    ``fs_uniquifier`` (Flask-Security's name) changes with the password: reset links and sessions of before don't fit.
-    ``owner_key`` names the owner of uploads; unlike ``id`` it is never given to anybody again.
+    ``fs_uniquifier`` (Flask-Security's name) changes with the password, which invalidates reset links and sessions.
+    ``owner_key`` identifies the owner of uploads; unlike ``id`` it is never reused.
     """
 
     __tablename__ = "users"
@@ -49,15 +49,15 @@ class User(Model, UserMixin):  # type: ignore[misc]
     owner_key: Mapped[str] = mapped_column(sa.String(32), unique=True, default=lambda: secrets.token_hex(16))
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
 
-    # Of two changes at once, of the password say, only one gets through: the other one's row is no longer there.
+    # Of two concurrent changes, for example of the password, one succeeds; the other raises StaleDataError.
     __mapper_args__ = {"version_id_col": fs_uniquifier, "version_id_generator": False}  # noqa: RUF012 - SQLAlchemy's way
 
 
 class Session(Model):
-    """A browser that is signed in, for as long as its row is here.
+    """The session of a signed-in browser. Deleting the row ends the session.
 
-    ``id`` comes from the secret in the browser's cookie by a one-way function: it shows in pages and opens nothing.
-    ``fs_uniquifier`` is the user's at the sign-in.
+    ``id`` is a hash of the secret in the browser's cookie, so pages may show it.
+    ``fs_uniquifier`` is the user's value at the sign-in.
     """
 
     __tablename__ = "sessions"

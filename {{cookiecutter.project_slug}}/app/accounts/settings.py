@@ -1,4 +1,4 @@
-"""The settings of accounts: the database, and the mails to its people. They are part of ``app.settings.Settings``."""
+"""The settings of accounts: the database and the mails. They are part of ``app.settings.Settings``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class AccountSettings(BaseSettings):
     )
     MAIL_SERVER: str = Field(
         default="",
-        description="The SMTP host. In debug none is needed: mails show in the terminal.",
+        description="The SMTP host. In debug none is needed: mails are printed to the terminal.",
         examples=["smtp.example.com"],
     )
     MAIL_PORT: int = Field(default=587, ge=1, le=65535, description="The SMTP port.", examples=["587"])

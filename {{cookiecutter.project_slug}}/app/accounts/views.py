@@ -1,8 +1,8 @@
 """Accounts: register, sign in and out, reset and change the password, end sessions, delete the account.
 
-Answers to somebody who is not signed in are the same for addresses with an account and without, in words and in time.
-One thing tells in the end, because an account works without a mail round trip: whoever registers with an address and
-then can't sign in knows that it was taken. That costs a guess of the backoff, and a mail tells the owner.
+Responses to a visitor who is not signed in don't reveal whether an address has an account, in wording or in timing.
+One leak remains, because accounts need no confirmation by mail: a visitor who registers an address and then can't sign
+in knows that it had an account. This costs a guess of the backoff, and the owner is notified by mail.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from app.security.urls import redirect_to
 from app.storage import folder
 from app.visitors import sign_in_required
 
-# Flask-Security makes its links to endpoints of the blueprint "security".
+# Flask-Security builds its links with the endpoints of the blueprint "security".
 security = Blueprint("security", __name__)
 bp = Blueprint("accounts", __name__, template_folder="templates")
 
@@ -63,14 +63,14 @@ def _is_strong(form: FlaskForm, field: Field) -> None:
 
 # Any: WTForms types data as optional, which the validators rule out.
 def _email() -> Any:
-    return EmailField("E-mail address", validators=[InputRequired("Please give your e-mail address."), _is_address])
+    return EmailField("E-mail address", validators=[InputRequired("Please enter your e-mail address."), _is_address])
 
 
 def _password(label: str, *validators: Any, autocomplete: str = "new-password") -> Any:
     return PasswordField(
         label,
         filters=[lambda password: password and credentials.normal_password(password)],
-        validators=[InputRequired("Please give the password."), *validators],
+        validators=[InputRequired("Please enter the password."), *validators],
         render_kw={"autocomplete": autocomplete},
     )
 
@@ -110,13 +110,13 @@ class NewPasswordForm(FlaskForm):  # type: ignore[misc]
 
 
 class PasswordForm(FlaskForm):  # type: ignore[misc]
-    """The password of who is signed in, once more."""
+    """The signed-in user's password, to confirm an action."""
 
     password = _current_password()
 
 
 class ChangePasswordForm(PasswordForm):
-    """The password of who is signed in, and its successor."""
+    """The signed-in user's current password and a new one."""
 
     account: User
     new_password = _password("New password", _is_strong)
@@ -127,7 +127,7 @@ class ChangePasswordForm(PasswordForm):
 @form_view
 @limited("sign_in")
 def login() -> ResponseReturnValue:
-    """Sign in, and go on to ``next`` where that is safe."""
+    """Sign in, then redirect to ``next`` if that is safe."""
     form = SignInForm(request.form, next=request.args.get("next"))
     if current_user.is_authenticated:
         return redirect_to(form.next.data, "pages.home")
@@ -148,7 +148,7 @@ def login() -> ResponseReturnValue:
 
 @security.post("/logout")
 def logout() -> ResponseReturnValue:
-    """Sign out; to do it twice does no harm."""
+    """Sign out. Signing out twice is harmless."""
     identity.sign_out()
     flash("You are signed out.")
     return redirect(url_for("pages.home"), 303)
@@ -158,7 +158,7 @@ def logout() -> ResponseReturnValue:
 @form_view
 @limited("register")
 def register() -> ResponseReturnValue:
-    """Make an account, or tell the owner of the one there is by mail."""
+    """Create an account, or notify the owner of an existing one by mail."""
     if current_user.is_authenticated:
         return redirect(url_for("accounts.account"), 303)
     form = RegisterForm(request.form)
@@ -168,7 +168,7 @@ def register() -> ResponseReturnValue:
     template = "welcome" if identity.create_user(email, form.password.data) else "welcome_existing"
     if may_be_sent_to(email, "register"):
         send_mail("Your account", email, f"security/email/{template}")
-    flash("Your account is ready, you can sign in. If there was one for this address before, it is as it was.")
+    flash("Your account is ready, you can sign in. If this address already had an account, it is unchanged.")
     return redirect(url_for("security.login"), 303)
 
 
@@ -184,7 +184,7 @@ def forgot_password() -> ResponseReturnValue:
     nobody = User(email="", password="", fs_uniquifier="")  # nosec B106
     if may_be_sent_to(form.email.data, "reset"):
         send_reset_password_instructions(identity.find_user(form.email.data) or nobody)  # type: ignore[no-untyped-call]
-    flash("If there is an account for this address, a link is on its way to it. It works once, within one hour.")
+    flash("If this address has an account, we have sent a link to it. The link works once, within one hour.")
     return redirect(url_for("security.login"), 303)
 
 
@@ -192,7 +192,7 @@ def forgot_password() -> ResponseReturnValue:
 @form_view
 @limited("reset")
 def reset_password(token: str) -> ResponseReturnValue:
-    """Set a new password with the link from the mail, and sign out everywhere."""
+    """Set a new password with the link from the mail, and end all sessions."""
     expired, invalid, user = reset_password_token_status(token)  # type: ignore[no-untyped-call]
     if expired or invalid or user is None:
         flash("This link has been used or is too old. Here you can get another one.", "error")
@@ -213,7 +213,7 @@ def reset_password(token: str) -> ResponseReturnValue:
 @form_view
 @sign_in_required
 def change_password() -> ResponseReturnValue:
-    """Change the password, and sign out everywhere else."""
+    """Change the password, and end all other sessions."""
     form, user = ChangePasswordForm(request.form), identity.member()
     form.account = user
     if not (form.validate_on_submit() and _knows_password(user, form.password)):
@@ -227,7 +227,7 @@ def change_password() -> ResponseReturnValue:
 @bp.get("/account")
 @sign_in_required
 def account() -> ResponseReturnValue:
-    """Show the account, and where it is signed in."""
+    """Show the account and its sessions."""
     sessions = [
         {
             "id": entry.id,
@@ -246,7 +246,7 @@ def account() -> ResponseReturnValue:
 def end_session(session_id: str) -> ResponseReturnValue:
     """End one session of the account."""
     if not identity.end_sessions(Session.id == session_id):
-        refuse(404, "This session has ended already.")
+        refuse(404, "This session has already ended.")
     flash("That session has ended.")
     return redirect(url_for("accounts.account"), 303)
 
@@ -254,7 +254,7 @@ def end_session(session_id: str) -> ResponseReturnValue:
 @bp.post("/account/sessions/end")
 @sign_in_required
 def end_other_sessions() -> ResponseReturnValue:
-    """End all sessions of the account but this one."""
+    """End all sessions of the account except this one."""
     identity.end_sessions(Session.id != identity.current_session_id())
     flash("You are signed out everywhere else.")
     return redirect(url_for("accounts.account"), 303)
@@ -264,7 +264,7 @@ def end_other_sessions() -> ResponseReturnValue:
 @form_view
 @sign_in_required
 def delete() -> ResponseReturnValue:
-    """Delete the account with all its files, after the password was given once more."""
+    """Delete the account with all its files, after the password was confirmed."""
     form, user = PasswordForm(request.form), identity.member()
     if not (form.validate_on_submit() and _knows_password(user, form.password)):
         return render_template("account_delete.html", form=form), _status(form)
@@ -278,7 +278,7 @@ def delete() -> ResponseReturnValue:
 
 
 def _knows_password(user: User, field: Field) -> bool:
-    """Ask for the password again, under the backoff of the sign-in: a borrowed browser must not try them all."""
+    """Return whether ``field`` has the user's password. The sign-in's backoff limits guesses in a borrowed browser."""
     claim_attempt(user.email)
     if verify_and_update_password(field.data, user):
         attempt_succeeded(user.email)

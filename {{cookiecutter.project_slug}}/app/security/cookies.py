@@ -1,4 +1,4 @@
-"""Mitigation 4, the session cookie: who holds a copy of it is its owner, so it must not travel, leak or last.
+"""Mitigation 4, the session cookie: a stolen copy is a stolen session, so it must not leak and must not live long.
 
 Source: OWASP Session Management Cheat Sheet; RFC 6265bis (``__Host-``); ASVS 5.0 V3.3.1-V3.3.4, V7.3.1, V7.3.2.
 """
@@ -12,22 +12,22 @@ from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, Se
 
 NUMBER = 4
 TITLE = "Session cookies"
-SUMMARY = "The session cookie travels over https only, hides from scripts and other sites, and ends in time."
+SUMMARY = "The session cookie is sent over https only, is hidden from scripts and other sites, and expires."
 
-# Browsers take a __Host- cookie only with Secure, Path=/ and no Domain: a sister domain cannot plant one.
+# Browsers accept a __Host- cookie only with Secure, Path=/ and no Domain, so a sibling domain cannot plant one.
 NAME = "__Host-session"
 BORN = "_born"
 
 
 class ExpiringSessions(SecureCookieSessionInterface):
-    """Signed cookie sessions that end on the server's clock, whatever the browser keeps.
+    """Signed cookie sessions that expire by the server's clock, even if the browser keeps the cookie.
 
-    The idle lifetime is Flask's: the cookie is signed anew with each response, and too old a signature is refused.
-    The absolute one needs the time of birth, kept inside the session.
+    Flask enforces the idle lifetime: it signs the cookie again with each response, and refuses an old signature.
+    The absolute lifetime is counted from the session's creation time, which is stored in the session.
     """
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        """Give the session of the cookie; one that is too old, or has no birth, is an empty one."""
+        """Return the cookie's session. One that is too old, or has no creation time, is replaced by an empty one."""
         found = super().open_session(app, request)
         if found is None:
             return None
@@ -38,11 +38,11 @@ class ExpiringSessions(SecureCookieSessionInterface):
         return found
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """Set the cookie, with the session's birth in it, on what may carry one."""
+        """Set the cookie, with the session's creation time in it, except on static files and over http."""
         if request.endpoint == "static":
-            return  # a cache may keep a static file, and must not keep somebody's cookie with it
+            return  # a shared cache may store a static file, and would store the visitor's cookie with it
         if self.get_cookie_secure(app) and not request.is_secure:
-            return  # whoever listens on http would see it, though the browser drops it
+            return  # the browser rejects it, but an eavesdropper on http would see it
         if session and BORN not in session:
             session[BORN] = int(time.time())
             session.permanent = True
@@ -50,16 +50,16 @@ class ExpiringSessions(SecureCookieSessionInterface):
 
 
 def start_session() -> None:
-    """Begin the session afresh when a visitor's rights change: what was known of the old one is worth nothing.
+    """Start a new session when a visitor's privileges change, with a new CSRF token.
 
-    Against session fixation: an attacker may have planted the old session, and would know its CSRF token.
+    This prevents session fixation: an attacker may have planted the old session, and would know its CSRF token.
     """
     session.clear()
     g.pop("csrf_token", None)
 
 
 def init_app(app: Flask) -> None:
-    """Set the cookie's attributes; the settings have refused a domain, a path or SameSite=None already."""
+    """Set the cookie's attributes; app/settings.py already refuses a domain, another path and SameSite=None."""
     app.config.update(
         SESSION_COOKIE_NAME="session" if app.debug else NAME,
         SESSION_COOKIE_SECURE=not app.debug,

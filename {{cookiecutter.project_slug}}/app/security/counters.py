@@ -1,7 +1,7 @@
-"""Where the rate limits count: in Redis if there is one, else in this process, within bounded memory.
+"""The counters of the rate limits: in Redis if it is configured, else in this process, in bounded memory.
 
-Flask-Limiter and the backoff of ``app/security/rate_limits.py`` share this one storage. While Redis is lost, counting
-goes on in memory from the last counts seen: no request fails for it, and no client gets a fresh budget.
+Flask-Limiter and the backoff of ``app/security/rate_limits.py`` share this storage. While Redis is unreachable,
+counting continues in memory from the last known counts: no request fails, and no client gets a fresh budget.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from redis.retry import Retry
 from app import project
 
 REDIS_TIMEOUT = 0.2  # seconds; a hung Redis must not hang every request
-REDIS_RETRY = 5  # seconds between two looks whether it is back
+REDIS_RETRY = 5  # seconds between two attempts to reconnect
 
 MAX_KEYS = 100_000  # about 35 MB
 OVERFLOW_SLOTS = 65_536
-SWEEP_INTERVAL = 1  # seconds; a sweep of all keys takes some 10 ms
+SWEEP_INTERVAL = 1  # seconds; a sweep of all keys takes about 10 ms
 
 logger = logging.getLogger(__name__)
 
 
 class BoundedCounters:
-    """Counters that expire, in at most ``max_keys + OVERFLOW_SLOTS`` entries, whatever number of keys is asked for.
+    """Counters that expire, in at most ``max_keys + OVERFLOW_SLOTS`` entries, however many keys are used.
 
-    When it is full, new keys share slots, and so each other's budgets. To drop old keys instead would let an attacker
-    with many addresses wash an account's failures away.
+    When the memory is full, new keys share slots and therefore budgets. Dropping old keys instead would let an
+    attacker with many addresses erase the failures of an account.
     """
 
     def __init__(self, max_keys: int) -> None:
         self._max_keys = max_keys
-        self._counters: dict[str, tuple[int, float]] = {}  # key → count, time of its end
+        self._counters: dict[str, tuple[int, float]] = {}  # key → count, expiry time
         self._lock = threading.Lock()
         self._next_sweep = 0.0
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Add to a counter and give its value. ``expiry`` (seconds) runs from the first time on."""
+        """Increment a counter and return its value. It expires ``expiry`` seconds after its first increment."""
         with self._lock:
             slot = self._slot(key)
             count, end = self._live(slot) or (0, time.time() + expiry)
@@ -50,41 +50,41 @@ class BoundedCounters:
             return self._counters[slot][0]
 
     def mirror(self, key: str, count: int, expiry: float) -> None:
-        """Note what another storage has counted, if there is room for it."""
+        """Store a count of another storage, if there is room for it."""
         with self._lock:
             if self._slot(key) == key:
                 _, end = self._live(key) or (0, time.time() + expiry)
                 self._counters[key] = (count, end)
 
     def get(self, key: str) -> int:
-        """Give the value of a counter; 0 when there is none."""
+        """Return the value of a counter; 0 if there is none."""
         with self._lock:
             return (self._live(self._slot(key)) or (0, 0.0))[0]
 
     def get_own(self, key: str) -> int:
-        """Give the value of a counter that no other key shares, else 0: for what is counted in a client's favour."""
+        """Return the value of a counter that no other key shares, else 0: for counts in a client's favour."""
         with self._lock:
             return (self._live(key) or (0, 0.0))[0]
 
     def get_expiry(self, key: str) -> float:
-        """Give the time at which a counter ends; now when there is none."""
+        """Return the time at which a counter expires; now if there is none."""
         with self._lock:
             return (self._live(self._slot(key)) or (0, time.time()))[1]
 
     def clear(self, key: str) -> None:
-        """Forget a counter. What shares its slot with others stays."""
+        """Delete a counter, unless it shares its slot with others."""
         with self._lock:
             self._counters.pop(key, None)
 
     def reset(self) -> int:
-        """Forget all; give how many they were."""
+        """Delete all counters and return how many there were."""
         with self._lock:
             number = len(self._counters)
             self._counters.clear()
             return number
 
     def keys(self) -> set[str]:
-        """Give the keys that are kept, some of them perhaps ended."""
+        """Return all keys, including some that may have expired."""
         with self._lock:
             return set(self._counters)
 
@@ -101,24 +101,24 @@ class BoundedCounters:
             self._counters = {key: counter for key, counter in self._counters.items() if counter[1] > now}
             if len(self._counters) < self._max_keys:
                 return key
-        # hash() of a string is keyed anew in each process: nobody can aim at the slot of another.
+        # hash() of a string is salted per process, so an attacker cannot target the slot of another client.
         return f"overflow/{hash(key) % OVERFLOW_SLOTS}"
 
 
 class _Redis(RedisStorage):
     def get_expiry(self, key: str) -> float:
-        """Give the end in milliseconds' precision: the seconds of ``TTL`` are rounded, so a client came too early."""
+        """Return the expiry time with millisecond precision: ``TTL`` rounds, so a client would retry too early."""
         left = int(self.storage.pttl(self.prefixed_key(key)))
         return time.time() + max(left, 0) / 1000
 
 
 class GuardedStorage(Storage):
-    """The storage of ``limits`` that never fails: Redis as long as it answers, else memory.
+    """A storage for ``limits`` that never fails: Redis as long as it answers, else memory.
 
-    ``counters_uri`` is the setting ``RATELIMIT_STORAGE_URI``. Raises ValueError when it can't be read.
+    ``counters_uri`` is the setting ``RATELIMIT_STORAGE_URI``. Raises ValueError if it can't be parsed.
     """
 
-    STORAGE_SCHEME = ["guarded"]  # noqa: RUF012 - limits declares it so
+    STORAGE_SCHEME = ["guarded"]  # noqa: RUF012 - as limits declares it
 
     def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, *, counters_uri: str, **_: str) -> None:
         super().__init__(uri, wrap_exceptions)
@@ -131,20 +131,20 @@ class GuardedStorage(Storage):
         if counters_uri != "memory://":
             self.shared = _Redis(
                 counters_uri,
-                # Another app on the same Redis, or another way of counting later, must not meet these keys.
+                # These keys must not collide with another app on the same Redis, or with a later counting strategy.
                 key_prefix=f"{project.SLUG}:fixed-window",
                 socket_timeout=REDIS_TIMEOUT,
                 socket_connect_timeout=REDIS_TIMEOUT,
-                retry=Retry(NoBackoff(), 1),  # type: ignore[arg-type] # redis-py would try for 10 seconds
+                retry=Retry(NoBackoff(), 1),  # type: ignore[arg-type] # redis-py would retry for 10 seconds
             )
 
     @property
     def base_exceptions(self) -> type[Exception]:
-        """There is none: the loss of Redis is no error here."""
+        """The exceptions of the storage. The methods handle them: losing Redis is not an error here."""
         return RedisError
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Add to a counter and give its value. ``expiry`` (seconds) runs from the first time on."""
+        """Increment a counter and return its value. It expires ``expiry`` seconds after its first increment."""
         count = self._ask_redis("incr", key, expiry, amount)
         if count is None:
             return self.memory.incr(key, expiry, amount)
@@ -152,37 +152,37 @@ class GuardedStorage(Storage):
         return int(count)
 
     def get(self, key: str) -> int:
-        """Give the value of a counter; 0 when there is none."""
+        """Return the value of a counter; 0 if there is none."""
         count = self._ask_redis("get", key)
         return self.memory.get(key) if count is None else int(count)
 
     def get_own(self, key: str) -> int:
-        """Give the value of a counter, where a full memory lets others share it 0: for what is in a client's favour."""
+        """Return the value of a counter, or 0 if it is shared in a full memory: for counts in a client's favour."""
         count = self._ask_redis("get", key)
         return self.memory.get_own(key) if count is None else int(count)
 
     def get_expiry(self, key: str) -> float:
-        """Give the time at which a counter ends; now when there is none."""
+        """Return the time at which a counter expires; now if there is none."""
         end = self._ask_redis("get_expiry", key)
         return self.memory.get_expiry(key) if end is None else end
 
     def clear(self, key: str) -> None:
-        """Forget a counter."""
+        """Delete a counter."""
         self.memory.clear(key)
         self._ask_redis("clear", key)
 
     def reset(self) -> int | None:
-        """Forget all counters; give how many they were in this process."""
+        """Delete all counters and return how many there were in this process."""
         if self.shared and not self.lost:
             self.shared.reset()
         return self.memory.reset()
 
     def check(self) -> bool:
-        """Tell whether counters live where the setting says; while they don't, each worker counts alone."""
+        """Return whether the configured storage is reachable. While it isn't, each worker counts on its own."""
         return self.shared is None or self.shared.check()
 
     def _ask_redis(self, method: str, key: str, *args: int) -> float | None:
-        """Give Redis' answer; None when there is no Redis or it is lost."""
+        """Return the answer of Redis; None if it is not configured or lost."""
         if self.shared is None or not self._may_ask():
             return None
         try:
@@ -206,12 +206,12 @@ class GuardedStorage(Storage):
             if self.lost:
                 if time.time() < self._next_look:
                     return False
-                # One request looks whether Redis is back; the others don't wait for it.
+                # One request checks whether Redis is back; the others don't wait for it.
                 self._next_look = time.time() + REDIS_RETRY
             return True
 
     def _carry_back(self, shared: RedisStorage, key: str) -> None:
-        """Add to Redis what was counted without it: it may have come back empty."""
+        """Add the counts from the time without Redis to it: it may have come back empty."""
         if key in self._carry_over:
             self._carry_over.discard(key)
             missing = self.memory.get(key) - shared.get(key)

@@ -1,7 +1,7 @@
-"""Mitigation 3, Content Security Policy: markup that got past the templates must still not run, load or send.
+"""Mitigation 3, Content Security Policy: injected markup must not run scripts, load resources or send data.
 
-Nothing inline, nothing from elsewhere; a script runs only with the nonce of this very response. To loosen it for one
-view there is ``relax_csp``, which the home page shows; a policy that a view sets itself, as downloads do, stays.
+Nothing inline, nothing from elsewhere; a script runs only with the nonce of its response. ``relax_csp`` relaxes the
+policy of one view. A policy that a view sets itself, as downloads do, is kept.
 Source: W3C CSP Level 3; OWASP Content Security Policy Cheat Sheet; ASVS 5.0 V3.4.3, V3.4.6, V3.4.7.
 """
 
@@ -18,7 +18,7 @@ from app.security.headers import HEADERS
 
 NUMBER = 3
 TITLE = "Content Security Policy"
-SUMMARY = "The browser runs this app's own scripts only, and tells the app of every attempt at anything else."
+SUMMARY = "The browser runs only this app's own scripts, and reports every violation to the app."
 
 REPORT_PATH = "/csp-reports"
 
@@ -32,7 +32,7 @@ POLICY = {
     "base-uri": "'none'",
     "object-src": "'none'",
     "frame-ancestors": "'none'",
-    # DOM sinks (innerHTML, eval, script.src …) take no strings, and no policy can be made that would pass them.
+    # DOM sinks (innerHTML, eval, script.src …) accept no strings, and no script can create a Trusted Types policy.
     "require-trusted-types-for": "'script'",
     "trusted-types": "'none'",
     "report-uri": REPORT_PATH,
@@ -44,9 +44,9 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def relax_csp(reason: str, **directives: str) -> Callable[[View], View]:
-    """Loosen the policy of one view for ``reason``, which the audit shows.
+    """Relax the policy of one view for ``reason``, which the audit shows.
 
-    ``directives`` replace those of the policy, dashes written as underscores. Example::
+    ``directives`` replace those of the policy; write dashes as underscores. Example::
 
         @relax_csp("map tiles", img_src="'self' https://tiles.example")
     """
@@ -60,7 +60,7 @@ def relax_csp(reason: str, **directives: str) -> Callable[[View], View]:
 
 
 def init_app(app: Flask) -> None:
-    """Send the policy and the other headers that Talisman knows, save HSTS (headers.py), with each response."""
+    """Send the policy and Talisman's other headers, except HSTS (headers.py), with each response."""
     app.after_request(_finish)
     talisman.init_app(
         app,
@@ -72,7 +72,7 @@ def init_app(app: Flask) -> None:
         permissions_policy=HEADERS["Permissions-Policy"],
         referrer_policy=HEADERS["Referrer-Policy"],
         session_cookie_samesite=app.config["SESSION_COOKIE_SAMESITE"],
-        # Its redirect believes Host and X-Forwarded-Proto of anybody: headers.py does both.
+        # Its redirect trusts any client's Host and X-Forwarded-Proto. headers.py does both instead.
         force_https=False,
         strict_transport_security=False,
     )
@@ -80,22 +80,22 @@ def init_app(app: Flask) -> None:
 
 
 def check(app: Flask) -> Iterator[Finding]:
-    """State whether the policy blocks or only reports."""
+    """Report a policy that does not block violations."""
     if app.config["CSP_REPORT_ONLY"]:
         yield Finding("CP04", "relaxed", "The policy only reports.", "Remove CSP_REPORT_ONLY when the trial is over.")
 
 
-# After-request hooks run last to first: this one before Talisman's, which overwrites a view's own values …
+# After-request hooks run in reverse order. This one runs before Talisman's, which overwrites a view's own values …
 def _keep_the_views_own(response: Response) -> Response:
     own = ("Content-Security-Policy", "Permissions-Policy", "Referrer-Policy")
     g.views_own = {name: response.headers[name] for name in own if name in response.headers}
     return response
 
 
-# … and this one after it.
+# … and this one runs after it.
 def _finish(response: Response) -> Response:
     if request.is_secure:
-        # Over http, browsers that know report-to ignore report-uri beside it, and then send no report at all.
+        # Browsers with report-to support ignore report-uri if both are set, and over http they then send no report.
         response.headers["Reporting-Endpoints"] = f'csp="{REPORT_PATH}"'
         for name in ("Content-Security-Policy", "Content-Security-Policy-Report-Only"):
             if name in response.headers:

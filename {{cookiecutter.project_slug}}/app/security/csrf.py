@@ -1,8 +1,8 @@
 """Mitigation 2, CSRF: another site must not be able to act with a visitor's cookies.
 
 Every state-changing request needs the token of its own session, in the field ``csrf_token`` or the header
-``X-CSRFToken``, and must come from a page of this host. Views do nothing for it. A view that must do without says so
-with ``@exempt(reason)``.
+``X-CSRFToken``, and must come from a page of this host. Views are protected by default. ``@exempt(reason)`` exempts
+a view.
 Source: OWASP Cross-Site Request Forgery Prevention Cheat Sheet; ASVS 5.0 V3.5.1, V3.5.3.
 """
 
@@ -22,9 +22,9 @@ from app.security.policy import declare, declared
 
 NUMBER = 2
 TITLE = "CSRF protection"
-SUMMARY = "Every request that changes something carries a token that only this app's own pages know."
+SUMMARY = "Every state-changing request carries a token that only this app's own pages know."
 
-# The attribute in which a view keeps the reason of its exemption.
+# The attribute of a view that holds the reason for its exemption.
 EXEMPT = "csrf_exempt"
 
 UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -40,11 +40,11 @@ Exempted = TypeVar("Exempted", bound=Callable[..., Any] | Blueprint)
 
 
 def init_app(app: Flask) -> None:
-    """Ask every state-changing request for its origin and its token."""
+    """Check the origin and the token of every state-changing request."""
     app.config.update(
-        # Flask-WTF knows no fallbacks. Given a list, it signs with the last key and accepts them all (1.S5).
+        # Flask-WTF ignores SECRET_KEY_FALLBACKS. Given a list, it signs with the last key and accepts all (1.S5).
         WTF_CSRF_SECRET_KEY=[*reversed(app.config["SECRET_KEY_FALLBACKS"]), app.config["SECRET_KEY"]],
-        # _protect does what these flags do. Flask-WTF keeps exemptions by the name of a view, which two may share.
+        # _protect replaces these checks. Flask-WTF stores exemptions by view name, which two views may share.
         WTF_CSRF_CHECK_DEFAULT=False,
         WTF_CSRF_SSL_STRICT=False,
     )
@@ -55,10 +55,10 @@ def init_app(app: Flask) -> None:
 
 
 def exempt(reason: str) -> Callable[[Exempted], Exempted]:
-    """Let a view, or all views of a blueprint, do without token and origin, for ``reason``, which the audit shows.
+    """Exempt a view, or all views of a blueprint, from both checks for ``reason``, which the audit shows.
 
-    Only for requests that carry nobody's authority in a cookie: a signed webhook, an API with tokens of its own. It
-    takes functions, ``MethodView`` classes and single methods of them, partials, callable objects and blueprints.
+    Use it only for requests that are not authenticated by a cookie: a signed webhook, an API with its own tokens. It
+    accepts functions, ``MethodView`` classes and their methods, partials, callable objects and blueprints.
     """
     if not reason.strip():
         raise ValueError("An exemption needs a reason.")
@@ -66,11 +66,11 @@ def exempt(reason: str) -> Callable[[Exempted], Exempted]:
 
 
 def form_view(view: View) -> View:
-    """Mark a view that acts only behind ``form.validate_on_submit()``, so that a stale token loses no typing.
+    """Mark a view that acts only after ``form.validate_on_submit()``, so that a stale token loses no input.
 
-    FlaskForm checks the token once more: after a stale one the view finds its form invalid and shows it again,
-    filled in. On a view that acts without asking its form this would open the gate, hence the explicit mark. The
-    second call runs no ``before_request`` hook of a blueprint: what the view asks for, it asks by decorators.
+    Such a view runs even with a stale token: its FlaskForm checks the token again, is invalid, and is shown filled in.
+    A view that doesn't validate its form would act on the stale token, hence the explicit mark.
+    The view then runs without its blueprint's ``before_request`` hooks: use decorators for its checks.
     """
     return declare(view, "shows_form_again", True)
 
@@ -78,22 +78,22 @@ def form_view(view: View) -> View:
 def _protect() -> None:
     if request.method in UNSAFE_METHODS and declared(EXEMPT) is None:
         _refuse_other_origins()
-        if request.endpoint:  # nothing is behind an address without a route: its 404 says more than a refusal
+        if request.endpoint:  # a URL without a route protects nothing, and its 404 is more helpful
             csrf.protect()
 
 
 def _refuse_other_origins() -> None:
-    """The second lock, for the day when a token leaks: browsers say where a request comes from.
+    """Refuse requests from other origins. This second check still protects when a token has leaked.
 
-    ``Origin`` is sent with every unsafe request by today's browsers, ``Referer`` by the older ones;
-    over http a network attacker could strip both, over https a request with neither is refused.
+    Current browsers send ``Origin`` with every unsafe request, older ones send ``Referer``. Over http a network
+    attacker could strip both; over https a request with neither is refused.
     """
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
         refuse(400, FOREIGN_MESSAGE)
     source = request.headers.get("Origin") or request.headers.get("Referer")
     if source is None:
         if request.is_secure:
-            refuse(400, "The browser did not say which page this came from (no Origin or Referer header).")
+            refuse(400, "The browser did not send the page this came from (no Origin or Referer header).")
         return
     try:
         scheme, host = urlsplit(source)[:2]
@@ -104,12 +104,12 @@ def _refuse_other_origins() -> None:
 
 
 def _show_the_form_again(error: CSRFError) -> ResponseReturnValue:
-    """A token that is merely stale gives the form back; anything else is a plain refusal."""
+    """Show the form again if the token is only stale; refuse every other request."""
     if error.description in STALE_REASONS and declared("shows_form_again"):
         view = current_app.view_functions[str(request.endpoint)]
         try:
             response: Response = current_app.make_response(current_app.ensure_sync(view)(**(request.view_args or {})))
-        except HTTPException as refusal:  # the view asks for a sign-in, say
+        except HTTPException as refusal:  # for example because the view requires a sign-in
             return respond(refusal)
         if response.status_code == 200:
             response.status_code = 400

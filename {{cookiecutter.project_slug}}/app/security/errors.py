@@ -1,7 +1,7 @@
-"""Mitigation 5, error handling: a visitor learns what to do next, the log learns what happened.
+"""Mitigation 5, error handling: the page says what the visitor can do, the log says what happened.
 
-A traceback, path, version or SQL statement shown to an attacker is a map. Every failure, wherever it happens, ends
-in a page of this module; the page shows an id that finds the whole story in the log.
+Tracebacks, paths, versions and SQL statements help an attacker. Every failure, wherever it happens, ends in an error
+page of this module. The page shows a request id, which finds the details in the log.
 Source: OWASP Error Handling Cheat Sheet; RFC 9457; ASVS 5.0 V16.5.1-V16.5.4.
 """
 
@@ -32,7 +32,7 @@ SUMMARY = "When something fails, the page says what you can do, and never how th
 
 PLAIN_TEXT = "text/plain; charset=utf-8"
 
-# Status → title and message. They tell what to do and nothing of the cause.
+# Status → title and message. They say what to do and reveal nothing about the cause.
 WORDS = {
     400: ("That request made no sense", "Something in the address or the form is wrong. Please go back and try again."),
     401: ("Please sign in", "This page is for people who are signed in."),
@@ -43,9 +43,9 @@ WORDS = {
     409: ("It changed meanwhile", "Another window or person was faster. Please reload the page and try again."),
     410: ("Gone for good", "This was removed and will not come back."),
     414: ("That address is too long", "Please go back and follow the link again."),
-    413: ("Too large", "What you sent is larger than what is taken here. Please send something smaller."),
-    415: ("Wrong kind of content", "This type of file or data is not taken here."),
-    422: ("Please check your entries", "What you sent was understood, but something in it can't be right."),
+    413: ("Too large", "What you sent is larger than this site accepts. Please send something smaller."),
+    415: ("Wrong kind of content", "This type of file or data is not accepted here."),
+    422: ("Please check your entries", "Your request was understood, but something in it is not valid."),
     429: ("Slow down, please", "There were too many requests. Please wait a little, then try again."),
     500: ("Something went wrong", "It is our fault, not yours. It has been logged; please try again later."),
     502: ("A part we need did not answer", "Another service gave no usable answer. Please try again in a few minutes."),
@@ -54,7 +54,7 @@ WORDS = {
 
 
 class Refusal(HTTPException):
-    """A refusal whose ``message`` is ours and may be shown; the texts of other exceptions never are."""
+    """An HTTP error whose ``message`` is safe to show. The texts of other exceptions are never shown."""
 
     def __init__(self, status: int, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -63,39 +63,39 @@ class Refusal(HTTPException):
         self.retry_after = retry_after
 
     def get_headers(self, *args: Any, **kwargs: Any) -> list[tuple[str, str]]:
-        """Give the headers of the response, ``Retry-After`` among them."""
+        """Return the headers of the response, including ``Retry-After``."""
         headers = super().get_headers(*args, **kwargs)
         return headers if self.retry_after is None else [*headers, ("Retry-After", str(self.retry_after))]
 
 
 def refuse(status: int, message: str, *, retry_after: int | None = None) -> NoReturn:
-    """Answer the request with ``status`` and show ``message``: our own words, never an exception's text.
+    """Answer the request with ``status`` and show ``message``, which must not contain an exception's text.
 
-    ``retry_after`` is in seconds. Raises Refusal, always.
+    ``retry_after`` is in seconds. Always raises Refusal.
     """
     raise Refusal(status, message, retry_after=retry_after)
 
 
 def wants_json() -> bool:
-    """Whether the client prefers JSON to HTML; one that takes anything gets HTML."""
+    """Return whether the client prefers JSON to HTML. A client that accepts both equally gets HTML."""
     best = request.accept_mimetypes.best_match(["text/html", "application/json", "application/problem+json"])
     return best is not None and best != "text/html"
 
 
 class StrictRequest(FlaskRequest):
-    """A request whose form has no null bytes: databases and file systems choke on them with all kinds of errors."""
+    """A request that refuses null bytes in its form: databases and file systems fail on them in many ways."""
 
     @cached_property
     def form(self) -> ImmutableMultiDict[str, str]:
-        """The form fields; raises Refusal when there is a null byte in one."""
+        """The form fields. Raises Refusal if one contains a null byte."""
         form = super().form
         _refuse_null_bytes(*form.keys(), *chain(*form.listvalues()))
         return form
 
 
 def init_app(app: Flask) -> None:
-    """Catch everything: HTTP errors, exceptions in views and hooks, and what fails outside of them."""
-    app.config["PROPAGATE_EXCEPTIONS"] = False  # TESTING and debug would hand exceptions to the server, or its debugger
+    """Handle everything: HTTP errors, exceptions in views and hooks, and failures outside of them."""
+    app.config["PROPAGATE_EXCEPTIONS"] = False  # TESTING and debug would pass exceptions to the server or its debugger
     app.request_class = StrictRequest
     app.before_request(_begin)
     app.after_request(_without_default_page)
@@ -104,7 +104,7 @@ def init_app(app: Flask) -> None:
 
 
 def respond(error: Exception) -> Response:
-    """Make the response to any exception. It is the handler of them all, so it must not fail itself."""
+    """Return the response to any exception. This is the handler of last resort, so it must not fail itself."""
     if isinstance(error, InternalServerError) and isinstance(error.original_exception, HTTPException):
         error = error.original_exception  # raised by a hook after the view, or by another error handler
     headers: list[tuple[str, str]] = []
@@ -116,7 +116,7 @@ def respond(error: Exception) -> Response:
         level = logging.ERROR if status >= 500 else logging.INFO
         _log(level, status, error.description)
     elif type(error).__module__ == "gunicorn.http.errors":
-        status = 400  # the client broke off or garbled the body
+        status = 400  # the client disconnected, or its body is malformed
         _log(logging.INFO, status, error)
     else:
         status = 500
@@ -142,10 +142,10 @@ def _page(status: int, error: Exception) -> Response:
         message = error.message
     request_id = logs.request_id.get()
     if wants_json():
-        # A problem without a type of its own has the title of its status (RFC 9457, 4.2.1).
+        # A problem without a type has the phrase of its status as title (RFC 9457, 4.2.1).
         problem = {"title": phrase, "status": status, "detail": message, "request_id": request_id}
         return Response(json.dumps(problem), content_type="application/problem+json")
-    if not isinstance(request.routing_exception, SecurityError):  # for an untrusted host, no link can be built
+    if not isinstance(request.routing_exception, SecurityError):  # for an untrusted host, url_for fails
         try:
             page = {"status": status, "title": title, "message": message, "request_id": request_id}
             return Response(render_template("error.html", **page, retry_after=getattr(error, "retry_after", None)))
@@ -159,15 +159,15 @@ def _plain_text(title: str, message: str) -> str:
 
 
 def _begin() -> None:
-    """Name the request, and refuse at the door what no view should have to think of."""
+    """Set the request id, and refuse untrusted hosts and null bytes before any view sees them."""
     g.request_id = logs.request_id.get()
     if isinstance(request.routing_exception, SecurityError):
-        raise request.routing_exception  # an untrusted host: before another hook builds anything upon it
+        raise request.routing_exception  # an untrusted host: refused before another hook uses it
     _refuse_null_bytes(request.path, *request.args.keys(), *chain(*request.args.listvalues()))
 
 
 def _without_default_page(response: Response) -> Response:
-    """Werkzeug's page beside a redirect names the framework and repeats the target; no browser shows it."""
+    """Drop the body of redirects: it reveals the framework and repeats the target, and no browser shows it."""
     if 300 <= response.status_code < 400 and response.mimetype == "text/html":
         response.set_data("")
     return response
@@ -175,18 +175,18 @@ def _without_default_page(response: Response) -> Response:
 
 def _refuse_null_bytes(*texts: str) -> None:
     if any("\0" in text for text in texts):
-        refuse(400, "There is a character in this request that is allowed nowhere.")
+        refuse(400, "This request contains a null character, which is never allowed.")
 
 
 def _guard(wsgi_app: WSGIApplication) -> WSGIApplication:
-    """Give each request its id, and catch what fails where Flask's error handlers don't reach.
+    """Set each request's id, and handle failures that Flask's error handlers don't catch.
 
-    That is: the opening of the session, teardown functions, the error handler itself, the start of a streamed body.
-    The answer is held back until all that is over, since a server takes headers only once.
+    These are: opening the session, teardown functions, the error handler itself, the start of a streamed body.
+    The response is held back until all these are done, since the headers can be sent only once.
     """
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        # Never the client's own X-Request-ID: it could make its requests look like another's.
+        # Never the client's own X-Request-ID: it could impersonate another client's requests in the log.
         logs.request_id.set(secrets.token_hex(16))
         held: list[Any] = []
         try:

@@ -1,6 +1,6 @@
-"""Facts of this deployment: what its settings, files and surroundings relax. The start logs them, the audit shows them.
+"""Facts of this deployment: what its settings and files relax. They are logged at start and shown by the audit.
 
-A part of the app states them in ``check(app)``: what the code itself does is for the tests and the audit to find out.
+A part of the app reports them in ``check(app)``. The tests and the audit examine what the code itself does.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ Severity = Literal["note", "relaxed", "missing"]
 class Finding:
     """One thing to fix.
 
-    ``id`` is stable (``SK02``, ``CP04`` …), so that a team can look it up and search for it. Its letters name the
-    mitigation and its number the step; ``DP`` stands for the deployment as a whole.
-    ``severity`` is ``missing`` for what is not there, ``relaxed`` for what somebody loosened on purpose, and ``note``
-    for what weakens no step. In another app than this one, ``relaxed`` also stands for what is there in part, and for
-    what no probe can prove without running its views.
-    ``evidence`` is what was seen, without secrets; ``fix`` says what to do about it. What an app contributes to it (a
-    name, the text of an exception) may hold control characters: none may drive the terminal of whoever reads it.
+    ``id`` is stable (``SK02``, ``CP04`` …), so that a team can search for it. Its letters name the mitigation and its
+    number the step; ``DP`` stands for the deployment as a whole.
+    ``severity`` is ``missing`` for a missing protection, ``relaxed`` for one that was relaxed on purpose, and ``note``
+    for a fact that weakens no step. In a foreign app, ``relaxed`` also means partly implemented, or impossible to
+    prove without running the views.
+    ``evidence`` says what was observed, without secrets; ``fix`` says what to do about it. Control characters in the
+    evidence, which may come from an exception's text, are escaped: they must not reach the reader's terminal.
     """
 
     id: str
@@ -37,12 +37,12 @@ class Finding:
 
 
 def facts(app: Flask) -> list[Finding]:
-    """Return what all parts of the app state about this deployment."""
+    """Return the facts that all parts of the app report about this deployment."""
     return [fact for part in app.extensions["parts"] if hasattr(part, "check") for fact in part.check(app)]
 
 
 def log_facts(app: Flask) -> None:
-    """Log them, a line each. In debug they are on ``/security`` instead: there most of them are as they should be."""
+    """Log each fact on its own line. In debug, where most of them are expected, ``/security`` shows them instead."""
     if not app.debug:
         for fact in facts(app):
             app.logger.warning("%s %s: %s %s", fact.id, fact.severity, fact.evidence, fact.fix)

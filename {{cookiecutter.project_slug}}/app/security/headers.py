@@ -1,8 +1,8 @@
-"""Mitigation 6, security headers: a browser's protections are off until a response asks for them.
+"""Mitigation 6, security headers: many of a browser's protections are off until a response enables them.
 
-They are on every response, whoever made it: page, file, redirect, error, even the plain 500 of last resort. Talisman
-sends those it knows (see csp.py); the rest, and whatever is missing, is added here, outside of Flask. A value that
-a view has set itself stays.
+Every response has them: pages, files, redirects, errors, even the plain 500 of last resort. Talisman sends those it
+supports (see csp.py); this module adds the rest, and any that are missing, outside of Flask. A value that a view has
+set itself is kept.
 Source: OWASP HTTP Headers Cheat Sheet and Secure Headers Project; RFC 6797; ASVS 5.0 V3.4.1-V3.4.8, V4.1.2.
 """
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 NUMBER = 6
 TITLE = "Security headers"
-SUMMARY = "Every response tells the browser to keep to https, not to guess types, not to be framed and not to share."
+SUMMARY = "Every response makes the browser use https, guess no types, and keep other sites from framing or reading it."
 
 HSTS_MAX_AGE = 2 * 365 * 24 * 3600  # seconds; the preload list asks for one year at least
 
-# Everything a page could ask of the device or the browser. A view that needs one sets its own header.
+# All features that a page could request. A view that needs one sets its own header.
 DENIED_FEATURES = """
     accelerometer autoplay bluetooth browsing-topics camera
     captured-surface-control clipboard-read clipboard-write compute-pressure cross-origin-isolated deferred-fetch
@@ -44,35 +44,35 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": ", ".join(f"{feature}=()" for feature in DENIED_FEATURES),
-    # Stricter values would take the Referer away that csrf.py looks at when a browser sends no Origin.
+    # Stricter values would remove the Referer, which csrf.py checks when a browser sends no Origin.
     "Referrer-Policy": "strict-origin-when-cross-origin",
     "X-Content-Type-Options": "nosniff",
     "X-DNS-Prefetch-Control": "off",
     "X-Frame-Options": "DENY",
     "X-Permitted-Cross-Domain-Policies": "none",
-    # The old filter could be turned against the page (OWASP); its successor is the CSP.
+    # Attackers could abuse the old XSS filter (OWASP); the CSP replaces it.
     "X-XSS-Protection": "0",
 }
 CSP_OF_LAST_RESORT = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 def init_app(app: Flask) -> None:
-    """Send http to https, and complete the headers of every response."""
+    """Redirect http to https, and complete the headers of every response."""
     app.before_request(_to_https)
     app.wsgi_app = _complete(app, app.wsgi_app)  # type: ignore[method-assign, assignment]
 
 
 def check(app: Flask) -> Iterator[Finding]:
-    """State that debug relaxes this mitigation and the session cookie; this one fact is not repeated elsewhere."""
+    """Report debug, which relaxes this mitigation and the session cookie; no other check repeats this fact."""
     if app.debug:
         evidence = "Debug: http is answered, the session cookie travels over http, and HSTS is not sent."
         yield Finding("HD03", "relaxed", evidence, "Outside development, start without FLASK_DEBUG.")
 
 
 def _to_https() -> Response | None:
-    """Redirect to the canonical host, never to the one the request names: that may be an attacker's.
+    """Redirect to the canonical host, never to the request's host, which an attacker may control.
 
-    308 keeps the method. Health probes are answered: load balancers send them over http and follow no redirects.
+    308 keeps the method. Health checks are answered: load balancers send them over http and follow no redirects.
     """
     if current_app.debug or request.is_secure or request.blueprint == "health":
         return None
@@ -82,7 +82,7 @@ def _to_https() -> Response | None:
 
 
 def _complete(app: Flask, wsgi_app: WSGIApplication) -> WSGIApplication:
-    """Add the missing headers outside of Flask, since a failing hook or a plain 500 would go without."""
+    """Add the missing headers outside of Flask, so that a failing hook or a plain 500 has them too."""
 
     def completing(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def complete(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
@@ -90,7 +90,7 @@ def _complete(app: Flask, wsgi_app: WSGIApplication) -> WSGIApplication:
             wanted = dict(HEADERS)
             if "content-security-policy-report-only" not in present:
                 wanted["Content-Security-Policy"] = CSP_OF_LAST_RESORT
-            # Over http a browser must ignore it (RFC 6797, 8.1); in debug it would pin localhost for two years.
+            # Over http, browsers must ignore HSTS (RFC 6797, 8.1); in debug it would pin localhost for two years.
             if environ["wsgi.url_scheme"] == "https" and not app.debug:
                 preload = "; preload" if app.config["HSTS_PRELOAD"] else ""
                 wanted["Strict-Transport-Security"] = f"max-age={HSTS_MAX_AGE}; includeSubDomains{preload}"

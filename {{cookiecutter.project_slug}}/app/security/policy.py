@@ -1,6 +1,6 @@
-"""What a view declares about itself: a decorator sets it as an attribute, and the hooks look it up for each request.
+"""Declarations of views: a decorator sets one as an attribute of a view, and hooks look it up for each request.
 
-It is never kept under the name of the view: two views may share a name, and then exempting one would open the other.
+They are never stored by view name: two views may share a name, and exempting one would then exempt the other.
 A view may be a function, a ``MethodView`` or one method of it, a ``functools.partial``, or any callable object; a
 declaration may also cover a whole blueprint.
 """
@@ -18,7 +18,7 @@ Declared = TypeVar("Declared", bound=Callable[..., Any] | Blueprint)
 
 
 def declare(target: Declared, name: str, value: object) -> Declared:
-    """Write on a view or blueprint what it declares, and return it. Raises TypeError when nothing can be written."""
+    """Set a declaration on a view or blueprint, and return ``target``. Raises TypeError if it can't have attributes."""
     if inspect.ismethod(target) or isinstance(target, str):
         raise TypeError(f"{target!r} can't hold a declaration: decorate the function in its class.")
     setattr(target, name, value)
@@ -26,12 +26,12 @@ def declare(target: Declared, name: str, value: object) -> Declared:
 
 
 def declared(name: str, *, default: Any = None) -> Any:
-    """Return what the view of this request, or a blueprint around it, declares under ``name``."""
+    """Return the declaration ``name`` of this request's view or its blueprints, else ``default``."""
     return declared_by(current_app, request.endpoint, request.method, name, default)
 
 
 def declared_by(app: Flask, endpoint: str | None, method: str, name: str, default: Any = None) -> Any:
-    """Return what the view of ``endpoint`` declares for ``method``; see ``declared``."""
+    """Return the declaration ``name`` of ``endpoint``'s view for ``method``; see ``declared``."""
     view = app.view_functions.get(endpoint or "")
     if endpoint is None or view is None:
         return default
@@ -44,23 +44,23 @@ def declared_by(app: Flask, endpoint: str | None, method: str, name: str, defaul
 
 
 def _attributes(view: Any, method: str) -> Iterator[dict[str, Any]]:
-    """Yield the attributes of a view, of its class and method, and of what a ``partial`` or a decorator has wrapped."""
+    """Yield the attributes of a view, of its class and method, and of the function that it wraps."""
     while view is not None:
         yield getattr(view, "__dict__", {})
         if view_class := getattr(view, "view_class", None):
-            # A subclass does not inherit what its parent class declares, but does inherit methods as they are.
+            # A subclass inherits its parent's methods with their declarations, but not the declarations of the class.
             yield dict(vars(view_class))
             yield getattr(getattr(view_class, method.lower(), None), "__dict__", {})
         view = view.func if isinstance(view, partial) else getattr(view, "__wrapped__", None)
 
 
 def init_app(app: Flask) -> None:
-    """Give each view a name. This comes first, since the hooks of Flask-Limiter look a view up by its name."""
+    """Make sure that each view has a name. This comes first: Flask-Limiter's hooks look views up by name."""
     app.before_request(_name_the_view)
 
 
 def _name_the_view() -> None:
-    """Wrap a view that has no name: a partial or a callable object, with which Flask-Limiter answers 500."""
+    """Wrap a view without a name (a partial or a callable object): Flask-Limiter would fail on it with a 500."""
     view = current_app.view_functions.get(request.endpoint or "")
     if view is None or hasattr(view, "__qualname__"):
         return

@@ -1,26 +1,25 @@
-"""Mitigation 8, rate limits: nobody gets more of the app, or more guesses at a password, than people need.
+"""Mitigation 8, rate limits: no client can flood the app or guess passwords without bound.
 
-**Limits.** Every request counts against the limit of its route: ``RATELIMIT_DEFAULT``, or a stricter one out of
-``LIMITS`` for views marked with ``@limited(kind)``. It counts before anything else looks at it, so requests that fail
-CSRF, 404s and static files count too. Who asks is the signed-in user, else the client address.
+**Limits.** Every request counts against the limit of its route: ``RATELIMIT_DEFAULT``, or a stricter one from
+``LIMITS`` for views marked with ``@limited(kind)``. Requests are counted before any other check, so 404s, static files
+and requests that fail the CSRF check count too. A signed-in user is counted by account, any other client by address.
 
-**Backoff.** Guesses at a password wait for 0, 0, 0, then 1, 2, 4 … up to 900 seconds, per account and per address,
-whether the account exists or not. Guess 3 + k comes 2^k - 1 seconds after the first, guess 13 after 1023 seconds, each
-later one after another 900: **107 guesses a day** get through at one account, from all addresses together, and as many
-from one address at all accounts together.
+**Backoff.** A password attempt has to wait 0, 0, 0, then 1, 2, 4 … up to 900 seconds, per account and per address,
+whether the account exists or not. Attempt 3 + k is possible 2^k - 1 seconds after the first, attempt 13 after 1023
+seconds, each later one after another 900. So **107 attempts a day** are possible at one account from all addresses
+together, and as many from one address at all accounts together.
 
-- A refused guess changes nothing: it lengthens no wait. After the wait the right password works, and ends the backoff.
-- Success clears the account; the address gets back only what it failed at this very account. Who tries a list of
-  stolen passwords can't wash that clean by signing in to an account of his own now and then.
-- An address from which somebody signed in to an account within 30 days has a backoff of its own for that account
-  (another 107 guesses a day), and ignores the two others: strangers who keep an account waiting don't hold up its
-  owner. From a new address, a password reset by mail opens the way, since it counts as a success. What a neighbour
-  behind the same address can learn from it is that somebody there has signed in to the account; nobody else can.
+- A refused attempt changes nothing: it extends no wait. After the wait the right password works and ends the backoff.
+- A success clears the account's backoff. The address gets back only its failures at this account, so an attacker who
+  tries a list of stolen passwords can't reset the count by signing in to an account of his own.
+- An address with a successful sign-in to an account in the last 30 days has a separate backoff for that account
+  (another 107 attempts a day) and ignores the two others: an attacker who keeps an account waiting doesn't lock its
+  owner out. From a new address, the owner can reset the password by mail, which counts as a success. The separate
+  backoff reveals that the account is used at this address, but only to clients behind the same address.
 
-In an app without accounts the backoff waits for a sign-in of your own: see ``claim_attempt``.
+An app without accounts uses the backoff in its own sign-in: see ``claim_attempt``.
 
-**Memory.** All this is counted in ``app/security/counters.py``, which also says what happens when that place is lost
-or full.
+**Storage.** ``app/security/counters.py`` holds all counts, and documents what happens when the storage is lost or full.
 
 Source: OWASP Authentication Cheat Sheet (login throttling), OWASP Blocking Brute Force Attacks; RFC 6585 (429);
 draft-ietf-httpapi-ratelimit-headers-06; ASVS 5.0 V2.4.1, V6.1.1, V6.3.1.
@@ -49,11 +48,11 @@ from app.visitors import visitors
 
 NUMBER = 8
 TITLE = "Rate limiting"
-SUMMARY = "Floods and guessing are slowed down until they are not worth it, without locking anybody out."
+SUMMARY = "Floods and password guessing are slowed down until they are pointless, without locking anyone out."
 
 Kind = Literal["sign_in", "register", "reset", "upload", "csp_report"]
 
-# What a view that is marked with @limited(kind) takes of POST, PUT, PATCH and DELETE from one client.
+# The POST, PUT, PATCH and DELETE requests that a view marked with @limited(kind) accepts from one client.
 LIMITS: dict[Kind, str] = {
     "sign_in": "20 per minute; 100 per hour",
     "register": "5 per minute; 20 per hour",
@@ -61,10 +60,10 @@ LIMITS: dict[Kind, str] = {
     "upload": "30 per minute; 300 per hour",
     "csp_report": "60 per minute",
 }
-# Files need no more than a read, a page needs several of them, and many people may share an address.
+# Static files are cheap to serve, a page needs several of them, and many clients may share an address.
 STATIC_LIMIT = "1200 per minute"
 
-# The attributes in which a view keeps its kind, and the reason why nothing limits it.
+# The attributes of a view that hold its kind, and the reason why it has no limit.
 KIND = "limited_as"
 UNLIMITED = "unlimited"
 
@@ -79,41 +78,41 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def limited(kind: Kind) -> Callable[[View], View]:
-    """Give a view the stricter limit ``LIMITS[kind]``; views of the same kind share it."""
+    """Apply the stricter limit ``LIMITS[kind]`` to a view; views of the same kind share it."""
     return lambda view: declare(view, KIND, kind)
 
 
 def unlimited(reason: str) -> Callable[[View], View]:
-    """Let anybody call a view as often as they like, for ``reason``."""
+    """Exempt a view from all limits, for ``reason``, which the audit shows."""
     return lambda view: declare(view, UNLIMITED, reason)
 
 
 def network(address: str) -> str:
-    """Give an address as limits count it: IPv6 without its last 64 bits, which a client changes at will (RFC 8981)."""
-    # Some proxies name the port as well: 192.0.2.1:4711 and [2001:db8::1]:4711.
+    """Return the address as the limits count it: IPv6 by /64, since a client can change the rest (RFC 8981)."""
+    # Some proxies add the port: 192.0.2.1:4711 and [2001:db8::1]:4711.
     address = re.sub(r"^\[(.*)\](:\d+)?$|^([\d.]+):\d+$", r"\1\3", address)
     try:
         parsed = ip_address(address)
     except ValueError:
-        return "unknown"  # never empty: Flask-Limiter would not count it at all
+        return "unknown"  # never empty: Flask-Limiter would not count such a client at all
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
         return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
     return str(getattr(parsed, "ipv4_mapped", parsed))
 
 
 def client_address() -> str:
-    """Give the client's address as limits count it.
+    """Return the client's address as the limits count it.
 
-    It comes from ``remote_addr`` alone, which believes a proxy only as far as ``TRUSTED_PROXY_HOPS`` says.
+    It comes from ``remote_addr`` alone, which trusts as many proxies as ``TRUSTED_PROXY_HOPS`` says.
     """
     return network(request.remote_addr or "")
 
 
 def client_key() -> str:
-    """Give who a request counts for: the signed-in user, else the client's address.
+    """Return the key that a request counts for: the signed-in user, else the client's address.
 
-    Where there is no reason to be signed in, it is always the address: a handful of accounts of one's own must not
-    multiply the guesses at the accounts of others.
+    Views that don't require a sign-in always count the address: an attacker's own accounts must not multiply the
+    guesses at the accounts of others.
     """
     user = None if _kind() not in (None, "upload") or _is_file() else visitors().account_id()
     return f"user {user}" if user else client_address()
@@ -132,7 +131,7 @@ def _limit() -> str:
 
 
 def _scope() -> str:
-    # Flask-Limiter never limits what has no endpoint, or one named "static".
+    # Flask-Limiter does not limit requests without an endpoint, or with the endpoint "static".
     return _kind() or ("files" if _is_file() else request.endpoint or "no route")
 
 
@@ -151,24 +150,24 @@ limiter = Limiter(
     request_identifier=_scope,
     on_breach=_refuse,
     storage_uri="guarded://",
-    # Its own headers put Retry-After on every response, and a date where the draft has seconds.
+    # Flask-Limiter's own headers include Retry-After on every response, and a date where the draft has seconds.
     headers_enabled=False,
 )
 
 
 def init_app(app: Flask) -> None:
-    """Count every request, in the storage that the settings name."""
+    """Count every request, in the storage ``RATELIMIT_STORAGE_URI``."""
     app.config["RATELIMIT_STORAGE_OPTIONS"] = {"counters_uri": app.config["RATELIMIT_STORAGE_URI"]}
-    app.config["RATELIMIT_STRATEGY"] = "fixed-window"  # one number a client; the others keep a time for every request
+    app.config["RATELIMIT_STRATEGY"] = "fixed-window"  # one number per client; the other strategies store more
     limiter.init_app(app)
     app.after_request(_tell_limit)
 
 
 def check(app: Flask) -> Iterator[Finding]:
-    """State where requests are counted, if that weakens the limits."""
+    """Report several workers without a shared storage, which multiply the limits."""
     in_memory = app.config["RATELIMIT_STORAGE_URI"] == "memory://"
     if in_memory and os.environ.get("WEB_CONCURRENCY", "1") not in ("", "1"):
-        evidence = "Several workers (WEB_CONCURRENCY) count on their own: a client gets that many times the limits."
+        evidence = "Each worker (WEB_CONCURRENCY) counts on its own: a client gets that many times the limits."
         yield Finding("RL01", "missing", evidence, "Set RATELIMIT_STORAGE_URI to a Redis, or run one worker.")
 
 
@@ -186,24 +185,24 @@ def _seconds_until(end: float) -> int:
 
 
 class _Backoff:
-    """The guesses of one account, address or pair of both.
+    """The guesses at one account, from one address, or of a pair of both.
 
-    The free ones are counted apart, since many may come at the same moment. Of those that have to wait only one gets
-    through at a time: whoever makes the key ``wait`` anew. It lasts until the next may come.
+    The free guesses have a counter of their own, since they may arrive at the same time. Of those that have to wait,
+    only one gets through: the one that creates the key ``wait``. The key expires when the next guess may come.
     """
 
     def __init__(self, name: str) -> None:
         self.free, self.wait, self.step = f"{name}/free", f"{name}/wait", f"{name}/step"
 
     def waits(self) -> int:
-        """Give the seconds until a guess may come; 0 for now."""
+        """Return the seconds until the next guess is possible; 0 if it is possible now."""
         storage = limiter.storage
         return _seconds_until(storage.get_expiry(self.wait)) if storage.get(self.wait) else 0
 
     def claim(self) -> int:
-        """Take one guess and give 0, else give the seconds until one may come."""
+        """Count one guess and return 0; if it has to wait, return the seconds instead."""
         storage = limiter.storage
-        # The last of the free ones has not waited, but starts the first wait.
+        # The last free guess does not wait, but it starts the first wait.
         if storage.get(self.free) < FREE_TRIES - 1 and storage.incr(self.free, DAY) < FREE_TRIES:
             return 0
         if storage.incr(self.wait, min(2 ** storage.get(self.step), MAX_WAIT)) > 1:
@@ -212,12 +211,12 @@ class _Backoff:
         return 0
 
     def left(self) -> int:
-        """Give the number of guesses that need no wait."""
+        """Return the number of guesses left before the first wait."""
         storage = limiter.storage
         return max(0, FREE_TRIES - min(storage.get(self.free), FREE_TRIES - 1) - storage.get(self.step))
 
     def give_back(self, guesses: int) -> None:
-        """Undo some guesses, those that had to wait first."""
+        """Undo some guesses, beginning with those that had to wait."""
         storage = limiter.storage
         for key in (self.step, self.free):
             back = min(guesses, storage.get(key))
@@ -234,13 +233,13 @@ class _Backoff:
 
 
 def claim_attempt(account: str) -> None:
-    """Take one guess at the account, before its password is verified; raise the 429 when it has to wait.
+    """Count one guess at the account, before its password is verified. Raises a 429 if it has to wait.
 
     ``account`` is the identifier as it was submitted, of an account that exists or not.
     """
     backoffs = _backoffs(account)
     wait = max(backoff.waits() for backoff in backoffs)
-    for backoff in reversed(backoffs):  # the address first: what it refuses must not cost the account a guess
+    for backoff in reversed(backoffs):  # the address first: a guess that it refuses must not count for the account
         wait = wait or backoff.claim()
     if wait:
         refuse(429, "There were several wrong passwords. Please wait before the next try.", retry_after=wait)
@@ -248,19 +247,19 @@ def claim_attempt(account: str) -> None:
 
 
 def attempt_succeeded(account: str) -> None:
-    """End the backoff, after the right password or a password reset by mail; the address is known from now on."""
+    """End the backoff after the right password or a reset by mail, and remember the address for 30 days."""
     storage, pair = limiter.storage, _pair(account)
     own, *address = _backoffs(account)
     own.clear()
     for backoff in address:
         backoff.give_back(_counted_for(f"{pair}/guesses"))
     storage.clear(f"{pair}/guesses")
-    storage.clear(f"{pair}/known")  # its 30 days run from the last time
+    storage.clear(f"{pair}/known")  # the 30 days start again with each success
     storage.incr(f"{pair}/known", KNOWN_FOR)
 
 
 def remaining_tries(account: str) -> int:
-    """Give how many guesses are left before the first wait, for an account that exists or not."""
+    """Return the guesses left before the first wait, whether the account exists or not."""
     return min(backoff.left() for backoff in _backoffs(account))
 
 
@@ -272,7 +271,7 @@ def _backoffs(account: str) -> list[_Backoff]:
 
 
 def _counted_for(key: str) -> int:
-    """Give a count that is in the client's favour: in a full memory a flood must not raise it for everybody."""
+    """Return a count in the client's favour, which a flood must not increase by filling the memory."""
     storage: GuardedStorage = limiter.storage  # type: ignore[assignment]
     return storage.get_own(key)
 
@@ -282,6 +281,6 @@ def _pair(account: str) -> str:
 
 
 def digest(account: str) -> str:
-    """Give a name for the account that tells no e-mail address to whoever reads the storage."""
+    """Return a keyed hash of the account's name, so that the storage holds no e-mail addresses."""
     normal = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", account).strip().casefold())
     return hmac.digest(current_app.config["SECRET_KEY"].encode(), normal.encode(errors="replace"), "sha256").hex()

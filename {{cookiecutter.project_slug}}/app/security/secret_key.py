@@ -1,4 +1,4 @@
-"""Mitigation 1, the secret key: who knows it can forge every session, CSRF token and reset link.
+"""Mitigation 1, the secret key: an attacker who knows it can forge every session, CSRF token and reset link.
 
 A weak or published key is therefore refused at start, and a key that may have leaked can be replaced
 without signing everybody out: ``flask secret-key rotate``, and later ``rotate --prune``. The ``flask`` command starts
@@ -33,16 +33,16 @@ FIX = "Make a random one with: python -m app.security.secret_key new"
 
 @click.group("secret-key")
 def cli() -> None:
-    """Make or rotate the key that signs sessions and tokens."""
+    """Generate or rotate the key that signs sessions and tokens."""
 
 
 def init_app(app: Flask) -> None:
-    """Add the commands. That the app does not start with a guessable key is in app/settings.py."""
+    """Add the commands. app/settings.py refuses to start the app with a weak key."""
     app.cli.add_command(cli)
 
 
 def check(app: Flask) -> Iterator[Finding]:
-    """Look at the keys in force."""
+    """Report weak keys, and a .env that other users can read."""
     for key in (app.config["SECRET_KEY"], *app.config["SECRET_KEY_FALLBACKS"]):
         if fault := weakness(key):
             yield Finding("SK04", "missing", f"A signing key {fault}.", FIX)
@@ -51,17 +51,17 @@ def check(app: Flask) -> Iterator[Finding]:
 
 
 def weakness(key: str) -> str | None:
-    """Say why ``key`` could be guessed, or None if it could not.
+    """Return why ``key`` could be guessed, or None if it could not.
 
-    A key from a random source passes in any usual encoding: 24 characters are 96 bits in hex, and fewer than one such
-    key in a million shows no more than 6 different digits.
+    A random key passes in any usual encoding: 24 characters are 96 bits in hex, and fewer than one such key in a
+    million has only 6 different digits or fewer.
     """
     if not key:
         return "is missing"
     if len(key) < MIN_LENGTH:
         return f"is shorter than {MIN_LENGTH} characters"
     if any(word in key.lower() for word in PLACEHOLDERS):
-        return "holds a placeholder's word"
+        return "contains a placeholder word"
     if len(set(key)) < MIN_DISTINCT or key in (key + key)[1:-1]:
         return "repeats itself"
     if (key.isalpha() and (key.islower() or key.isupper())) or key.isdigit():
@@ -70,41 +70,41 @@ def weakness(key: str) -> str | None:
 
 
 def generate() -> str:
-    """Give a new key: 384 bits from the operating system, as 64 URL-safe characters."""
+    """Return a new key: 384 random bits from the operating system, as 64 URL-safe characters."""
     while weakness(key := secrets.token_urlsafe(48)):
-        pass  # one in a million spells a placeholder's word
+        pass  # one key in a million contains a placeholder word
     return key
 
 
 @cli.command("new")
 def new() -> None:
-    """Write a first key into .env; an existing one stays."""
+    """Write a first key into .env; an existing key is never replaced."""
     if _env().get("SECRET_KEY"):
-        raise click.ClickException(".env holds a key already. To replace it: python -m app.security.secret_key rotate")
+        raise click.ClickException(".env already has a key. To replace it: python -m app.security.secret_key rotate")
     _write({"SECRET_KEY": generate()})
-    click.echo("A new key is in .env. Start the app again to use it.")
+    click.echo("A new key is in .env. Restart the app to use it.")
 
 
 @cli.command("rotate")
-@click.option("--prune", is_flag=True, help="Drop the former keys: what they signed stops working.")
+@click.option("--prune", is_flag=True, help="Remove the former keys: everything they signed becomes invalid.")
 def rotate(prune: bool) -> None:
-    """Sign with a new key from now on; the former one is still accepted until it is pruned."""
+    """Sign with a new key from now on; the former key is accepted until it is pruned."""
     env = _env()
     for name in ("SECRET_KEY", "SECRET_KEY_FALLBACKS"):
         if (os.environ.get(name) or env.get(name)) != env.get(name):
-            raise click.ClickException(f"{name} is set in the environment, which wins over .env: rotate it there.")
+            raise click.ClickException(f"{name} is set in the environment, which overrides .env: rotate it there.")
     if prune:
         _write({"SECRET_KEY_FALLBACKS": ""})  # nosec B105
-        click.echo("The former keys are gone from .env. Start the app again: what they signed stops working then.")
+        click.echo("The former keys are removed from .env. Restart the app: everything they signed becomes invalid.")
         return
     if not (current := env.get("SECRET_KEY")):
         raise click.ClickException("There is no key to rotate. Make one with: python -m app.security.secret_key new")
     if set(current) & set("\"', \\#$"):
-        raise click.ClickException("The current key holds a quote, a comma or the like, which .env would garble.")
+        raise click.ClickException("The current key has a quote, a comma or the like in it, which .env can't hold.")
     former = [current, *filter(None, (env.get("SECRET_KEY_FALLBACKS") or "").split(","))]
     _write({"SECRET_KEY": generate(), "SECRET_KEY_FALLBACKS": ",".join(former)})
-    click.echo("A new key is in .env, the former one is kept. Start the app again to use it.")
-    click.echo("Once the longest session has ended: python -m app.security.secret_key rotate --prune")
+    click.echo("A new key is in .env, the former one is kept. Restart the app to use it.")
+    click.echo("After the longest session has expired, run: python -m app.security.secret_key rotate --prune")
 
 
 def _env() -> dict[str, str | None]:
@@ -112,7 +112,7 @@ def _env() -> dict[str, str | None]:
 
 
 def _write(values: dict[str, str]) -> None:
-    """Replace these lines of .env in one step, so that a crash leaves either the old file or the new one."""
+    """Replace these lines of .env atomically: after a crash, the file is either the old or the new one."""
     target = paths.ENV_FILE.resolve()
     lines = target.read_text(encoding="utf-8").splitlines() if target.exists() else []
     kept = [line for line in lines if line.removeprefix("export ").partition("=")[0].strip() not in values]

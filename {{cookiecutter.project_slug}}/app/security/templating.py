@@ -1,7 +1,7 @@
-"""Mitigation 7, safe template rendering: what a visitor typed is shown as text, and never run as code.
+"""Mitigation 7, safe template rendering: user input is shown as text and never run as code.
 
-Every template escapes what it prints, whatever its name ends in. What autoescaping can't do is done here as well:
-addresses in ``href`` and ``src`` (``safe_url``), and the placeholders in texts of users (``fill_placeholders``).
+Every template escapes its output, whatever its file extension. This module also covers what autoescaping can't:
+URLs in ``href`` and ``src`` (``safe_url``), and placeholders in users' texts (``fill_placeholders``).
 Source: OWASP Cross Site Scripting Prevention Cheat Sheet; ASVS 5.0 V1.2.1, V1.2.2, V1.3.7.
 """
 
@@ -17,13 +17,13 @@ from jinja2 import StrictUndefined
 
 NUMBER = 7
 TITLE = "Safe template rendering"
-SUMMARY = "Whatever anybody types is shown as plain text: it can't become part of a page or of its code."
+SUMMARY = "User input is shown as plain text: it can't become markup or code."
 
-# "file: what is used there" → why it may be. tests/lint finds every other place.
+# "file: what it uses" → why that is allowed. tests/lint reports every other use.
 ALLOWED = {
     "security/templating.py: render_template": "Passes on the name that render_text was given.",
-    "security/urls.py: redirect": "The function that decides where redirects may lead.",
-    "security/headers.py: redirect": "Leads from http to https on the canonical host.",
+    "security/urls.py: redirect": "This function decides where redirects may lead.",
+    "security/headers.py: redirect": "Redirects from http to https on the canonical host.",
 }
 
 SAFE_SCHEMES = frozenset({"http", "https", "mailto"})
@@ -31,9 +31,9 @@ REFUSED_URL = "about:invalid"
 
 
 def init_app(app: Flask) -> None:
-    """Escape in every template, and fail on a misspelt name instead of printing nothing."""
+    """Enable autoescaping in every template, and raise an error for an undefined name instead of printing nothing."""
     environment = app.jinja_env
-    # Flask escapes .html and the like alone; a text template sent as HTML by mistake would be a hole.
+    # Flask escapes only .html and similar files; a text template sent as HTML by mistake would allow XSS.
     environment.autoescape = True
     environment.undefined = StrictUndefined
     environment.filters["safe_url"] = safe_url
@@ -41,36 +41,36 @@ def init_app(app: Flask) -> None:
 
 
 def safe_url(value: object) -> str:
-    """Give an address back if a browser can't run it, else ``about:invalid``: for ``href`` and ``src`` from data.
+    """Return a URL if a browser can't run it, else ``about:invalid``. Use it for ``href`` and ``src`` from data.
 
-    Escaping does not stop ``javascript:``. Relative addresses pass, and the schemes of ``SAFE_SCHEMES``.
+    Escaping does not stop ``javascript:``. Relative URLs and the schemes of ``SAFE_SCHEMES`` are allowed.
     """
     url = str(value)
-    # Browsers ignore control characters and spaces in front of and within a scheme.
+    # Browsers ignore control characters and spaces before and within a scheme.
     scheme, colon, _ = re.split(r"[/?#\\]", re.sub(r"[\x00-\x20\x7f-\x9f]", "", url))[0].partition(":")
     return url if not colon or scheme.lower() in SAFE_SCHEMES else REFUSED_URL
 
 
 def has_endpoint(name: str) -> bool:
-    """Whether the app has this endpoint: templates ask before they link to an optional part."""
+    """Return whether the app has this endpoint. Templates check it before they link to an optional part."""
     return name in current_app.view_functions
 
 
 def render_text(template: str, **context: object) -> str:
-    """Render a template; one named ``….txt``, for a plain-text mail, without the entities of HTML.
+    """Render a template. The result of a ``.txt`` template, for a plain-text mail, contains no HTML entities.
 
-    It is escaped like all others, and then decoded as a whole: so no template prints without escaping, and only a
-    text that no browser renders comes out of here unescaped.
+    It is escaped like all others and then unescaped as a whole. So no template renders without escaping, and only
+    text that no browser renders is returned unescaped.
     """
     text = render_template(template, **context)
     return html.unescape(text) if template.endswith(".txt") else text
 
 
 def fill_placeholders(text: str, values: Mapping[str, str]) -> str:
-    """Fill ``$name`` and ``${name}`` in a text that a user wrote; unknown names stay as they are.
+    """Replace ``$name`` and ``${name}`` in a user's text and return the result; unknown names are left as they are.
 
-    For letters, signatures and the like. Such a text must never become a Jinja template, which could read the
-    settings and run code. A placeholder here is a name and nothing else, no attribute, index, call or format.
-    The result is text: it is escaped where a template prints it.
+    Use it for letters, signatures and the like. Such a text must never become a Jinja template, which could read the
+    settings and run code. A placeholder is only a name: no attribute, index, call or format.
+    The result is plain text: a template escapes it when it prints it.
     """
     return Template(text).safe_substitute(values)

@@ -1,9 +1,8 @@
-"""Mitigation 9, uploads: a stranger's file must not run, climb, fill the disk or reach another visitor.
+"""Mitigation 9, uploads: an uploaded file must not run, traverse paths, fill the disk or reach another visitor.
 
-A file becomes visible only after it has proved its type, passed the virus scanner, and found room in its owner's
-quota. It is stored outside the app under a random name and goes back to its owner alone, marked as data.
-What proves a type is in app/storage/content.py, what makes a name fit to be shown in app/storage/names.py, what keeps
-the files in app/storage/folder.py.
+A file becomes visible only after its type is verified, the virus scanner has passed it, and it fits into its owner's
+quota. It is stored outside the app under a random name, and sent only to its owner, as data.
+app/storage/content.py verifies types, app/storage/names.py sanitizes names, app/storage/folder.py stores the files.
 Source: OWASP File Upload Cheat Sheet; ASVS 5.0 V5.2.1, V5.2.2, V5.2.4, V5.2.6, V5.3.1, V5.3.2, V5.4.1-V5.4.3.
 """
 
@@ -36,21 +35,21 @@ from app.storage.names import display_name
 
 NUMBER = 9
 TITLE = "File uploads"
-SUMMARY = "Files are checked for what they are, kept outside the app, and shown to their owner alone."
+SUMMARY = "Files must prove their type, are stored outside the app, and are available only to their owner."
 
-# The token and what else a form sends; the files of one request. Werkzeug's own bounds are 500 kB and 1,000.
-# Its multipart reader holds up to two chunks of 64 KiB against this bound, of files too: less would refuse those.
+# The limits of a form's fields and of its parts; Werkzeug's defaults are 500 kB and 1,000. Werkzeug's multipart parser
+# also counts up to two 64 KiB chunks of a file against the first, so a lower limit would refuse files.
 MAX_FORM_MEMORY_SIZE = 128 * 1024
 MAX_FORM_PARTS = 100
 
-# What uploads must leave free on the disk, for the database and the logs beside them.
+# The disk space that uploads must leave free for the database and the logs.
 FREE_DISK_FLOOR = 256 * 2**20
 SCAN_SECONDS = 30.0
-# How much of a refused body is still read, for the client to hear why.
+# How much of a refused body is still read, so that the client receives the error response.
 LINGER_BYTES = 64 * 2**20
 LINGER_SECONDS = 10
 
-# For pages that show a file itself: it runs nothing, loads nothing, and no other site can embed it (9.S7).
+# For responses that contain a file: it can run and load nothing, and no other site can embed it (9.S7).
 DOWNLOAD_HEADERS = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "Cache-Control": "private, no-store",
@@ -61,7 +60,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Quota:
-    """What an owner uses, and the bounds. Sizes are in bytes."""
+    """The space that an owner uses, and the limits. Sizes are in bytes."""
 
     used_bytes: int
     max_bytes: int
@@ -72,12 +71,12 @@ class Quota:
 
 
 def init_app(app: Flask) -> None:
-    """Bound what a request may send. Raises SettingsError when files can't be kept in ``UPLOAD_DIR``."""
+    """Limit the size of requests. Raises SettingsError if files can't be stored in ``UPLOAD_DIR``."""
     app.config["UPLOAD_DIR"] = place = Path(app.config["UPLOAD_DIR"]).resolve()
     if fault := _misplaced(place, app):
         raise SettingsError(f"UPLOAD_DIR: {fault} (is '{place}'). Example: UPLOAD_DIR=/srv/uploads")
     app.config.update(MAX_FORM_MEMORY_SIZE=MAX_FORM_MEMORY_SIZE, MAX_FORM_PARTS=MAX_FORM_PARTS)
-    # Before every before_request hook, since the check of the CSRF token already reads the body.
+    # This runs before all before_request hooks, since the CSRF check already reads the body.
     app.url_value_preprocessor(_bound_bodies_held_in_memory)
     app.after_request(_read_the_rest)
     app.register_error_handler(RequestEntityTooLarge, _name_the_limit)
@@ -85,7 +84,7 @@ def init_app(app: Flask) -> None:
 
 
 def check(app: Flask) -> Iterator[Finding]:
-    """State who else may read what is stored."""
+    """Report an upload folder that other users of this machine can access."""
     place = app.config["UPLOAD_DIR"]
     if os.name == "posix" and os.path.isdir(place) and (mode := place.stat().st_mode & 0o077):
         evidence = f"Other users of this machine get {mode:03o} on UPLOAD_DIR."
@@ -93,15 +92,15 @@ def check(app: Flask) -> Iterator[Finding]:
 
 
 def new_session_owner() -> str:
-    """Make the owner for a visitor without an account. Its files end with its session: see ``sweep``."""
+    """Return a new owner id for a visitor without an account. Its files expire with the session: see ``sweep``."""
     return f"session-{secrets.token_hex(16)}"
 
 
 def save(file: FileStorage, owner: str) -> StoredFile:
-    """Check ``file`` and store it for ``owner``.
+    """Check ``file``, store it for ``owner``, and return it.
 
-    Raises Refusal: 413 too large or quota used up, 415 wrong type, 422 damaged or malicious, 503 not now.
-    Then nothing of it is kept.
+    Raises Refusal: 413 too large or over quota, 415 wrong type, 422 damaged or malicious, 503 temporarily unavailable.
+    A refused file leaves nothing behind.
     """
     name = display_name(file.filename or "")
     size = file.stream.seek(0, os.SEEK_END)
@@ -116,7 +115,7 @@ def save(file: FileStorage, owner: str) -> StoredFile:
 
 
 def save_all(files: Sequence[FileStorage], owner: str) -> list[StoredFile]:
-    """Store all ``files`` or none: who hears of a fault in one of five can mend it and send the five again."""
+    """Store all ``files`` or none, and return them: after an error in one, the user can fix it and send all again."""
     stored: list[StoredFile] = []
     for file in files:
         try:
@@ -132,7 +131,7 @@ def save_all(files: Sequence[FileStorage], owner: str) -> list[StoredFile]:
 
 
 def find(owner: str, file_id: str) -> StoredFile:
-    """Return one file of ``owner``. Raises Refusal (404), whether there is no such file or it is somebody else's."""
+    """Return one file of ``owner``. Raises Refusal (404) if there is none, or if it belongs to another owner."""
     return folder.find(owner, file_id) or refuse(404, "There is no such file here. It may have been deleted.")
 
 
@@ -142,7 +141,7 @@ def delete(owner: str, file_id: str) -> None:
 
 
 def quota(owner: str) -> Quota:
-    """Give what ``owner`` uses and may use."""
+    """Return the space that ``owner`` uses, and the limits."""
     used, config = folder.sizes(owner), current_app.config
     allowed = config["UPLOAD_EXTENSIONS"]
     return Quota(
@@ -156,7 +155,7 @@ def quota(owner: str) -> Quota:
 
 
 def send(file: StoredFile, *, inline: bool = False) -> Response:
-    """Make the response that gives ``file`` to its owner; ``inline`` shows an image, and nothing else, in the page."""
+    """Return the response that sends ``file`` to its owner. With ``inline``, the browser shows it if it is an image."""
     attach = not (inline and file.type.startswith("image/"))
     try:
         response = send_file(file.path, file.type, as_attachment=attach, download_name=file.name, etag=file.id)
@@ -166,55 +165,55 @@ def send(file: StoredFile, *, inline: bool = False) -> Response:
     return response
 
 
-_commands = AppGroup("uploads", help="Look after the uploaded files.")
+_commands = AppGroup("uploads", help="Maintain the uploaded files.")
 
 
 @_commands.command("sweep")
 def _sweep_command() -> None:
-    """Remove leftovers of crashes, and files of ended sessions. Run it daily."""
+    """Remove leftovers of crashes and the files of expired sessions. Run it daily."""
     click.echo(f"Removed {folder.sweep()} files.")
 
 
 def _bound_bodies_held_in_memory(endpoint: str | None, values: dict[str, object] | None) -> None:
-    """Only multipart bodies are spooled to disk. Others are parsed whole: 10 MB of ``a&a&a…`` would take a gigabyte."""
+    """Limit bodies that are parsed in memory, all but multipart: 10 MB of ``a&a&a…`` would take a gigabyte."""
     if request.mimetype != "multipart/form-data":
         request.max_content_length = min(MAX_FORM_MEMORY_SIZE, current_app.config["MAX_CONTENT_LENGTH"])
 
 
 def _name_the_limit(error: RequestEntityTooLarge) -> Response:
     limit = do_filesizeformat(request.max_content_length or 0, binary=True)
-    return respond(Refusal(413, f"This is more than fits in one request: {limit}, in at most {MAX_FORM_PARTS} parts."))
+    return respond(Refusal(413, f"This is more than one request may send: {limit}, in at most {MAX_FORM_PARTS} parts."))
 
 
 def _read_the_rest(response: Response) -> Response:
-    """Read what is left of a body that was refused half-way, within bounds, and drop it.
+    """Read and discard the rest of a refused body, within limits.
 
-    A client that is still sending sees its connection reset otherwise, and never the answer (RFC 9112, 9.6).
+    Otherwise a client that is still sending sees a connection reset and never the response (RFC 9112, 9.6).
     """
     if request.environ.get("wsgi.input_terminated"):
         body, left, end = request.environ["wsgi.input"], LINGER_BYTES, time.monotonic() + LINGER_SECONDS
-        with contextlib.suppress(Exception):  # whatever breaks here, the answer stands
+        with contextlib.suppress(Exception):  # a failure here must not change the response
             while left > 0 and time.monotonic() < end and (read := body.read(content.CHUNK)):
                 left -= len(read)
     return response
 
 
 def _misplaced(place: Path, app: Flask) -> str:
-    """Return why files can't be kept in ``place``: in some places they would be run, rendered or served to all."""
+    """Return why files can't be stored in ``place``, else ''. Inside the app they could be run, rendered or served."""
     for name, code in {"the app": app.root_path, "the static files": app.static_folder or app.root_path}.items():
         if place.is_relative_to(Path(code).resolve()):
             return f"lies inside {name}"
         if Path(code).resolve().is_relative_to(place):
             return f"contains {name}"
-    if not os.path.isdir(place):  # which doesn't mind a folder around it that is closed to whoever asks
+    if not os.path.isdir(place):  # unlike Path.is_dir, raises nothing if a parent folder is not accessible
         if os.path.exists(place):
-            return "is no folder"
+            return "is not a folder"
         around = next(parent for parent in place.parents if os.path.isdir(parent))
-        return "" if os.access(around, os.W_OK | os.X_OK) else "can't be made"
+        return "" if os.access(around, os.W_OK | os.X_OK) else "can't be created"
     if os.access(place, os.R_OK):
         with os.scandir(place) as entries:
             if not all(folder.is_ours(entry.name) for entry in entries):
-                return "holds other files, and would be closed to all others"
+                return "contains other files, and access to it would be restricted"
     return "" if os.access(place, os.W_OK | os.X_OK) else "can't be written to"
 
 
@@ -225,7 +224,7 @@ def _refuse_malware(stream: IO[bytes]) -> None:
         found = clamd.scan(stream, url, seconds=SCAN_SECONDS)
     except OSError:
         log.exception("upload refused: the virus scanner gave no verdict")
-        refuse(503, "Files can't be checked for viruses at the moment, so none are taken.", retry_after=60)
+        refuse(503, "Files can't be scanned for viruses at the moment, so none are accepted.", retry_after=60)
     if found:
         log.warning("upload refused: the virus scanner found %s", found)
         refuse(422, "The virus scanner found malware in this file.")
@@ -242,7 +241,7 @@ def _refuse_on_full_disk(size: int) -> None:
 
 
 def _not_stored() -> NoReturn:
-    """Refuse an upload that UPLOAD_DIR did not take. Call it where the exception is handled: its text is logged."""
+    """Refuse an upload that could not be written. Call it in an exception handler: it logs the exception."""
     log.exception("upload not stored")
     refuse(503, "The file could not be stored. Please try again.", retry_after=60)
 
@@ -257,7 +256,7 @@ def _store(stream: IO[bytes], name: str, media_type: str, owner: str) -> StoredF
 def _refuse_over_quota(sizes: list[int]) -> None:
     max_files, max_bytes = current_app.config["UPLOAD_QUOTA_FILES"], current_app.config["UPLOAD_QUOTA_BYTES"]
     if len(sizes) > max_files:
-        refuse(413, f"You have the most files that you may keep: {max_files}. Please delete some first.")
+        refuse(413, f"You already have the maximum of {max_files} files. Please delete some first.")
     if sum(sizes) > max_bytes:
         limit = do_filesizeformat(max_bytes, binary=True)
-        refuse(413, f"With this file you would keep more than {limit}. Please delete some first.")
+        refuse(413, f"With this file you would store more than {limit}. Please delete some first.")

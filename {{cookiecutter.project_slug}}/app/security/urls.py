@@ -1,7 +1,7 @@
-"""Mitigation 10, redirects and URLs: a link to this site must not end elsewhere, nor this server fetch what is private.
+"""Mitigation 10, redirects and URLs: no link to this site may redirect elsewhere, no request may reach private hosts.
 
 ``safe_redirect_target`` alone decides where a redirect may lead, ``check_outgoing_url`` what the server may fetch.
-What another part of the app sends as ``Location`` is checked once more on its way out.
+The ``Location`` header of every response is checked again before it is sent.
 Source: OWASP Unvalidated Redirects and SSRF Prevention Cheat Sheets; WHATWG URL; ASVS 5.0 V1.3.6, V3.7.2, V3.7.3.
 """
 
@@ -28,20 +28,20 @@ from app.settings import LOOPBACK_HOSTS
 
 NUMBER = 10
 TITLE = "Redirects and URLs"
-SUMMARY = "A link to this site stays on it; before one leads elsewhere, a page shows where."
+SUMMARY = "A link to this site stays on this site, or a page first shows where it leads."
 
 UNKNOWN_PLACE = "This link leads to a place that this site does not know."
 MAX_URL = 4096  # characters of path and query
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
-# Browsers drop tabs and line ends from anywhere in a URL: "/\t/evil.example" is another site.
+# Browsers remove tabs and line breaks from a URL: "/\t/evil.example" leads to another site.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# The same, encoded (once or more): a proxy that decodes would make "//evil.example" of "/%2fevil.example".
+# The same, percent-encoded once or more: a proxy that decodes turns "/%2fevil.example" into "//evil.example".
 _ENCODED_START = re.compile(r"/%(25)*(2f|5c|[01][0-9a-f]|20|7f)", re.IGNORECASE)
-# All unicast addresses ever given out. Outside lie IPv4 addresses in IPv6 form, save those of 6to4.
+# All global unicast addresses assigned so far. IPv4 addresses in IPv6 form are outside of it, except those of 6to4.
 _GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
 _6TO4 = ipaddress.ip_network("2002::/16")
-# Python before 3.11.9 calls most of it public; a cloud has its metadata there.
+# Python before 3.11.9 treats most of it as public, but one cloud serves its metadata there.
 _IETF_PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -49,49 +49,49 @@ Resolver = Callable[[str, int], Collection[str]]
 
 
 class HexId(BaseConverter):
-    """The converter ``hex_id`` of routes: 128 random bits, as ``secrets.token_hex(16)`` writes them."""
+    """The URL converter ``hex_id``: 128 random bits, as ``secrets.token_hex(16)`` returns them."""
 
     regex = "[0-9a-f]{32}"
 
 
 def init_app(app: Flask) -> None:
-    """Believe no ``Host`` but the trusted ones, and no proxy but one's own; bound URLs; check redirects."""
+    """Trust only the configured hosts and proxies, limit the length of URLs, and check redirects."""
     config = app.config
     hosts = config["TRUSTED_HOSTS"]
-    # While developing, the port is known only from the request, whose host is a trusted one too.
+    # In debug, only the request knows the port. Its host is checked too.
     config["SERVER_NAME"] = config["SERVER_NAME"] or (None if app.debug else hosts[0])
-    config["TRUSTED_HOSTS"] = list(filter(None, {*hosts, config["SERVER_NAME"]}))  # their ports don't count
+    config["TRUSTED_HOSTS"] = list(filter(None, {*hosts, config["SERVER_NAME"]}))  # ports are ignored
     config["PREFERRED_URL_SCHEME"] = "http" if app.debug else "https"
     app.url_map.converters["hex_id"] = HexId
     app.before_request(_refuse_ambiguous_urls)
     app.after_request(_check_redirect)
     if hops := config["TRUSTED_PROXY_HOPS"]:
-        # The host is never taken from a proxy: SERVER_NAME is ours.
+        # The host never comes from a proxy: SERVER_NAME sets it.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
 
 
 def check(app: Flask) -> Iterator[Finding]:
-    """State how the app is reached."""
+    """Report a missing proxy, and trusted hosts that only this machine can use."""
     if not app.config["TRUSTED_PROXY_HOPS"] and not app.debug:
-        evidence = "No proxy stands before the app (TRUSTED_PROXY_HOPS=0): a few slow clients can occupy every thread."
-        yield Finding("DP02", "note", evidence, "Put deploy/nginx.conf before it, and set TRUSTED_PROXY_HOPS=1.")
+        evidence = "The app has no proxy in front (TRUSTED_PROXY_HOPS=0): a few slow clients can occupy every thread."
+        yield Finding("DP02", "note", evidence, "Use a proxy with deploy/nginx.conf, and set TRUSTED_PROXY_HOPS=1.")
     if set(app.config["TRUSTED_HOSTS"]) <= set(LOOPBACK_HOSTS) and not app.debug:
-        evidence = "The app answers to this machine's own names only (TRUSTED_HOSTS is not set)."
+        evidence = "The app answers only to the names of this machine (TRUSTED_HOSTS is not set)."
         yield Finding("DP03", "note", evidence, "In production, set TRUSTED_HOSTS to the names of the site.")
 
 
 def several(*names: str) -> Callable[[View], View]:
-    """Let a view take the query arguments ``names`` more than once (``?tag=a&tag=b``). All others are refused twice."""
+    """Let a view accept the query arguments ``names`` more than once (``?tag=a&tag=b``). Other repeats are refused."""
 
     return lambda view: declare(view, "several_args", frozenset(names))
 
 
 def safe_redirect_target(target: str | None) -> str | None:
-    """Decide where a redirect may lead: the one place that does.
+    """Return ``target`` in a safe form, or None. This function alone decides where a redirect may lead.
 
-    Gives a path of this site, normalised, for one that starts with a slash or for an absolute URL of this site; or
-    the absolute URL when it is https on a host of ``ALLOWED_REDIRECT_HOSTS`` and the default port; else None. The
-    result is ASCII. Never raises, whatever ``target`` holds.
+    A path that starts with a slash, or an absolute URL of this site, becomes a normalized path of this site. An https
+    URL with a host of ``ALLOWED_REDIRECT_HOSTS`` and the default port stays an absolute URL. All else is None. The
+    result is ASCII. Never raises.
     """
     try:
         return _decide((target or "").strip(" "))
@@ -100,21 +100,21 @@ def safe_redirect_target(target: str | None) -> str | None:
 
 
 def redirect_to(target: str | None, fallback_endpoint: str) -> Response:
-    """Redirect (303) to ``target`` where that is safe, through the leaving page when it is another site.
+    """Return a redirect (303) to ``target`` if it is safe; to another site, via the leaving page.
 
-    Anything else leads to ``fallback_endpoint``. Use it for every target that comes with a request.
+    Any other target leads to ``fallback_endpoint``. Use this for every target that comes from a request.
     """
     safe = safe_redirect_target(target)
     return redirect(_by_the_leaving_page(safe) if safe else url_for(fallback_endpoint), 303)  # type: ignore[return-value]
 
 
 class OutgoingURLError(ValueError):
-    """The server must not fetch this URL. The message is for the log: to a visitor it would tell of the network."""
+    """The server must not fetch this URL. The message is for the log: it may reveal details of the network."""
 
 
 @dataclass(frozen=True)
 class OutgoingURL:
-    """What to fetch: ``target`` (path and query) of ``host``, at ``address`` and ``port`` and nowhere else."""
+    """A URL that is safe to fetch: ``target`` (path and query) of ``host``, only at ``address`` and ``port``."""
 
     url: str
     host: str
@@ -134,10 +134,10 @@ def check_outgoing_url(
     ports: Collection[int] = (443, 80),
     resolve: Resolver = _resolve,
 ) -> OutgoingURL:
-    """Check a URL that somebody else chose before this server fetches it (SSRF).
+    """Check a URL from an untrusted source before the server fetches it (SSRF), and return what to fetch.
 
-    The name is resolved once, and refused when any of its addresses is not a public one. Connect to ``address``: who
-    resolves the name again may be given another answer (DNS rebinding). Follow no redirect by itself: check its
+    The name is resolved once, and refused if any of its addresses is not public. Connect to ``address``: resolving
+    the name again may return another address (DNS rebinding). Don't follow redirects automatically: check each
     target with this function first. With urllib3::
 
         out = check_outgoing_url(url)
@@ -155,8 +155,8 @@ def check_outgoing_url(
         if parts.scheme not in schemes or port not in ports or "@" in parts.netloc:
             raise OutgoingURLError("its scheme, port or user")
         if not (re.fullmatch(r"[!-\[\]-~]+", url) and re.fullmatch(r"[a-z0-9.:_-]+", host)):
-            raise OutgoingURLError("a character that clients read in different ways")
-        # 127.1, 2130706433, 0x7f000001: what ends in a number is an address (WHATWG), and only some resolvers know.
+            raise OutgoingURLError("a character that clients interpret in different ways")
+        # 127.1, 2130706433, 0x7f000001: a host that ends in a number is an address (WHATWG), but not to all resolvers.
         is_address = ":" in host or re.search(r"(^|\.)(\d+|0x[0-9a-f]*)\.?$", host)
         addresses = [ipaddress.ip_address(found) for found in ([host] if is_address else resolve(host, port))]
     except (ValueError, OSError) as error:
@@ -183,7 +183,7 @@ def _decide(target: str) -> str | None:
         # Browsers read a backslash in a path as a slash.
         if not path.startswith("/") or "\\" in path or _ENCODED_START.match(path):
             return None
-        # A path that goes up could end in two slashes at its start: "/..//evil.example".
+        # Resolving ".." could leave two slashes at the start: "/..//evil.example".
         ending = "/" if path.endswith(("/", "/.", "/..")) else ""
         path = "/" + (posixpath.normpath(path).strip("/") + ending).lstrip("/")
         return None if _ENCODED_START.match(path) else iri_to_uri(urlunsplit(("", "", path, *parts[3:])))
@@ -194,7 +194,7 @@ def _decide(target: str) -> str | None:
 
 
 def _own_origins() -> set[str]:
-    """Give the canonical origin, and that of the request: its host is a trusted one."""
+    """Return the canonical origin and the request's origin, whose host is a trusted one."""
     config = current_app.config
     origins = {f"{config['PREFERRED_URL_SCHEME']}://{config['SERVER_NAME']}"} if config["SERVER_NAME"] else set()
     return origins | {request.host_url.rstrip("/")} if has_request_context() else origins
@@ -205,7 +205,7 @@ def _by_the_leaving_page(safe: str) -> str:
 
 
 def _check_redirect(response: Response) -> Response:
-    """Stop a redirect of other code (an extension, the router) that would leave this site unasked."""
+    """Stop a redirect by other code (an extension, the router) that would leave this site without asking."""
     location = response.location
     if not location or not 300 <= response.status_code < 400:
         return response
@@ -214,7 +214,7 @@ def _check_redirect(response: Response) -> Response:
     safe = safe_redirect_target(location)
     if safe is None:
         current_app.logger.error("A redirect to %r was stopped", location)
-        # In the same response, for it has its headers already: the page's scripts and styles need them.
+        # Reuse this response: the scripts and styles of the page need the headers that it already has.
         page = respond(Refusal(400, UNKNOWN_PLACE))
         response.status_code, response.content_type = page.status_code, page.content_type
         response.set_data(page.get_data())
@@ -225,10 +225,10 @@ def _check_redirect(response: Response) -> Response:
 
 
 def _refuse_ambiguous_urls() -> None:
-    """Refuse URLs of any length, and arguments given twice: which one counts differs from program to program."""
+    """Refuse too long URLs and repeated arguments: programs differ in which of the values they use."""
     if len(request.path) + len(request.query_string) > MAX_URL:
         refuse(414, "This address is too long.")
     several_args = declared("several_args", default=())
     for name, values in request.args.lists():
         if len(values) > 1 and name not in several_args:
-            refuse(400, "Something in the address is there twice. Please go back and try again.")
+            refuse(400, "The address contains a parameter twice. Please go back and try again.")

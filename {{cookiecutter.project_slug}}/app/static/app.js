@@ -1,6 +1,6 @@
-// What every page gets on top. All pages work without it.
+// The script of every page. All pages work without it.
 
-/** The CSRF header of a request to `url`. Another origin must never see the token, so it gets none. */
+/** Return the CSRF header for a request to `url`; none for another origin, which must never see the token. */
 export function csrfHeaders(url) {
   const token = document.querySelector('meta[name="csrf-token"]')?.content;
   const ours = new URL(url, location.href).origin === location.origin;

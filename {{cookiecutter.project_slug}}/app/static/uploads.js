@@ -1,4 +1,4 @@
-// Uploads file by file, with a drop zone and a progress bar. Without it, the form sends them all at once.
+// Uploads files one by one, with a drop zone and a progress bar. Without it, the form sends all at once.
 
 import { csrfHeaders } from "./app.js";
 
@@ -18,7 +18,7 @@ function report(name, text, kind) {
   results.append(line);
 }
 
-/** Send one request and give its XMLHttpRequest, whatever came of it (status 0: no answer). */
+/** Send one request and return its XMLHttpRequest, even if it failed (status 0: no response). */
 function send(method, url, { headers = {}, body = null, type = "json", onProgress = null } = {}) {
   return new Promise((resolve) => {
     const request = new XMLHttpRequest();
@@ -32,7 +32,7 @@ function send(method, url, { headers = {}, body = null, type = "json", onProgres
 }
 
 async function upload(file) {
-  if (file.size > maxBytes) return "It is larger than one file may be.";
+  if (file.size > maxBytes) return "This file is too large.";
   const body = new FormData();
   body.append(input.name, file);
   const headers = { Accept: "application/json", ...csrfHeaders(form.action) };
@@ -41,11 +41,11 @@ async function upload(file) {
   const answer = await send("POST", form.action, { headers, body, onProgress });
   bar.value = before + file.size;
   if (answer.status === 201) return "";
-  return answer.response?.detail ?? "The upload did not get through. Please try again.";
+  return answer.response?.detail ?? "The upload failed. Please try again.";
 }
 
 async function refreshList() {
-  // The browser parses the page for us: no markup goes through a string, so Trusted Types has nothing to stop.
+  // The browser parses the page itself: no string becomes markup, so Trusted Types has nothing to block.
   const page = (await send("GET", location.href, { type: "document" })).response;
   const fresh = page?.getElementById("files");
   if (fresh) document.getElementById("files").replaceWith(document.adoptNode(fresh));

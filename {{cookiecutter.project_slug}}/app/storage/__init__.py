@@ -1,1 +1,1 @@
-"""Uploaded files: what proves their type, makes their names fit, scans them and keeps them."""
+"""Uploaded files: verifying their type, sanitizing their names, scanning and storing them."""

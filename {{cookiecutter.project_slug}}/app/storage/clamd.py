@@ -1,6 +1,6 @@
-"""A client for the two commands of clamd that this app needs (9.S6).
+"""A client for the two clamd commands that this app needs (9.S6).
 
-The protocol is a few lines (clamd(8), "COMMANDS"); the packages for it are no longer maintained.
+The protocol is simple (clamd(8), "COMMANDS"), and the packages for it are no longer maintained.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def ping(url: str, *, seconds: float) -> None:
 
 
 def scan(stream: IO[bytes], url: str, *, seconds: float) -> str | None:
-    """Give the name of the malware that the daemon at ``url`` finds in ``stream``, or None.
+    """Return the name of the malware that the daemon at ``url`` finds in ``stream``, or None.
 
-    Raises OSError when no clear verdict comes within ``seconds``: the file must then count as unchecked.
+    Raises OSError if there is no clear verdict within ``seconds``: the file must then count as unscanned.
     """
     reply = _ask(url, _instream(stream), seconds)
     if reply == "stream: OK":
@@ -44,7 +44,7 @@ def _instream(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _ask(url: str, request: Iterator[bytes] | list[bytes], seconds: float) -> str:
-    """Send and receive under one deadline: a daemon that drips a byte a second must not hold a thread for good."""
+    """Send and receive under one deadline: a daemon that sends a byte per second must not block a thread forever."""
     deadline = time.monotonic() + seconds
     with _connect(url, seconds) as daemon:
         for part in request:
@@ -54,7 +54,7 @@ def _ask(url: str, request: Iterator[bytes] | list[bytes], seconds: float) -> st
         while not reply.endswith(b"\0") and len(reply) < MAX_REPLY:
             daemon.settimeout(_left(deadline))
             if not (received := daemon.recv(MAX_REPLY)):
-                raise ConnectionError("clamd closed the connection before its answer was whole")
+                raise ConnectionError("clamd closed the connection before its answer was complete")
             reply += received
     return reply.rstrip(b"\0").decode(errors="replace")
 

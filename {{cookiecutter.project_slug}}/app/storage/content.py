@@ -1,8 +1,8 @@
-"""The content of uploaded files: which types are taken, and how a file proves its type (9.S1).
+"""The content of uploaded files: which types are accepted, and how a file's type is verified (9.S1).
 
-Three witnesses must agree: the extension, the first bytes, and the type that the client declares. None is enough
-alone: an attacker writes all three, but only a file that satisfies them all at once gets the one media type that it
-is later served with. Images then are decoded and written anew, so that nothing but pixels goes through.
+The extension, the first bytes and the declared Content-Type must agree. An attacker controls all three, but only a
+file that satisfies all of them at once gets the media type with which it is later served. Images are then decoded and
+encoded again, so that only their pixels are kept.
 Source: OWASP File Upload Cheat Sheet; ASVS 5.0 V5.2.1, V5.2.2, V5.2.6.
 """
 
@@ -28,16 +28,16 @@ log = logging.getLogger(__name__)
 
 CHUNK = 64 * 1024
 
-# A 24-megapixel photograph is the most that phones and cameras send by default. Decoded, it takes 100 MB.
+# Phones and cameras produce photos of up to 24 megapixels by default. Decoded, such a photo takes 100 MB.
 MAX_PIXELS = 25_000_000
-# Of an animation: all frames together.
+# All frames of an animation together.
 MAX_ANIMATION_PIXELS = 2 * MAX_PIXELS
 MAX_FRAMES = 1000
-# Pillow's own guard reaches where the checks below can't: inside decoders, before there is an image.
+# Pillow's own limit works where the checks below can't: inside decoders, before there is an image.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
-# What each encoder is told; all else is left out of the new file. WebP is always written lossy, since lossless takes
-# ten times as long. The numbers weigh time against size.
+# The options of each encoder; all others are dropped. WebP is always written lossy, since lossless takes ten times
+# as long. The numbers balance time against size.
 ENCODING: dict[str, dict[str, object]] = {
     "PNG": {"compress_level": 3},
     "JPEG": {"quality": 90},
@@ -46,20 +46,20 @@ ENCODING: dict[str, dict[str, object]] = {
 }
 NO_METADATA: dict[str, object] = {"comment": b"", "exif": b"", "xmp": b"", "icc_profile": None}
 
-# Two halves, so that no virus scanner takes this file for the test file.
+# In two halves, so that no virus scanner mistakes this file for the test file.
 EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 
 
 @dataclass(frozen=True)
 class FileType:
-    """One row of the allow-list: the media type, the first bytes, and for an image the name of Pillow's decoder."""
+    """An entry of the allow-list: the media type, the first bytes, and for images the name of Pillow's decoder."""
 
     media_type: str
     signature: re.Pattern[bytes]
     image_format: str = ""
 
 
-# By extension. Text has no signature, so it comes last: it is what carries nobody else's.
+# By extension. Text has no signature, so it comes last: it is any content without another type's signature.
 TYPES = {
     "pdf": FileType("application/pdf", re.compile(rb"%PDF-\d")),
     "png": FileType("image/png", re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG"),
@@ -70,28 +70,28 @@ TYPES = {
 }
 ALIASES = {"jpeg": "jpg"}
 
-# Of the control characters, text has use for tab, line ends and form feed; an escape can drive a terminal.
+# Control characters, except those common in text (tab, line breaks, form feed): escapes could control a terminal.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _PDF_END = re.compile(rb"%%EOF[\s\0]*\Z")
 
-# Decoding is the one thing here that needs much memory, so a process does it once at a time.
+# Decoding needs much memory, so each process decodes only one image at a time.
 _decoder = threading.Lock()
 DECODER_WAIT = 10  # seconds
 
 
 def identify(stream: IO[bytes], name: str, declared: str, allowed: Collection[str]) -> FileType:
-    """Give the type of a file on which ``name``, ``declared`` and the content agree; raise Refusal (415, 422) else.
+    """Return the type of a file. Raises Refusal (415, 422) unless ``name``, ``declared`` and the content agree.
 
-    ``declared`` is the Content-Type of its part. Browsers name the exact type of all types taken here, so an absent
-    one or ``application/octet-stream`` is no witness, and refused as well.
-    ``allowed`` are the extensions that this app takes (``UPLOAD_EXTENSIONS``).
+    ``declared`` is the Content-Type of the part. Browsers declare all types that are accepted here correctly, so a
+    missing type and ``application/octet-stream`` are refused too.
+    ``allowed`` are the extensions that this app accepts (``UPLOAD_EXTENSIONS``).
     """
     ending = ALIASES.get(extension(name), extension(name))
     if ending not in allowed:
-        refuse(415, f"Files of this type are not taken. Please send one of: {', '.join(allowed)}.")
+        refuse(415, f"Files of this type are not accepted. Please send one of: {', '.join(allowed)}.")
     file_type = TYPES[ending]
     if declared != file_type.media_type:
-        refuse(415, f"The file is sent as {declared or 'no type'!r}, but its name says {file_type.media_type}.")
+        refuse(415, f"The file was sent as {declared or 'no type'!r}, but its name says {file_type.media_type}.")
     stream.seek(0)
     head = stream.read(16)
     if next(kind for kind in TYPES.values() if kind.signature.match(head)) is not file_type:
@@ -105,17 +105,17 @@ def identify(stream: IO[bytes], name: str, declared: str, allowed: Collection[st
 
 
 def clean(stream: IO[bytes], file_type: FileType) -> IO[bytes]:
-    """Give what may be stored of a file: an image drawn anew, anything else as it is. Raises Refusal (422, 503)."""
+    """Return the content to store: an image encoded again, any other file unchanged. Raises Refusal (422, 503)."""
     if not file_type.image_format:
         return stream
     if not _decoder.acquire(timeout=DECODER_WAIT):
-        refuse(503, "Too many images are being worked on. Please try again in a moment.", retry_after=DECODER_WAIT)
+        refuse(503, "Too many images are being processed. Please try again in a moment.", retry_after=DECODER_WAIT)
     try:
         with Image.open(stream, formats=[file_type.image_format]) as image:
             return _redraw(image, file_type.image_format)
     except Refusal:
         raise
-    except Exception as error:  # on hostile bytes, decoders raise nearly anything
+    except Exception as error:  # on malicious input, decoders raise almost any exception
         log.info("image refused: %r", error)
         refuse(422, "This image is damaged, or too large to be decoded.")
     finally:
@@ -132,14 +132,14 @@ def _require_text(stream: IO[bytes]) -> None:
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         if any(_CONTROLS.search(decoder.decode(chunk)) for chunk in _chunks(stream)):
-            refuse(415, "This is not a text file: it has control characters in it.")
+            refuse(415, "This is not a text file: it contains control characters.")
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        refuse(415, "This is not a UTF-8 text file. Please save it with the encoding UTF-8.")
+        refuse(415, "This is not a UTF-8 text file. Please save it with UTF-8 encoding.")
 
 
 def _require_whole_pdf(stream: IO[bytes]) -> None:
-    """Refuse a PDF that is cut short or goes on as something else: readers look for the end of both PDF and ZIP."""
+    """Refuse a truncated PDF, and one that continues as another format: readers find both PDF and ZIP by their end."""
     stream.seek(0, os.SEEK_END)
     stream.seek(max(stream.tell() - 1024, 0))
     if not _PDF_END.search(stream.read()) or zipfile.is_zipfile(stream):
@@ -151,19 +151,19 @@ def _refuse_eicar(stream: IO[bytes]) -> None:
     for chunk in _chunks(stream):
         if EICAR in seam + chunk:
             log.warning("upload refused: EICAR test file")
-            refuse(422, "This file is the EICAR test for virus scanners. It is not taken.")
+            refuse(422, "This file is the EICAR test for virus scanners. It is not accepted.")
         seam = chunk[1 - len(EICAR) :]
 
 
 def _redraw(image: Image.Image, image_format: str) -> IO[bytes]:
-    """Write the pixels, and nothing else, into a new file. Comments, EXIF (places!), XMP and profiles stay behind."""
+    """Return a new file with only the pixels: without comments, EXIF (which may have a location), XMP and profiles."""
     options = ENCODING[image_format] | NO_METADATA
     if image_format in ("GIF", "WEBP") and getattr(image, "is_animated", False):
         options |= {"save_all": True, "duration": _durations(image)}
         if "loop" in image.info:
             options["loop"] = image.info["loop"]
         if image.has_transparency_data:
-            options["disposal"] = 2  # clear each frame before the next, else the old one shines through
+            options["disposal"] = 2  # clear each frame before the next, which would otherwise be drawn over it
     else:
         image = _upright_in_srgb(image, image_format)
     result = io.BytesIO()
@@ -173,11 +173,11 @@ def _redraw(image: Image.Image, image_format: str) -> IO[bytes]:
 
 def _bound(pixels: int, limit: int) -> None:
     if pixels > limit:
-        refuse(422, f"This image has too many pixels: the most is {limit // 1_000_000} million.")
+        refuse(422, f"This image has too many pixels: the maximum is {limit // 1_000_000} million.")
 
 
 def _durations(image: Image.Image) -> list[int]:
-    """Decode frame by frame, within the bounds, and give the milliseconds that each is shown."""
+    """Decode all frames, within the limits, and return their durations in milliseconds."""
     durations: list[int] = []
     pixels = 0
     while len(durations) < MAX_FRAMES:
@@ -191,11 +191,11 @@ def _durations(image: Image.Image) -> list[int]:
         except EOFError:
             image.seek(0)
             return durations
-    refuse(422, f"This animation has too many frames: the most is {MAX_FRAMES}.")
+    refuse(422, f"This animation has too many frames: the maximum is {MAX_FRAMES}.")
 
 
 def _upright_in_srgb(image: Image.Image, image_format: str) -> Image.Image:
-    """Turn the pixels as EXIF says and into the colours that the profile means, since both are about to go."""
+    """Apply the EXIF rotation and the colour profile to the pixels, since both will be dropped."""
     _bound(image.width * image.height, MAX_PIXELS)
     ImageOps.exif_transpose(image, in_place=True)
     profile = image.info.get("icc_profile")

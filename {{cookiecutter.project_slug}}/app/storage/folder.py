@@ -1,7 +1,7 @@
-"""Where uploaded files are kept: a folder for each owner, and in it two files for each upload (9.S3, 9.S4).
+"""The storage of uploaded files: a folder for each owner, and in it two files for each upload (9.S3, 9.S4).
 
-The data has a random name. Beside it, a ``.json`` holds the name for people, the type and the time. It is written last
-and makes the file visible: a crash leaves no visible half, and ``sweep`` clears up what it does leave.
+The data file has a random name. A ``.json`` file next to it has the display name, the type and the time. It is written
+last and makes the upload visible: a crash leaves no visible partial file, and ``sweep`` removes its leftovers.
 Source: OWASP File Upload Cheat Sheet, "File Storage Location"; ASVS 5.0 V5.3.1, V5.3.2.
 """
 
@@ -27,7 +27,7 @@ from flask import current_app
 
 LEFTOVER_SECONDS = 3600
 
-# Both become part of a path, so nothing else gets there: 128 random bits each.
+# Both become part of a path, so no other form is allowed: 128 random bits each.
 ID = re.compile(r"[0-9a-f]{32}")
 OWNER = re.compile(r"(session-)?[0-9a-f]{32}")
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file that may be shown to its owner. ``size`` is in bytes; ``name`` is for people, ``path`` for the server."""
+    """A file that may be sent to its owner. ``size`` is in bytes, ``name`` for display only, ``path`` on the server."""
 
     id: str
     name: str
@@ -47,11 +47,11 @@ class StoredFile:
 
 
 def root() -> Path:
-    """Return ``UPLOAD_DIR``, made if it is not there, and closed to other users of this machine."""
+    """Return ``UPLOAD_DIR``. Create it if necessary, and deny other users of this machine access to it."""
     folder: Path = current_app.config["UPLOAD_DIR"]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.name == "posix" and folder.stat().st_mode & 0o077:
-        # Some mounted volumes do not allow it. The audit says so, and the folders of the owners are private.
+        # Some mounted volumes don't allow it. The audit reports that, and the owners' folders are private anyway.
         with contextlib.suppress(PermissionError):
             folder.chmod(0o700)
     return folder
@@ -60,11 +60,11 @@ def root() -> Path:
 def store(
     stream: IO[bytes], name: str, media_type: str, owner: str, *, claim: Callable[[list[int]], None]
 ) -> StoredFile:
-    """Write the data, then the metadata, which makes the file visible. Raises OSError, and then nothing is kept.
+    """Write the data, then the metadata, which makes the file visible. If it raises OSError, nothing is kept.
 
-    ``claim`` gets the bytes of all files of ``owner``, this one included, and raises when they are too many. It counts
-    after the data was written, not before: of two uploads at once, the later one is sure to see both files. So the
-    quota holds without a lock, which a crash could leave behind. At its very edge both may be refused.
+    ``claim`` gets the sizes of all files of ``owner``, including this one, and raises if they exceed the quota. It is
+    called after the data is written: of two concurrent uploads, the later one always sees both files. So the quota
+    holds without a lock, which a crash could leave behind. Close to the limit, both may be refused.
     """
     folder, file_id = root() / _folder(owner).name, secrets.token_hex(16)
     path, now = folder / file_id, datetime.now(UTC)
@@ -97,15 +97,15 @@ def find(owner: str, file_id: str) -> StoredFile | None:
 def delete(file: StoredFile) -> None:
     """Delete a file."""
     file.path.with_suffix(".json").unlink(missing_ok=True)
-    # Windows can't delete what is being downloaded. It is out of sight already, and the sweep gets it later.
+    # Windows can't delete a file during a download. It is already invisible, and the sweep removes it later.
     with contextlib.suppress(PermissionError):
         file.path.unlink(missing_ok=True)
 
 
 def delete_all(owner: str) -> None:
-    """Delete everything of ``owner``."""
+    """Delete all files of ``owner``."""
     folder = _folder(owner)
-    for _ in range(5):  # an upload that is under way may put a file there meanwhile
+    for _ in range(5):  # an upload in progress may add a file meanwhile
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
             return
@@ -113,7 +113,7 @@ def delete_all(owner: str) -> None:
 
 
 def sizes(owner: str) -> list[int]:
-    """Return the bytes of each file of ``owner``, those included which are not visible yet."""
+    """Return the size in bytes of each file of ``owner``, including those that are not visible yet."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for path in _folder(owner).iterdir():
@@ -124,7 +124,7 @@ def sizes(owner: str) -> list[int]:
 
 
 def sweep() -> int:
-    """Remove what a crash left behind and what no session can reach any more. Returns the number of files removed."""
+    """Remove leftovers of crashes and the files of expired sessions. Returns the number of removed files."""
     removed = 0
     now = time.time()
     for folder in root().iterdir():
@@ -134,7 +134,7 @@ def sweep() -> int:
         for name in names:
             file_id = name.removesuffix(".json")
             whole = {file_id, f"{file_id}.json"} <= names
-            # An upload needs seconds between its first and its last file; an hour is far from any that is under way.
+            # An upload takes seconds from its first to its last file, so after an hour it is not in progress any more.
             life: float = math.inf if whole else LEFTOVER_SECONDS
             if whole and folder.name.startswith("session-"):
                 life = current_app.config["SESSION_ABSOLUTE_LIFETIME"]
@@ -143,12 +143,12 @@ def sweep() -> int:
                     (folder / name).unlink()
                     removed += 1
         with contextlib.suppress(OSError):
-            folder.rmdir()  # only an empty one can be removed
+            folder.rmdir()  # fails unless it is empty
     return removed
 
 
 def is_ours(name: str) -> bool:
-    """Return whether an entry of ``UPLOAD_DIR`` is this module's, or one that belongs to any volume."""
+    """Return whether an entry of ``UPLOAD_DIR`` is from this module, or is common on volumes (``lost+found``)."""
     return bool(OWNER.fullmatch(name)) or name in ("lost+found", ".gitkeep")
 
 
@@ -160,7 +160,7 @@ def _folder(owner: str) -> Path:
 
 
 def _write_whole(path: Path, stream: IO[bytes]) -> None:
-    """Write ``path`` so that there is, whenever the power fails, either all of it or nothing."""
+    """Write ``path`` atomically: after a power failure there is either the whole file or none."""
     part = path.with_name(f"{path.name}.part")
     stream.seek(0)
     try:
@@ -175,7 +175,7 @@ def _write_whole(path: Path, stream: IO[bytes]) -> None:
 
 
 def _read(folder: Path, file_id: str) -> StoredFile | None:
-    """Read the metadata; what is not whole is not there."""
+    """Return the file with its metadata; None if it is missing or incomplete."""
     path = folder / file_id
     try:
         facts = json.loads(path.with_suffix(".json").read_bytes())

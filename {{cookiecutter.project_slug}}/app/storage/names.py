@@ -1,7 +1,7 @@
-"""The names of uploaded files: data to show and to save under, never a path on this server (9.S2).
+"""The names of uploaded files: for display and downloads, never a path on this server (9.S2).
 
-A name comes from a stranger. It may try to climb (``../../etc/passwd``), to lie (``photo<U+202E>gnp.exe`` shows as
-``photoexe.png``), to break a header or a terminal (line ends, escapes), or to hit a device (``NUL.txt`` on Windows).
+A name is untrusted. It may traverse paths (``../../etc/passwd``), spoof the extension (``photo<U+202E>gnp.exe`` looks
+like ``photoexe.png``), inject into headers or terminals (line breaks, escapes) or name a device (``NUL.txt``, Windows).
 Source: OWASP File Upload Cheat Sheet, "Filename Safety"; ASVS 5.0 V5.4.1, V5.4.2.
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# File systems allow 255; what is left is for the " (1)" and ".crdownload" that browsers add.
+# File systems allow 255; the rest is for the " (1)" and ".crdownload" that browsers append.
 MAX_NAME_BYTES = 200
 
-# Control and format characters: line ends, escapes, bidirectional overrides, zero-width characters.
+# Control and format characters: line breaks, escapes, bidirectional overrides, zero-width characters.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# The two joiners are format characters too, but Persian words and family emoji are spelled with them.
+# The two joiners are format characters too, but Persian words and family emoji need them.
 _JOINERS = "\u200c\u200d"
 
 _RESERVED_CHARACTERS = re.compile(r'[<>:"|?*]')
@@ -23,7 +23,7 @@ _RESERVED_NAMES = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹
 
 
 def display_name(name: str) -> str:
-    """Make the client's ``name`` fit to be shown and to be saved under, on every system; keep its extension."""
+    """Return the client's ``name``, made safe to show and to save under on every system; its extension is kept."""
     name = "".join(c for c in name if c in _JOINERS or unicodedata.category(c) not in _UNSEEN)
     name = unicodedata.normalize("NFC", name)
     name = re.split(r"[/\\]", name)[-1]
@@ -39,5 +39,5 @@ def display_name(name: str) -> str:
 
 
 def extension(name: str) -> str:
-    """Give what stands after the last dot, in lower case; empty without one."""
+    """Return the part after the last dot, in lower case; '' if there is no dot."""
     return name.rpartition(".")[2].lower() if "." in name else ""

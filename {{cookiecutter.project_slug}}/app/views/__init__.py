@@ -1,4 +1,4 @@
-"""The pages: a blueprint in each module."""
+"""The pages: one blueprint per module."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.views import csp_reports, health, pages, redirects, security, uploads
 
 
 def init_app(app: Flask) -> None:
-    """Register the blueprints, and the names that every page shows."""
+    """Register the blueprints, and the template globals that every page uses."""
     app.jinja_env.globals.update(project_name=project.NAME, project_description=project.DESCRIPTION)
     for module in (pages, uploads, redirects, csp_reports, health):
         app.register_blueprint(module.bp)

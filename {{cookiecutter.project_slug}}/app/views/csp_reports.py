@@ -1,6 +1,6 @@
-"""Where browsers report what the Content Security Policy blocked (3.S5), and ``flask csp-reports`` to read it.
+"""The endpoint for browsers' Content Security Policy reports (3.S5), and ``flask csp-reports``, which summarizes them.
 
-Anybody can post anything here: a report is counted and logged after it was cut down to a few harmless words.
+Any client can post anything here, so only a few sanitized fields of a report are logged and counted.
 Source: W3C CSP Level 3, 5.3; W3C Reporting API; ASVS 5.0 V3.4.7.
 """
 
@@ -26,15 +26,15 @@ from app.security.rate_limits import limited
 bp = Blueprint("csp_reports", __name__, cli_group=None)
 
 MAX_BODY = 16 * 1024  # bytes
-MAX_REPORTS = 20  # of one request
+MAX_REPORTS = 20  # per request
 MAX_FIELD = 200  # characters
-MAX_FILE = 1024 * 1024  # bytes; as much again for the file before
+MAX_FILE = 1024 * 1024  # bytes; the previous file takes as much again
 
-# Browser extensions inject into pages and get blocked; that is no fault of the page.
+# Browser extensions inject code into pages, and the policy blocks it. That is not a fault of the page.
 EXTENSION = re.compile(r"(?i)(chrome|resource|[a-z-]*extension|webkit-masked-url|safari-[a-z-]*)(:|$)")
 KEYWORD = re.compile(r"[a-z-]{1,40}")
 
-# Field of ours → its names in a report of the Reporting API and in one of report-uri.
+# Our field → its names in a report of the Reporting API and of report-uri.
 FIELDS = {
     "directive": ("effectiveDirective", "effective-directive", "violated-directive"),
     "blocked": ("blockedURL", "blocked-uri"),
@@ -44,14 +44,14 @@ FIELDS = {
 
 
 @bp.post(REPORT_PATH)
-@exempt("Browsers send reports by themselves, without a token; a report changes nothing but a counter.")
+@exempt("Browsers send reports on their own, without a token; a report only adds to a log and a counter.")
 @limited("csp_report")
 def receive() -> tuple[str, int]:
-    """Take a report, or a list of them, and answer 204; 400, 413, 415 or 429 for what is none."""
+    """Accept one report or a list and return 204. Invalid requests get a 400, 413 or 415."""
     request.max_content_length = MAX_BODY
     body = request.get_data()
     if request.mimetype not in ("application/csp-report", "application/reports+json"):
-        refuse(415, "Only reports of a Content Security Policy are taken here.")
+        refuse(415, "Only reports of a Content Security Policy are accepted here.")
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
@@ -71,14 +71,14 @@ def _violations(found: object) -> Iterator[dict[str, Any]]:
     if not all(isinstance(report, dict) for report in reports):
         refuse(400, "This is not a report.")
     for report in reports[:MAX_REPORTS]:
-        # The Reporting API also brings reports of other kinds; they are none of ours.
+        # The Reporting API also sends other kinds of reports, which are ignored.
         body = report.get("body") if report.get("type") == "csp-violation" else report.get("csp-report")
         if isinstance(body, dict):
             yield body
 
 
 def _harmless(name: str, report: dict[str, Any]) -> str:
-    """Give one field without what may be secret or hostile in it, or ''."""
+    """Return one field of a report without secret or malicious content, or ''."""
     value = next((report[key] for key in FIELDS[name] if isinstance(report.get(key), str)), "")
     if name == "directive":
         value = value.split(" ")[0]
@@ -90,10 +90,10 @@ def _harmless(name: str, report: dict[str, Any]) -> str:
     except ValueError:
         return ""
     if name == "document":
-        clean = url.path if url.netloc == request.host else ""  # a foreign page does not carry our policy
+        clean = url.path if url.netloc == request.host else ""  # pages of other sites don't have our policy
     else:
         clean = f"{url.scheme}://{host}{url.path}" if host else url.scheme
-    # Without the query, which may hold tokens; and nothing that a URL may not hold as it is.
+    # Without the query, which may contain tokens, and with everything quoted that a URL may not contain.
     return quote(clean, safe="/:%[]@!$&'()*+,;=~", errors="replace")[:MAX_FIELD]
 
 
@@ -106,7 +106,7 @@ def _keep(line: str) -> None:
         with open(path, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(line + "\n")
     except OSError:
-        current_app.logger.exception("The CSP report could not be kept")
+        current_app.logger.exception("The CSP report could not be stored")
 
 
 def _file() -> Path:
@@ -116,7 +116,7 @@ def _file() -> Path:
 @bp.cli.command("csp-reports")
 @click.option("--limit", default=20, show_default=True, help="How many kinds of violation to show.")
 def summary(limit: int) -> None:
-    """Count what the policy blocked: directive, what was blocked, on which page. The most frequent come first."""
+    """Count the violations by directive, blocked URL and page. The most frequent come first."""
     kinds: Counter[tuple[str, str, str]] = Counter()
     for path in (_file().with_suffix(".old"), _file()):
         if path.exists():
@@ -125,7 +125,7 @@ def summary(limit: int) -> None:
                     report = json.loads(line)
                     blocked = urlsplit(report["blocked"]).netloc or report["blocked"]
                     kinds[report["directive"], blocked, report["document"]] += 1
-                except (ValueError, LookupError, TypeError):  # the disk was full, or the machine stopped
+                except (ValueError, LookupError, TypeError):  # a partial line, from a full disk or a crash
                     continue
     for (directive, blocked, document), count in kinds.most_common(limit):
         click.echo(f"{count:>6}  {directive:<20} {blocked or '-':<30} {document}")

@@ -1,4 +1,4 @@
-"""The home page, and where to report a weakness."""
+"""The home page, and security.txt, which says where to report a vulnerability."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ SECURITY_TXT_LIFETIME = timedelta(days=180)
 
 @bp.get("/")
 def home() -> str:
-    """Say what this app is. Replace this page by your own: no test depends on what is on it."""
+    """Show the home page. Replace it with your own: no test depends on its content."""
     return render_template("home.html")
 
 
 def check(app: Flask) -> Iterator[Finding]:
-    """State whether anybody reads what is sent to the security contact."""
+    """Report a security contact that is still the placeholder."""
     if SECURITY_CONTACT.endswith("@example.com"):
-        evidence = f"Reports of weaknesses go to {SECURITY_CONTACT}, where nobody reads them."
+        evidence = f"Vulnerability reports go to {SECURITY_CONTACT}, where nobody reads them."
         yield Finding("DP01", "note", evidence, "Set SECURITY_CONTACT in app/project.py, and edit SECURITY.md.")
 
 
 @bp.get("/.well-known/security.txt")
 def security_txt() -> Response:
-    """Give RFC 9116's file. It expires in less than a year, so that a forgotten copy goes stale by itself."""
+    """Return security.txt (RFC 9116). It expires in less than a year, so that an abandoned copy becomes invalid."""
     expires = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + SECURITY_TXT_LIFETIME
     lines = [
         f"Contact: {SECURITY_CONTACT}",
         f"Expires: {expires:%Y-%m-%dT%H:%M:%SZ}",
         "Preferred-Languages: en",
-        # RFC 9116, 2.5.2: https, also where debug serves this over http.
+        # RFC 9116, 2.5.2 requires https, even in debug, which serves this over http.
         f"Canonical: {url_for('pages.security_txt', _external=True, _scheme='https')}",
     ]
     return Response("\n".join(lines) + "\n", content_type="text/plain; charset=utf-8")

@@ -1,4 +1,4 @@
-"""The way to another site: a page that says where it leads."""
+"""Redirects to other sites, via a page that shows the target."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ bp = Blueprint("redirects", __name__)
 
 @bp.get("/redirect")
 def leave() -> ResponseReturnValue:
-    """Lead on to ``next``: at once within this site, after a click to an allowed one, else not at all (400)."""
+    """Redirect to ``next`` within this site; show a page before an allowed site; refuse all else (400)."""
     target = safe_redirect_target(request.args.get("next"))
     if target is None:
         refuse(400, UNKNOWN_PLACE)

@@ -1,4 +1,4 @@
-"""The state of the mitigations, for the developer: the page exists in debug only. Strangers must not read it."""
+"""The state of the mitigations, for developers. It would help attackers, so the page exists only in debug."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ bp = Blueprint("security_state", __name__)
 
 @bp.get("/security")
 def state() -> str:
-    """Show each mitigation with what this deployment relaxes of it, and what concerns the deployment as a whole."""
+    """Show each mitigation with its findings in this deployment, and the findings about the deployment as a whole."""
     modules = [part for part in current_app.extensions["parts"] if hasattr(part, "NUMBER")]
     mitigations = [_state_of(module) for module in sorted(modules, key=lambda module: module.NUMBER)]
     told = [fact for each in mitigations for fact in each["findings"]]

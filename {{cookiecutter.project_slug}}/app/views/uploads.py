@@ -1,4 +1,4 @@
-"""The uploads of whoever is here: send, list, download, delete."""
+"""The visitor's own uploads: send, list, download, delete."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class UploadForm(FlaskForm):  # type: ignore[misc]
 @limited("upload")
 @sign_in_required
 def index() -> ResponseReturnValue:
-    """List the files, and take new ones: all that a form sends, or none of them."""
-    # Given its data, the form does not read JSON, of which FlaskForm makes an error of ours.
+    """List the files, and accept new ones: all files of a request or none."""
+    # With explicit data, the form does not parse a JSON body, on which FlaskForm would fail.
     form, status = UploadForm(CombinedMultiDict((request.files, request.form))), 200
     if form.validate_on_submit():
         try:
@@ -58,14 +58,14 @@ def index() -> ResponseReturnValue:
 @bp.get("/uploads/<hex_id:file_id>")
 @sign_in_required
 def download(file_id: str) -> ResponseReturnValue:
-    """Give a file back; ``?inline=1`` shows an image in the page."""
+    """Send a file to its owner. With ``?inline=1``, the browser shows an image instead of saving it."""
     return uploads.send(uploads.find(_owner(), file_id), inline=request.args.get("inline") == "1")
 
 
 @bp.post("/uploads/<hex_id:file_id>/delete")
 @sign_in_required
 def delete(file_id: str) -> ResponseReturnValue:
-    """Delete a file for good."""
+    """Delete a file permanently."""
     uploads.delete(_owner(), file_id)
     if wants_json():
         return "", 204
@@ -74,7 +74,7 @@ def delete(file_id: str) -> ResponseReturnValue:
 
 
 def _owner() -> str:
-    """Give the owner of this session's files; a sign-in has set it, a visitor without an account gets one here."""
+    """Return the owner of this session's files. The sign-in sets it; a visitor without an account gets one here."""
     if "owner" not in session:
         session["owner"] = uploads.new_session_owner()
     owner: str = session["owner"]
@@ -83,11 +83,11 @@ def _owner() -> str:
 
 def _saved(files: list[FileStorage]) -> list[folder.StoredFile]:
     stored = uploads.save_all(files, _owner())
-    # While the files came in, another window may have deleted the account, and its files without these.
+    # During the upload, another window may have deleted the account and its other files.
     if not visitors().is_still_here():
         for file in stored:
             folder.delete(file)
-        refuse(401, "You have been signed out meanwhile. Nothing was kept of this upload.")
+        refuse(401, "You were signed out during the upload. None of its files were kept.")
     return stored
 
 

@@ -1,1 +1,1 @@
-"""What is implemented, relaxed or missing in this app, as it is now."""
+"""The audit: it shows which mitigations are implemented, relaxed or missing in the current app."""

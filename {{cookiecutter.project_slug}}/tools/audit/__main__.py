@@ -1,6 +1,6 @@
-"""``python -m tools.audit`` audits this app, with ``--path FOLDER MODULE:APP_OR_FACTORY`` any other Flask app.
+"""``python -m tools.audit`` audits this app, or with ``--path FOLDER MODULE:APP_OR_FACTORY`` any other Flask app.
 
-It shows no traceback: an app that does not come up is one line and exit 2.
+For an app that does not start, it prints one line, without a traceback, and exits with 2.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ HERE = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
-    """Audit, print, and give the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tools.audit", description="Say what is implemented, and what not.")
-    parser.add_argument("app", nargs="?", metavar="MODULE:APP_OR_FACTORY", help="another Flask app than this one")
+    """Run the audit, print its report, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.audit", description="Show which mitigations work.")
+    parser.add_argument("app", nargs="?", metavar="MODULE:APP_OR_FACTORY", help="audit this Flask app instead")
     parser.add_argument("--path", type=Path, help="the folder of that app (default: the current one)")
     parser.add_argument("--format", default="text", choices=("text", "json", "sarif", "html"))
     parser.add_argument("--strict", action="store_true", help="exit 1 also when something is relaxed")
@@ -56,15 +56,15 @@ def _could_not_run(reason: str) -> int:
 
 
 def _load(name: str, folder: Path) -> Flask:
-    """Import another app. Many have packages of the same names, so the modules of this one must not be in the way."""
+    """Return another app. Its packages may have the same names as ours, so our modules must not shadow them."""
     from flask.cli import find_app_by_string, find_best_app
 
     for ours in [each for each in sys.modules if each.partition(".")[0] in ("app", "tests", "tools")]:
         del sys.modules[ours]
     sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(HERE))]
-    os.environ["FLASK_RUN_FROM_CLI"] = "true"  # a module's own app.run() would serve for ever; now it does nothing
+    os.environ["FLASK_RUN_FROM_CLI"] = "true"  # makes a module's own app.run(), which would serve forever, do nothing
     module_name, _, attribute = name.partition(":")
-    # Flask would show the traceback of a module that can't be imported.
+    # Flask would show a traceback for a module that can't be imported.
     module = importlib.import_module(module_name)
     return find_app_by_string(module, attribute) if attribute else find_best_app(module)
 

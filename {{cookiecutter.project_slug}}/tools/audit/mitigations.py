@@ -1,6 +1,6 @@
 """The ten mitigations of this template and their 53 steps, with the requirements of ASVS 5.0 that each step checks.
 
-A probe in ``tools/audit/probes/`` looks at each step. The table stands apart from the probes, so that a mitigation
+A probe in ``tools/audit/probes/`` examines each step. The table is separate from the probes, so that a mitigation
 whose code was removed still has its row.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its id, what is done, and what to do when it is not."""
+    """One step: its id, what it requires, and how to fix it."""
 
     id: str
     title: str
@@ -20,14 +20,14 @@ class Step:
 
     @property
     def finding_id(self) -> str:
-        """The id of the findings of this step: ``CF05`` for ``2.S5``."""
+        """The id of this step's findings: ``CF05`` for ``2.S5``."""
         number, _, position = self.id.partition(".S")
         return f"{MITIGATIONS[int(number)].letters}{int(position):02}"
 
 
 @dataclass(frozen=True)
 class Mitigation:
-    """One mitigation. ``letters`` begin the ids of its findings, ``probes`` names the modules that look at it."""
+    """One mitigation. The ids of its findings begin with ``letters``; ``probes`` are the modules that examine it."""
 
     title: str
     letters: str
@@ -44,19 +44,19 @@ MITIGATIONS = {
             Step("1.S1", "The key is random, 256 bits or more", "Make one with: python -m app.security.secret_key new"),
             Step(
                 "1.S2",
-                "The key lives in .env alone, for its owner's eyes",
+                "The key is only in .env, which only its owner can read",
                 "Run: chmod 600 .env; list it in .gitignore and .dockerignore",
             ),
             Step(
                 "1.S3",
-                "The environment wins over .env, whatever starts the app",
-                "Read SECRET_KEY in app/settings.py as it was",
+                "The environment overrides .env, however the app is started",
+                "Read SECRET_KEY as app/settings.py did",
             ),
-            Step("1.S4", "A guessable key stops the start", "Check the key at start, as app/settings.py did"),
+            Step("1.S4", "A guessable key is refused at start", "Check the key at start, as app/settings.py did"),
             Step(
                 "1.S5",
-                "The key can be rotated, signing nobody out",
-                "Use SECRET_KEY_FALLBACKS, and flask secret-key rotate",
+                "The key can be rotated without signing anyone out",
+                "Use SECRET_KEY_FALLBACKS and flask secret-key rotate",
             ),
         ),
     ),
@@ -68,21 +68,21 @@ MITIGATIONS = {
             Step(
                 "2.S1",
                 "Flask-WTF is a pinned dependency",
-                "Pin flask-wtf and all beside it in requirements.txt, with hashes",
+                "Pin flask-wtf and all other packages in requirements.txt, with hashes",
                 ("V15.2.4",),
             ),
             Step(
                 "2.S2",
                 "Tokens are signed with the key of mitigation 1",
-                "Leave WTF_CSRF_SECRET_KEY to app/security/csrf.py",
+                "Let only app/security/csrf.py set WTF_CSRF_SECRET_KEY",
                 ("V3.5.1",),
             ),
-            Step("2.S3", "Every form is a FlaskForm", "Let the form extend FlaskForm"),
+            Step("2.S3", "Every form is a FlaskForm", "Derive the form from FlaskForm"),
             Step("2.S4", "Every form renders its token", "Add {{ form.hidden_tag() }} to the form", ("V3.5.1",)),
             Step(
                 "2.S5",
-                "Every state-changing route asks for the token",
-                "Remove the exemption, or give its reason to csrf.exempt",
+                "Every state-changing route requires the token",
+                "Remove the exemption, or pass its reason to csrf.exempt",
                 (
                     "V3.5.1",
                     "V3.5.3",
@@ -90,8 +90,8 @@ MITIGATIONS = {
             ),
             Step(
                 "2.S6",
-                "AJAX sends the token to its own origin; the origin of each request is checked",
-                "Keep urls and headers as in app/security/csrf.py",
+                "Scripts send the token only to their own origin; the origin of each request is checked",
+                "Keep the checks of app/security/csrf.py and the headers of app/static/app.js",
                 ("V3.5.1",),
             ),
         ),
@@ -104,7 +104,7 @@ MITIGATIONS = {
             Step(
                 "3.S1",
                 "Flask-Talisman is a pinned dependency",
-                "Pin flask-talisman and all beside it in requirements.txt, with hashes",
+                "Pin flask-talisman and all other packages in requirements.txt, with hashes",
                 ("V15.2.4",),
             ),
             Step(
@@ -118,8 +118,8 @@ MITIGATIONS = {
             ),
             Step(
                 "3.S3",
-                "Nothing inline, nothing from elsewhere, scripts by nonce",
-                "Keep POLICY in app/security/csp.py strict; loosen one view with relax_csp, which asks for a reason",
+                "Nothing inline, nothing from other origins, scripts only with a nonce",
+                "Keep POLICY in app/security/csp.py strict; relax single views with relax_csp, which requires a reason",
                 (
                     "V3.4.3",
                     "V3.4.6",
@@ -127,8 +127,8 @@ MITIGATIONS = {
             ),
             Step(
                 "3.S4",
-                "One policy for all; a view is loosened in one place, for a reason",
-                "Keep POLICY in app/security/csp.py strict; loosen one view with relax_csp, which asks for a reason",
+                "One policy for all views; a view is relaxed only in one place, for a reason",
+                "Keep POLICY in app/security/csp.py strict; relax single views with relax_csp, which requires a reason",
                 (
                     "V3.4.3",
                     "V3.6.1",
@@ -136,7 +136,7 @@ MITIGATIONS = {
             ),
             Step(
                 "3.S5",
-                "Violations are reported, cleaned, bounded and summed up",
+                "Violations are reported, sanitized, limited and summarized",
                 "Keep report-uri, report-to and app/views/csp_reports.py",
                 ("V3.4.7",),
             ),
@@ -149,8 +149,8 @@ MITIGATIONS = {
         (
             Step(
                 "4.S1",
-                "Secure: never over http",
-                "Leave the session's settings to app/security/cookies.py",
+                "Secure: never sent over http",
+                "Let only app/security/cookies.py configure the session cookie",
                 (
                     "V3.3.1",
                     "V13.4.2",
@@ -158,20 +158,20 @@ MITIGATIONS = {
             ),
             Step(
                 "4.S2",
-                "HttpOnly: out of reach for scripts",
-                "Leave the session's settings to app/security/cookies.py",
+                "HttpOnly: not readable by scripts",
+                "Let only app/security/cookies.py configure the session cookie",
                 ("V3.3.4",),
             ),
             Step(
                 "4.S3",
                 "SameSite: not sent with other sites' forms",
-                "Leave the session's settings to app/security/cookies.py",
+                "Let only app/security/cookies.py configure the session cookie",
                 ("V3.3.2",),
             ),
             Step(
                 "4.S4",
-                "A session ends when idle, after its longest life, and with the sign-out",
-                "Leave the settings of the session to app/security/cookies.py, and its end to app/accounts/identity.py",
+                "A session ends when idle, after its absolute lifetime, and at the sign-out",
+                "Let only app/security/cookies.py configure sessions, and only app/accounts/identity.py end them",
                 (
                     "V7.2.4",
                     "V7.3.1",
@@ -183,8 +183,8 @@ MITIGATIONS = {
             ),
             Step(
                 "4.S5",
-                "A __Host- name, path / and no domain",
-                "Leave the session's settings to app/security/cookies.py",
+                "__Host- prefix, path / and no domain",
+                "Let only app/security/cookies.py configure the session cookie",
                 ("V3.3.3",),
             ),
         ),
@@ -196,14 +196,14 @@ MITIGATIONS = {
         (
             Step(
                 "5.S1",
-                "A page of its own for every status, a problem (RFC 9457) for scripts",
-                "Leave every failure to app/security/errors.py",
+                "Every status has its own page, and for scripts a problem (RFC 9457)",
+                "Let app/security/errors.py handle every failure",
                 ("V16.5.1",),
             ),
             Step(
                 "5.S2",
-                "No answer tells how the app is built",
-                "Leave every failure to app/security/errors.py",
+                "No response reveals how the app is built",
+                "Let app/security/errors.py handle every failure",
                 (
                     "V16.5.1",
                     "V13.4.2",
@@ -211,8 +211,8 @@ MITIGATIONS = {
             ),
             Step(
                 "5.S3",
-                "The log has it all, with the id that the page shows, one line each, without secrets",
-                "Leave every failure to app/security/errors.py",
+                "The log has all details, one line each, with the id that the page shows, without secrets",
+                "Let app/security/errors.py handle every failure",
                 (
                     "V16.2.5",
                     "V16.4.1",
@@ -221,8 +221,8 @@ MITIGATIONS = {
             ),
             Step(
                 "5.S4",
-                "One handler for everything, which can't fail itself",
-                "Leave every failure to app/security/errors.py and app/accounts/database.py",
+                "One handler for all failures, which can't fail itself",
+                "Let app/security/errors.py and app/accounts/database.py handle every failure",
                 (
                     "V16.5.2",
                     "V16.5.3",
@@ -231,8 +231,8 @@ MITIGATIONS = {
             ),
             Step(
                 "5.S5",
-                "The right status every time, Allow and Retry-After included",
-                "Leave every failure to app/security/errors.py",
+                "Always the correct status, with Allow and Retry-After",
+                "Let app/security/errors.py handle every failure",
                 ("V13.4.4",),
             ),
         ),
@@ -245,13 +245,13 @@ MITIGATIONS = {
             Step(
                 "6.S1",
                 "Flask-Talisman is a pinned dependency",
-                "Pin flask-talisman and all beside it in requirements.txt, with hashes",
+                "Pin flask-talisman and all other packages in requirements.txt, with hashes",
                 ("V15.2.4",),
             ),
             Step(
                 "6.S2",
-                "On every response: pages, files, redirects, errors, unknown hosts",
-                "Leave the headers to app/security/headers.py; a view may set a stricter value itself",
+                "Every response has them: pages, files, redirects, errors, unknown hosts",
+                "Let app/security/headers.py set the headers; a view may set a stricter value itself",
                 (
                     "V3.4.1",
                     "V3.4.4",
@@ -259,8 +259,8 @@ MITIGATIONS = {
             ),
             Step(
                 "6.S3",
-                "https by a 308 to the canonical host, HSTS, no framing, no guessing of types",
-                "Leave the headers to app/security/headers.py; a view may set a stricter value itself",
+                "A 308 to https on the canonical host, HSTS, no framing, no MIME sniffing",
+                "Let app/security/headers.py set the headers; a view may set a stricter value itself",
                 (
                     "V3.4.1",
                     "V3.4.4",
@@ -269,8 +269,8 @@ MITIGATIONS = {
             ),
             Step(
                 "6.S4",
-                "Referrer, permissions, isolation; nothing personal in a cache",
-                "Leave the headers to app/security/headers.py; a view may set a stricter value itself",
+                "Referrer, permissions and isolation policies; no personal data in caches",
+                "Let app/security/headers.py set the headers; a view may set a stricter value itself",
                 (
                     "V3.4.2",
                     "V3.4.5",
@@ -290,14 +290,14 @@ MITIGATIONS = {
         (
             Step(
                 "7.S1",
-                "Every template escapes, whatever its name, and a misspelt name is an error",
+                "Every template escapes, whatever its file name, and an undefined name is an error",
                 "Set autoescape and StrictUndefined, as app/security/templating.py did",
                 ("V1.2.1",),
             ),
             Step(
                 "7.S2",
-                "Nothing prints into code, raw blocks or bare attributes",
-                "Quote the attribute; carry data to scripts by tojson in a data attribute",
+                "No output in scripts, raw blocks or unquoted attributes",
+                "Quote the attribute; pass data to scripts with tojson in a data attribute",
                 (
                     "V1.2.1",
                     "V1.2.2",
@@ -306,17 +306,17 @@ MITIGATIONS = {
             ),
             Step(
                 "7.S3",
-                "|safe and Markup only where the list of exceptions says why",
-                "Print the value with {{ }} alone, or say in templating.ALLOWED why not",
+                "|safe and Markup only where the list of exceptions gives a reason",
+                "Print the value with plain {{ }}, or give the reason in templating.ALLOWED",
                 ("V1.2.1",),
             ),
             Step(
                 "7.S4",
-                "No template is made from data",
+                "No template is built from data",
                 "Use a template file, or templating.fill_placeholders",
                 ("V1.3.7",),
             ),
-            Step("7.S5", "Escaping is proved at run time", "Set autoescape to True", ("V1.2.1",)),
+            Step("7.S5", "Escaping is verified at run time", "Set autoescape to True", ("V1.2.1",)),
         ),
     ),
     8: Mitigation(
@@ -329,8 +329,8 @@ MITIGATIONS = {
         (
             Step(
                 "8.S1",
-                "Flask-Limiter is pinned, and counts",
-                "Pin flask-limiter and all beside it in requirements.txt, with hashes; call rate_limits.init_app",
+                "Flask-Limiter is pinned and active",
+                "Pin flask-limiter and all other packages in requirements.txt, with hashes; call rate_limits.init_app",
                 (
                     "V2.4.1",
                     "V15.2.4",
@@ -338,8 +338,8 @@ MITIGATIONS = {
             ),
             Step(
                 "8.S2",
-                "Who counts is the user or the address, IPv6 by /64; a proxy's word only if it is ours",
-                "Leave counting to app/security/rate_limits.py; name stricter limits with @limited",
+                "Requests count by user or address, IPv6 by /64; only our own proxies are trusted",
+                "Let app/security/rate_limits.py count; set stricter limits with @limited",
                 (
                     "V2.4.1",
                     "V4.1.3",
@@ -347,8 +347,8 @@ MITIGATIONS = {
             ),
             Step(
                 "8.S3",
-                "A limit for every route, stricter ones where guessing or flooding pays",
-                "Leave counting to app/security/, and slow clients to deploy/nginx.conf",
+                "Every route has a limit, a stricter one where guessing or flooding pays off",
+                "Let app/security/ count, and deploy/nginx.conf handle slow clients",
                 (
                     "V2.4.1",
                     "V16.5.2",
@@ -356,8 +356,8 @@ MITIGATIONS = {
             ),
             Step(
                 "8.S4",
-                "Guesses at a password wait, 1, 2, 4 … seconds up to 15 minutes, and never for good",
-                "Call claim_attempt before a password is verified, attempt_succeeded after the right one",
+                "Password guesses wait 1, 2, 4 … seconds, up to 15 minutes; no account is locked",
+                "Call claim_attempt before verifying a password, attempt_succeeded after a correct one",
                 (
                     "V6.3.1",
                     "V6.3.8",
@@ -365,8 +365,8 @@ MITIGATIONS = {
             ),
             Step(
                 "8.S5",
-                "A 429 says for how long, to people and to scripts; a form says how many tries are left",
-                "Leave counting to app/security/rate_limits.py; name stricter limits with @limited",
+                "A 429 tells people and scripts how long to wait; the form shows the tries left",
+                "Let app/security/rate_limits.py count; set stricter limits with @limited",
             ),
         ),
     ),
@@ -377,8 +377,8 @@ MITIGATIONS = {
         (
             Step(
                 "9.S1",
-                "Extension, signature and declared type agree; images are made anew",
-                "Take files through uploads.save_all, and give them back through uploads.send",
+                "Extension, signature and declared type agree; images are encoded again",
+                "Accept files with uploads.save_all, and send them with uploads.send",
                 (
                     "V1.3.4",
                     "V5.2.2",
@@ -387,8 +387,8 @@ MITIGATIONS = {
             ),
             Step(
                 "9.S2",
-                "The client's file name is for people only",
-                "Take files through uploads.save_all, and give them back through uploads.send",
+                "The client's file name is only for display",
+                "Accept files with uploads.save_all, and send them with uploads.send",
                 (
                     "V5.3.2",
                     "V5.4.2",
@@ -396,20 +396,20 @@ MITIGATIONS = {
             ),
             Step(
                 "9.S3",
-                "Stored outside the app, for the app's own eyes, not executable",
-                "Set UPLOAD_DIR outside the app; chmod 700 it",
+                "Stored outside the app, readable only by the app, not executable",
+                "Set UPLOAD_DIR to a folder outside the app, and chmod 700 it",
                 ("V5.3.1",),
             ),
             Step(
                 "9.S4",
                 "Stored under a random name of 128 bits",
-                "Take files through uploads.save_all, and give them back through uploads.send",
+                "Accept files with uploads.save_all, and send them with uploads.send",
                 ("V5.3.2",),
             ),
             Step(
                 "9.S5",
-                "Bounds on size, number, parts, quota and free disk",
-                "Set MAX_CONTENT_LENGTH and the quotas; leave the bounds of uploads.py and deploy/nginx.conf",
+                "Limits on size, number, parts, quota and disk usage",
+                "Set MAX_CONTENT_LENGTH and the quotas; keep the limits of uploads.py and deploy/nginx.conf",
                 (
                     "V5.2.1",
                     "V5.2.4",
@@ -417,8 +417,8 @@ MITIGATIONS = {
             ),
             Step(
                 "9.S6",
-                "Can be scanned for malware; no verdict, no upload",
-                "Leave the scan to app/security/uploads.py; set CLAMD_URL",
+                "Files can be scanned for malware; without a verdict, the upload is refused",
+                "Let app/security/uploads.py scan; set CLAMD_URL",
                 (
                     "V16.5.2",
                     "V16.5.3",
@@ -426,8 +426,8 @@ MITIGATIONS = {
             ),
             Step(
                 "9.S7",
-                "Given back to the owner alone, as data",
-                "Take files through uploads.save_all, and give them back through uploads.send",
+                "Sent only to the owner, as data",
+                "Accept files with uploads.save_all, and send them with uploads.send",
                 (
                     "V3.2.1",
                     "V3.5.8",
@@ -445,31 +445,29 @@ MITIGATIONS = {
         (
             Step(
                 "10.S1",
-                "Parameters are typed, bounded and single",
-                "Give the route a converter with a bound; leave app/security/urls.py in front",
+                "Parameters are typed, limited in length and not repeated",
+                "Use a converter with a maximum length in the route; keep the check of app/security/urls.py",
                 ("V15.3.7",),
             ),
             Step(
                 "10.S2",
-                "Redirects stay on the host, or lead through a page that says where to",
-                "Redirect with url_for, or with urls.redirect_to for what a request asks for",
+                "Redirects stay on the host, or lead through a page that shows the target",
+                "Redirect with url_for, or with urls.redirect_to for targets from a request",
                 (
                     "V3.7.2",
                     "V3.7.3",
                 ),
             ),
-            Step(
-                "10.S3", "Every link within the app is made by url_for", "Write {{ url_for(…) }} instead of the address"
-            ),
+            Step("10.S3", "Every link within the app is built by url_for", "Write {{ url_for(…) }} instead of the URL"),
             Step(
                 "10.S4",
-                "One function decides; a redirect of other code is checked on its way out",
-                "Redirect with url_for, or with urls.redirect_to for what a request asks for",
+                "One function decides; redirects by other code are checked before they are sent",
+                "Redirect with url_for, or with urls.redirect_to for targets from a request",
                 ("V3.7.2",),
             ),
             Step(
                 "10.S5",
-                "The host comes from the settings, and a guard stands before what the app fetches",
+                "The host comes from the settings; a guard checks every URL that the app fetches",
                 "Set TRUSTED_HOSTS and SERVER_NAME; fetch through check_outgoing_url",
                 (
                     "V4.1.3",

@@ -1,4 +1,4 @@
-"""The audit's result as text for people, as JSON and SARIF for programs, as one HTML page for a review."""
+"""The audit's report as text for people, as JSON and SARIF for programs, as an HTML page for reviews."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SHOWN = 4  # findings of one step in the table
 LEVELS = {"missing": "error", "relaxed": "warning", "note": "note"}
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
-# Evidence that begins so names a line of the app's code or of a template.
+# Evidence that begins like this points to a line of the app's code or of a template.
 _PLACE = re.compile(r"([\w./-]+\.(?:py|html|txt|xml)):(\d+): ")
 
 
 def as_text(report: Report) -> str:
-    """Give a table, with what was found under each step."""
+    """Return a table, with the findings below each step."""
     lines = [f"The audit of template version {TEMPLATE_VERSION}"]
     for row in report.rows:
         lines.append(f"\n{row.number:>2} {row.title:<28} {row.state}")
@@ -43,12 +43,12 @@ def as_text(report: Report) -> str:
     states = [row.state for row in report.rows]
     counts = [f"{states.count(state)} {state}" for state in MARKS if state in states]
     if report.foreign:
-        lines.append("\nFiles of app/ that a fix names are those of an app that this template made.")
+        lines.append("\nWhere a fix names files in app/, it means those of an app generated from this template.")
     return "\n".join([*lines, "", f"{len(report.rows)} mitigations: {', '.join(counts)}"])
 
 
 def as_json(report: Report) -> str:
-    """Give what ``report.schema.json`` describes."""
+    """Return the JSON that ``report.schema.json`` describes."""
     content = {
         "version": 1,
         "template_version": TEMPLATE_VERSION,
@@ -77,7 +77,7 @@ def as_json(report: Report) -> str:
 
 
 def as_sarif(report: Report) -> str:
-    """Give SARIF 2.1.0 as GitHub's code scanning takes it: a rule a step, a result a finding."""
+    """Return SARIF 2.1.0 as GitHub code scanning accepts it: one rule per step, one result per finding."""
     steps = [result.step for row in report.rows for result in row.steps]
     rules = [
         {
@@ -97,7 +97,7 @@ def as_sarif(report: Report) -> str:
 
 
 def as_html(report: Report) -> str:
-    """Give one page without scripts, which needs nothing else."""
+    """Return one self-contained page, without scripts."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = (HERE / "report.html").read_text(encoding="utf-8")
     return environment.from_string(source).render(report=report, marks=MARKS, version=TEMPLATE_VERSION)

@@ -13,7 +13,7 @@ State = Literal["implemented", "relaxed", "missing", "not applicable"]
 
 @dataclass(frozen=True)
 class StepResult:
-    """The findings about one step. ``reason`` says why a step is not applicable."""
+    """The findings of one step. ``reason`` says why the step is not applicable."""
 
     step: Step
     findings: tuple[Finding, ...] = ()
@@ -21,7 +21,7 @@ class StepResult:
 
     @property
     def state(self) -> State:
-        """The worst that was found. A note weakens nothing."""
+        """The worst severity of the findings. A note weakens nothing."""
         severities = {found.severity for found in self.findings}
         if "missing" in severities:
             return "missing"
@@ -40,7 +40,7 @@ class Row:
 
     @property
     def state(self) -> State:
-        """The worst of its steps; not applicable when none of them is."""
+        """The worst state of its steps; not applicable if no step is applicable."""
         states = {step.state for step in self.steps}
         order: tuple[State, ...] = ("missing", "relaxed", "implemented", "not applicable")
         return next(state for state in order if state in states)
@@ -53,11 +53,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What an audit found.
+    """The result of an audit.
 
-    ``deployment`` holds the facts that belong to no mitigation. ``folder`` is where the code of the app is in its
-    project (``app``; empty: at its top). The evidence names files of a ``foreign`` app from the top of its project,
-    those of this app from its folder.
+    ``deployment`` has the facts that belong to no mitigation. ``folder`` is the folder of the app's code in its
+    project (``app``; empty for the project's root). File names in the evidence are relative to the project of a
+    ``foreign`` app, but to the folder of this app.
     """
 
     rows: tuple[Row, ...]

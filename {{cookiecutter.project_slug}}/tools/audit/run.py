@@ -1,4 +1,4 @@
-"""The audit: all probes on a copy of the app, and the facts that the real one states about its deployment."""
+"""The audit: all probes on a copy of the app, and the facts that the real app reports about its deployment."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ from tools.audit.subject import ALLOWED_HOST, HOST, Subject, random_key
 _stopped = threading.Event()
 
 LARGE = 50_000_000  # bytes
-SLOW = (8, 9)  # the mitigations that take half of the time
+SLOW = (8, 9)  # the mitigations that take half of the total time
 
 
 def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool = False) -> Report:
-    """Examine the app that ``factory`` makes, as it would start in production.
+    """Examine the app that ``factory`` returns, as it would start in production.
 
-    With ``split``, two processes share the work where the system can fork: only for a program that has no threads.
+    With ``split``, two processes share the work if the system can fork: only for a program without threads.
 
-    Nothing of it is touched: the probes have a copy, whose files are in a temporary folder. Raises what a start raises.
+    The real app is not touched: the probes get a copy with its own temporary folder. Raises what the factory raises.
     """
     with _quiet() as log, tempfile.TemporaryDirectory(prefix="audit-") as folder:
-        # Debug is for development: what counts is the app as it is served.
+        # The audit examines the app as it is served in production, so without debug.
         real = factory({"FLASK_DEBUG": False})
         _load_probes()
 
         def copy(changes: Mapping[str, object]) -> Flask:
             app = factory(changes)
             app.instance_path = str(Path(folder, "instance"))
-            if "security" in app.extensions:  # dozens of passwords are hashed here, and none of them matters
+            if "security" in app.extensions:  # a fast hash: the copy hashes dozens of passwords, none of them real
                 app.extensions["security"].pwd_context.update(argon2__memory_cost=8, argon2__time_cost=1)
             if "alembic" in app.extensions:
                 with app.app_context():
@@ -60,8 +60,8 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
         required = {name for name, field in names.items() if field.is_required()}
         if lacking := sorted(required - _settings(Path()).keys()):
             raise settings.SettingsError(
-                f"{', '.join(lacking)}: there is no default, and the copy that is attacked must not use what is real. "
-                "Add a value for the audit in _settings of tools/audit/run.py."
+                f"{', '.join(lacking)}: there is no default, and the copy under attack must not use the real value. "
+                "Add a value for the audit to _settings in tools/audit/run.py."
             )
         package = Path(real.root_path)
 
@@ -78,7 +78,7 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
             for name in names:
                 os.environ.pop(name, None)
             if "app.accounts.mail" in sys.modules:
-                # At once: one that goes out behind the audit's back would be logged after it.
+                # Send mails at once: a mail sent in the background would be logged after the audit.
                 waiting.enter_context(mock.patch("app.accounts.mail.PAUSE", (0, 0)))
                 waiting.enter_context(mock.patch("app.accounts.mail._sender.submit", lambda send, *args: send(*args)))
             paths.ENV_FILE.parent.mkdir()
@@ -90,10 +90,10 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
 
 
 def audit_foreign(load: Callable[[Path], Flask], project: Path) -> Report:
-    """Examine any Flask app, which ``load`` imports from a folder. Raises what its start raises.
+    """Examine any Flask app, which ``load`` imports from a folder. Raises what ``load`` raises.
 
-    None of its views runs, but its modules and hooks do; see ``tools/audit/subject.py``. It is started in a copy of its
-    folder: what they write there, logs and databases, goes into the copy.
+    Its modules and hooks run, but none of its views; see ``tools/audit/subject.py``. It is started in a copy of its
+    folder, so the logs and databases that it writes there go into the copy.
     """
     if not project.is_dir():
         raise NotADirectoryError(f"there is no folder {project}")
@@ -111,7 +111,7 @@ def audit_foreign(load: Callable[[Path], Flask], project: Path) -> Report:
 
 
 def _left_out(folder: str, names: list[str]) -> set[str]:
-    """Give what the copy of a foreign app's folder does without: other people's code, history, large files."""
+    """Return the names that are not copied from a foreign app's folder: third-party code, history, large files."""
     out = {".git", "node_modules", "__pycache__"} & set(names)
     for name in set(names) - out:
         path = Path(folder, name)
@@ -126,7 +126,7 @@ def _left_out(folder: str, names: list[str]) -> set[str]:
 
 
 def _settings(folder: Path) -> dict[str, object]:
-    """Give settings under which the probes know what to expect. Your own that have no default need a value here."""
+    """Return the settings that the probes expect. Add a value here for each of your own settings without a default."""
     return {
         "FLASK_DEBUG": False,
         "SECRET_KEY": random_key(),
@@ -154,7 +154,7 @@ def _settings(folder: Path) -> dict[str, object]:
 
 
 def _load_probes() -> None:
-    """Import the probes. One that can't be imported looks at code that the team has removed."""
+    """Import the probes. A probe whose mitigation the team has removed can't be imported and is skipped."""
     for name in [name for mitigation in MITIGATIONS.values() for name in mitigation.probes]:
         try:
             importlib.import_module(f"tools.audit.probes.{name}")
@@ -164,21 +164,21 @@ def _load_probes() -> None:
 
 
 def _examine(subject: Subject, numbers: Iterable[int]) -> dict[int, tuple[StepResult, ...]]:
-    """Let the probes of some mitigations look."""
+    """Return the results of some mitigations' probes."""
     return {number: tuple(_examined(step, subject) for step in MITIGATIONS[number].steps) for number in numbers}
 
 
 def stop_on_ctrl_c() -> None:
-    """Let Ctrl-C end the audit at the next step, also where Python loses the exception.
+    """Let Ctrl-C end the audit at the next step, even where Python discards the exception.
 
-    It does so in callbacks, such as those of the import system, and prints "Exception ignored in …".
+    Python discards it in some callbacks, such as those of the import system, and prints "Exception ignored in …".
     """
 
     def stop(*_: object) -> NoReturn:
         _stopped.set()
         raise KeyboardInterrupt
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a script's background job ignores Ctrl-C
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell script's background jobs ignore Ctrl-C
         signal.signal(signal.SIGINT, stop)
 
 
@@ -192,7 +192,7 @@ def _examined(step: Step, subject: Subject) -> StepResult:
 
 
 def _examine_in_two(subject: Callable[[Path], Subject], folder: Path) -> dict[int, tuple[StepResult, ...]]:
-    """Let a second process look at the mitigations that take half of the time, at a copy of its own."""
+    """Examine the slow mitigations in a second process, with its own copy of the app."""
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
 
@@ -205,16 +205,16 @@ def _examine_in_two(subject: Callable[[Path], Subject], folder: Path) -> dict[in
     try:
         results = _examine(subject(folder), [number for number in MITIGATIONS if number not in SLOW])
         results |= ours.recv()
-    finally:  # also when somebody stops the audit: it would go on to write into a folder that is being removed
+    finally:  # also after Ctrl-C: the process would go on writing to a folder that is being removed
         process.terminate()
         process.join()
     return results
 
 
 def _report(results: Mapping[int, tuple[StepResult, ...]], app: Flask, folder: str) -> Report:
-    """Add the facts that the real app states: to the steps that they are about, else to the deployment.
+    """Add the facts that the real app reports: to the steps they are about, else to the deployment.
 
-    A mitigation that the team has added has a row of its own, with its facts alone: no probe looks at it.
+    A mitigation that the team has added gets its own row with only its facts, since no probe examines it.
     """
     left = facts(app)
     rows = []
@@ -230,13 +230,13 @@ def _report(results: Mapping[int, tuple[StepResult, ...]], app: Flask, folder: s
             own = tuple(part.check(app)) if hasattr(part, "check") else ()
             left = [fact for fact in left if fact not in own]
             step = Step(f"{number}.S1", part.SUMMARY, "Add a probe to tools/audit/probes/")
-            rows.append(Row(number, part.TITLE, (StepResult(step, own, "no probe of the audit looks at it"),)))
+            rows.append(Row(number, part.TITLE, (StepResult(step, own, "no probe of the audit examines it"),)))
     return Report(tuple(sorted(rows, key=lambda row: row.number)), tuple(left), folder)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[io.StringIO]:
-    """Send all logs to one place in memory, and put the handlers back at the end."""
+    """Collect all logs in memory, and restore the handlers at the end."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     log = io.StringIO()

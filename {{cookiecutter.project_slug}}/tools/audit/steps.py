@@ -1,7 +1,7 @@
-"""How a step is examined: by a probe, a function in ``tools/audit/probes/``.
+"""Examining a step with its probe, a function in ``tools/audit/probes/``.
 
-A probe attacks the app, or reads its code, and yields the evidence of each fault that it has seen, or a finding whose
-fix is another than that of the step. When it yields nothing, the step is implemented.
+A probe attacks the app or reads its code. It yields evidence for each fault that it finds, or a complete finding if
+the step's fix does not apply. If it yields nothing, the step is implemented.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PROBES: dict[str, Probe] = {}
 
 
 class Relaxed(str):
-    """Evidence of what somebody loosened on purpose, most often with a reason in the code."""
+    """Evidence of a protection that was relaxed on purpose, usually with a reason in the code."""
 
 
 def probe(step_id: str) -> Callable[[Probe], Probe]:
@@ -33,7 +33,7 @@ def probe(step_id: str) -> Callable[[Probe], Probe]:
 
 
 def examine(step: Step, subject: Subject) -> StepResult:
-    """Let the probe of a step look. Raises nothing: a probe that fails could not get through to the app."""
+    """Return the result of a step's probe. Never raises: a failing probe is a finding too."""
     findings: list[Finding] = []
 
     def found(severity: Severity, evidence: str) -> None:
@@ -53,5 +53,5 @@ def examine(step: Step, subject: Subject) -> StepResult:
         found("relaxed" if isinstance(answer, Unproved) else "missing", f"{said[:1].upper()}{said[1:]}.")
     except Exception as error:
         said = str(error).replace(str(subject.folder), "…")
-        found("missing", f"The probe got no sensible answer ({type(error).__name__}: {said})"[:300])
+        found("missing", f"The probe failed ({type(error).__name__}: {said})"[:300])
     return StepResult(step, tuple(findings), reason)

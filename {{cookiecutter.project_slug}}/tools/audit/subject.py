@@ -1,9 +1,9 @@
-"""The app under audit: a copy of it that may be attacked, since nothing of the real one is touched.
+"""The app under audit: a copy that may be attacked, so that the real app is not touched.
 
-An app like this one (its ``create_app`` takes settings) is made anew, with a database, an upload folder, counters and
-a key of its own in a temporary folder. Any other Flask app is examined as it is, in a copy of its folder, and then no
-view of it ever runs: each is replaced by one of the audit's own, so that the hooks around it are judged and nothing
-is done. What its views would do is read in its code.
+An app generated from this template (its ``create_app`` takes settings) is created again, with its own key, counters,
+database and upload folder in a temporary folder. Any other Flask app is examined as it is, in a copy of its folder,
+and none of its views ever runs: a view of the audit replaces each of them, so that requests test the hooks around it
+and have no effects. The audit reads in the code what the views would do.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ HOST = "audit.example"
 ALLOWED_HOST = "docs.audit.example"
 UNSAFE_METHODS = ("POST", "PUT", "PATCH", "DELETE")
 
-# What forms of your own ask for beside an address and passwords, by path: {"/register": {"terms": "y"}}.
+# The fields of your own forms other than the address and passwords, by path: {"/register": {"terms": "y"}}.
 OWN_FIELDS: dict[str, dict[str, str]] = {}
 
-# How the code of an app shows that it begins sessions, or takes what a browser sends by itself.
+# Signs in an app's code that it uses sessions, or other credentials that a browser sends automatically.
 SESSIONS = re.compile(
     r"from flask import[^\n]*\b(session|flash)\b|\bflask\.(session|flash)\b"
     r"|\bflask_(login|wtf|security|session|user|dance|admin|seasurf|oidc|oauthlib)\b|\bauthlib\b"
@@ -60,23 +60,23 @@ View = Callable[..., Any]
 
 
 class NotApplicable(Exception):  # noqa: N818 - not an error
-    """A step has nothing to protect in this app. The message says why."""
+    """There is nothing to protect in this app. The message says why."""
 
 
 class NoAnswer(Exception):  # noqa: N818 - not an error either
-    """A step can't be judged as it should be, since something before it is missing. The message says what."""
+    """A step can't be examined, because something that it depends on is missing. The message says what."""
 
 
 class Unproved(NoAnswer):
-    """The code looks as if a step were done, and no probe can show it."""
+    """The code suggests that a step is implemented, but no probe can prove it."""
 
 
 @dataclass
 class Subject:
-    """The app, how to make another one of it, and where its code and its project's files are.
+    """The app, a factory for further copies, and the paths of its code and its project.
 
-    ``factory`` takes settings; it is None for a foreign app. ``log`` is where all of them write their logs, and
-    ``folder`` what they may write to.
+    ``factory`` takes settings; it is None for a foreign app. ``log`` collects the logs of all copies, and ``folder``
+    is the folder that they may write to.
     """
 
     app: Flask
@@ -95,18 +95,18 @@ class Subject:
 
     @property
     def own(self) -> bool:
-        """Whether the app is a copy that may be attacked."""
+        """Whether this is an app generated from this template, whose copy may be attacked."""
         return self.factory is not None
 
     def make(self, changes: Mapping[str, object]) -> Flask:
-        """Give another copy, with some settings changed (None: not given). Raises NotApplicable for a foreign app."""
+        """Return another copy with changed settings (None: unset). Raises NotApplicable for a foreign app."""
         if self.factory is None:
-            raise NotApplicable("the app can't be made with other settings")
+            raise NotApplicable("the app can't be created with other settings")
         settings = {**self.settings, **changes}
         return self.factory({name: value for name, value in settings.items() if value is not None})
 
     def refuses(self, changes: Mapping[str, object]) -> bool:
-        """Tell whether the app does not start with these settings."""
+        """Return whether the app refuses to start with these settings."""
         try:
             self.make(changes)
         except SettingsError:
@@ -115,9 +115,9 @@ class Subject:
 
     @contextlib.contextmanager
     def instead(self, changes: Mapping[str, object]) -> Iterator[None]:
-        """Let another copy, with some settings changed, be the app for a while.
+        """Replace the app by another copy with changed settings, within a ``with`` block.
 
-        Talisman and the limiter keep their settings in one object for all apps: afterwards a last copy sets those back.
+        Talisman and the limiter have one global object with settings for all apps; creating a last copy restores them.
         """
         usual, self.app = self.app, self.make(changes)
         try:
@@ -133,39 +133,39 @@ class Subject:
         return [*check_code(self.trees, strict=False), *check_templates(self.app, (), self.project)]
 
     def static(self, finding_id: str) -> list[Finding]:
-        """Give what reading the templates and the code has found for one step."""
+        """Return the findings of the static checks of the templates and the code for one step."""
         return [found for found in self._read if found.id == finding_id]
 
     def unused_exceptions(self) -> Iterator[str]:
-        """Say which exceptions of templating.ALLOWED no code needs: they would hide the next fault of their kind."""
+        """Yield the exceptions in templating.ALLOWED that no code needs: they would hide a later fault."""
         seen = [found.evidence for found in (*check_code(self.trees), *check_templates(self.app, ()))]
         for exception in ALLOWED:
             file, _, what = exception.partition(": ")
             if not any(evidence.startswith(f"{file}:") and what in evidence for evidence in seen):
-                yield f"The exception {exception!r} is on the list, and nothing needs it."
+                yield f"The exception {exception!r} is on the list, but no code needs it."
 
     @cached_property
     def member(self) -> Browser | None:
-        """A browser that is signed in, the same every time; None in an app without accounts."""
+        """A signed-in browser, always the same one; None in an app without accounts."""
         return self.new_member()
 
     def new_member(self) -> Browser | None:
-        """Give a browser that is signed in to an account of its own; None in an app without accounts."""
+        """Return a browser that is signed in to a new account; None in an app without accounts."""
         if not self.own or not self.takes("/register"):
             return None
         return self.sign_in(*self.new_account())
 
     def new_account(self) -> tuple[str, str]:
-        """Register, and give the address and the password. Raises NoAnswer."""
+        """Register an account, and return its address and password. Raises NoAnswer."""
         email, password = f"member-{next(_clients)}@audit.example", "correct horse battery staple 42"
         self._fill_in(self.browser(), "/register", {"email": email, "password": password, "password_confirm": password})
         return email, password
 
     def sign_in(self, email: str, password: str) -> Browser:
-        """Give a browser that has signed in to an account. Raises NoAnswer."""
+        """Return a browser that has signed in to an account. Raises NoAnswer."""
         browser = self.browser()
         self._fill_in(browser, "/login", {"email": email, "password": password})
-        browser.seen = ""  # the sign-in has begun another session
+        browser.seen = ""  # the sign-in has started a new session
         return browser
 
     def _fill_in(self, browser: Browser, path: str, form: Mapping[str, str]) -> None:
@@ -174,18 +174,18 @@ class Subject:
             said = f"the audit could not get past {path}, which answers {status}"
             if status in (200, 400, 422):  # the form is shown again
                 fields = ", ".join([*form, *OWN_FIELDS.get(path, ())])
-                said += f" to {fields}: what else your form asks for belongs into OWN_FIELDS of tools/audit/subject.py"
+                said += f" to {fields}: add the other fields of your form to OWN_FIELDS in tools/audit/subject.py"
             raise NoAnswer(said)
 
     @property
     def host(self) -> str:
-        """A host name that the app answers to."""
+        """A host name that the app accepts."""
         trusted = self.app.config.get("TRUSTED_HOSTS") or ["localhost"]
         return str(self.app.config.get("SERVER_NAME") or str(trusted[0]).lstrip("."))
 
     @cached_property
     def trees(self) -> dict[str, ast.Module]:
-        """The Python files of the app, by their names in the package; in its project when it is a foreign app."""
+        """The syntax trees of the app's Python files, by name in its package, or in its project for a foreign app."""
         if self.own:
             return trees_of(self.package)
         elsewhere = {} if self.package.is_relative_to(self.project) else trees_of(self.package)
@@ -198,17 +198,17 @@ class Subject:
 
     @cached_property
     def code(self) -> str:
-        """All code as one text."""
+        """The code of all Python files as one text."""
         return "\n".join(map(ast.unparse, self.trees.values()))
 
     @property
     def keeps_sessions(self) -> bool:
-        """Whether the app begins sessions, as far as its code shows."""
+        """Whether the app uses sessions, as far as its code shows."""
         return self.own or bool(SESSIONS.search(self.code)) or bool(self.app.config.get("SESSION_TYPE"))
 
     @property
     def knows_visitors(self) -> bool:
-        """Whether a browser sends something of its visitor by itself: a session, another cookie, Basic credentials."""
+        """Whether browsers send credentials automatically: a session, another cookie, Basic authentication."""
         return (
             self.keeps_sessions
             or bool(AMBIENT.search(self.code))
@@ -216,7 +216,7 @@ class Subject:
         )
 
     def logged(self, since: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """Give what was logged, to the audit and to the files of a foreign app; ``since`` is what there was before."""
+        """Return what was logged, also to files by a foreign app, after ``since``, an earlier result of this method."""
         handlers = [*logging.getLogger().handlers, *self.app.logger.handlers]
         paths = sorted({each.baseFilename for each in handlers if isinstance(each, logging.FileHandler)})
         files = [Path(path).read_text(encoding="utf-8", errors="replace") for path in paths if Path(path).exists()]
@@ -226,18 +226,18 @@ class Subject:
 
     @cached_property
     def nodes(self) -> list[tuple[str, ast.AST]]:
-        """All that is written in these files, each node with the name of its file."""
+        """All syntax nodes of these files, each with the name of its file."""
         return [(file, node) for file, tree in self.trees.items() for node in ast.walk(tree)]
 
     def text_of(self, *patterns: str) -> str:
-        """Give the text of the project's files at its top that fit a pattern."""
+        """Return the text of the project's files that match a glob pattern."""
         found = [path for pattern in patterns for path in sorted(self.project.glob(pattern)) if path.is_file()]
         return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in found)
 
     def code_mentions(self, *names: str) -> str:
-        """Give the first place (``file:line``) where the code uses one of these names; '' for none.
+        """Return the first place (``file:line``) where the code uses one of these names; '' for none.
 
-        A name with a dot (``request.files``) is that of an attribute of something.
+        A name with a dot (``request.files``) is an attribute of an object.
         """
         for file, node in self.nodes:
             name = getattr(node, "id", None) or getattr(node, "attr", None)
@@ -249,26 +249,26 @@ class Subject:
         return ""
 
     def rules(self, *methods: str) -> list[Rule]:
-        """Give the routes that take one of these methods, without the static files."""
+        """Return the routes that accept one of these methods, without static files."""
         return [
             rule
             for rule in self.app.url_map.iter_rules()
             if not _is_static(rule.endpoint)
-            and rule.endpoint in self.app.view_functions  # or it is an alias, for url_for alone
+            and rule.endpoint in self.app.view_functions  # otherwise it is an alias that only url_for uses
             and not rule.websocket
             and set(methods) & (rule.methods or set())
         ]
 
     def takes(self, path: str, method: str = "POST") -> bool:
-        """Tell whether there is such a route."""
+        """Return whether there is such a route."""
         return any(rule.rule == path for rule in self.rules(method))
 
     def static_file(self, name: str) -> str:
-        """Give the address of a static file."""
+        """Return the path of a static file."""
         return f"{self.app.static_url_path or '/static'}/{name}"
 
     def url(self, rule: Rule) -> str:
-        """Give an address that fits a route."""
+        """Return a path that matches a route."""
         defaults = rule.defaults or {}
         values = {name: defaults[name] if name in defaults else _sample(rule, name) for name in rule.arguments}
         with (
@@ -281,33 +281,33 @@ class Subject:
 
     @property
     def page(self) -> Rule:
-        """A route that shows a page without any argument. Raises NotApplicable when there is none."""
+        """The route of a page without arguments. Raises NotApplicable if there is none."""
         if self._page is None:
             raise NotApplicable("the app has no page")
         return self._page
 
     def needs_page(self) -> None:
-        """Raise when a hook of a foreign app keeps every request without a sign-in from its views."""
+        """Raise Unproved if a hook of a foreign app stops all requests without a sign-in before the views."""
         if not self.own and not self.reaches(self.page, "GET", self.browser()):
             answer = self.browser().open(self.page.rule).status_code
-            raise Unproved(f"no view can be reached ({self.page.rule} answers {answer}), so no probe can see this")
+            raise Unproved(f"no view can be reached ({self.page.rule} answers {answer}), so no probe can test this")
 
     @cached_property
     def _page(self) -> Rule | None:
         pages = [rule for rule in self.rules("GET") if rule.arguments <= set(rule.defaults or ())]
         if not pages:
-            for rule in self.rules("GET")[:1]:  # with a value in its address
+            for rule in self.rules("GET")[:1]:  # with a sample value in its path
                 page = rule.empty()
                 page.rule = self.url(rule)
                 return page
-        # Health probes are treated apart by many apps.
+        # Many apps treat health checks differently.
         pages.sort(key=lambda rule: ("health" in rule.endpoint, rule.rule != "/", rule.rule))
-        # Hooks of a foreign app may send all visitors to its sign-in.
+        # Hooks of a foreign app may redirect all visitors to the sign-in.
         open_to_all = (rule for rule in pages if self.own or self.reaches(rule, "GET", self.browser()))
         return next(open_to_all, next(iter(pages), None))
 
     def browser(self, app: Flask | None = None, *, address: str = "") -> Browser:
-        """Give a browser with an address of its own, which no limit has counted yet."""
+        """Return a browser with a new client address, which no limit has counted yet."""
         number = next(_clients)
         return Browser(
             self, app or self.app, address or f"198.{18 + number // 65536}.{number // 256 % 256}.{number % 256}"
@@ -315,7 +315,7 @@ class Subject:
 
     @contextlib.contextmanager
     def view(self, endpoint: str, view: View, app: Flask | None = None) -> Iterator[None]:
-        """Let ``view`` stand in for a view; what its decorators have marked on that one stays."""
+        """Replace the view of an endpoint by ``view``, within a ``with`` block; declarations are kept."""
         views = (app or self.app).view_functions
         original = views[endpoint]
         views[endpoint] = self._stand_in(original, view, app or self.app)
@@ -334,12 +334,12 @@ class Subject:
         return stand_in
 
     def reaches(self, rule: Rule, method: str, browser: Browser, **kwargs: Any) -> bool:
-        """Tell whether a request gets through to the view of a route."""
+        """Return whether a request reaches the view of a route."""
         calls = []
         again = declared_by(self.app, rule.endpoint, method, "shows_form_again")
 
         def view() -> str:
-            # Such a view is also called to show a form again, and acts only when the form is valid.
+            # Such a view is also called to show a form again, and acts only if the form is valid.
             calls.append(FlaskForm().validate_on_submit() if again else True)
             return "reached"
 
@@ -348,15 +348,15 @@ class Subject:
         return any(calls)
 
     def run(self, *arguments: str) -> str:
-        """Run a command of the copy, and give what it prints."""
+        """Run a command of the copy, and return its output."""
         with self.app.app_context():  # flask audit itself runs in the context of the real app
             return self.app.test_cli_runner().invoke(args=arguments).output
 
     def forge(self, content: Mapping[str, object], app: Flask | None = None) -> str:
-        """Give a session cookie's value with this content, signed by the app's own key."""
+        """Return the value of a session cookie with this content, signed with the app's key."""
         app = app or self.app
         if not isinstance(app.session_interface, SecureCookieSessionInterface):
-            raise NoAnswer(f"sessions are kept by {type(app.session_interface).__name__}, where no probe can forge one")
+            raise NoAnswer(f"sessions are stored by {type(app.session_interface).__name__}, and no probe can forge one")
         serializer = app.session_interface.get_signing_serializer(app)
         if serializer is None:
             raise NotApplicable("the app has no secret key, so no sessions")
@@ -364,7 +364,7 @@ class Subject:
 
 
 class Browser:
-    """Sends requests as a browser on a page of the app does, keeps cookies, and never raises."""
+    """Sends requests like a browser on a page of the app. It stores cookies and never raises."""
 
     def __init__(self, subject: Subject, app: Flask, address: str) -> None:
         self.subject, self.app, self.address = subject, app, address
@@ -381,7 +381,7 @@ class Browser:
         headers: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> TestResponse:
-        """Send a request. An exception that the app lets through counts as the 500 that a server makes of it."""
+        """Send a request. An unhandled exception counts as the 500 that a server would return."""
         origin = f"{scheme}://{host or self.subject.host}"
         given = {"Referer": f"{origin}/", "Accept": "text/html", **(headers or {})}
         environ = {"REMOTE_ADDR": self.address, "wsgi.errors": self.subject.log}
@@ -401,7 +401,7 @@ class Browser:
             return TestResponse([text], "500 INTERNAL SERVER ERROR", Headers(), request)
 
     def token(self) -> str:
-        """Give a CSRF token of this browser's session, as a page of the app would show it."""
+        """Return a CSRF token of this browser's session, as a page of the app would contain it."""
         page = self.subject.page
         with self.subject.view(page.endpoint, generate_csrf, self.app):
             answer = self.open(page.rule)
@@ -409,23 +409,23 @@ class Browser:
 
     @property
     def _jar(self) -> tuple[str, str]:
-        """The name of the session cookie, and the domain that it is kept for."""
+        """The name of the session cookie and its domain."""
         domain = self.subject.app.config.get("SESSION_COOKIE_DOMAIN") or self.subject.host.partition(":")[0]
         return self.app.config["SESSION_COOKIE_NAME"], str(domain).lstrip(".")
 
     def cookie(self) -> str:
-        """Give the value of the session cookie; '' for none."""
+        """Return the value of the session cookie; '' for none."""
         name, domain = self._jar
         found = self.client.get_cookie(name, domain=domain)
         return found.value if found else ""
 
     def take_cookie(self, value: str) -> None:
-        """Take a session cookie that somebody else was given, or that was forged."""
+        """Use a stolen or forged session cookie."""
         name, domain = self._jar
         self.client.set_cookie(name, value, domain=domain, secure=True)
 
     def session(self) -> dict[str, Any]:
-        """Give what the session cookie holds, without the time of its birth."""
+        """Return the content of the session cookie, without its creation time."""
         app = self.app
         if not isinstance(app.session_interface, SecureCookieSessionInterface):
             return {}
@@ -434,19 +434,19 @@ class Browser:
         return {name: value for name, value in content.items() if name != "_born"}
 
     def send(self, path: str, form: Mapping[str, Any], **kwargs: Any) -> TestResponse:
-        """Send a form with its token."""
+        """Send a form with its CSRF token."""
         self.seen = self.seen or self.token()
         form = {"csrf_token": self.seen, **OWN_FIELDS.get(path, {}), **form}
         if not any(isinstance(value, FileStorage) for value in form.values()):
             return self.open(path, method="POST", data=form, **kwargs)
-        # Not left to the client, which spools a large body to a file and never closes it.
+        # Encoded here, since the client would spool a large body to a file and never close it.
         boundary, body = encode_multipart(form)
         content_type = f"multipart/form-data; boundary={boundary}"
         return self.open(path, method="POST", data=body, content_type=content_type, **kwargs)
 
 
 def random_key() -> str:
-    """Give a key of the audit's own."""
+    """Return a random key for the copy."""
     return secrets.token_urlsafe(48)
 
 
@@ -455,7 +455,7 @@ def _is_static(endpoint: str) -> bool:
 
 
 def _count(app: Flask, view: View) -> None:
-    """Do what Flask-Limiter's decorator does, which is not run with the view that it is on."""
+    """Check the limits of Flask-Limiter's decorator, which does not run together with the replaced view."""
     name = f"{view.__module__}.{getattr(view, '__name__', '')}"
     names = {name, f"{name}.{getattr(view, '__qualname__', '')}"}
     for limiter in app.extensions.get("limiter", ()) if isinstance(app.extensions.get("limiter"), set) else ():
@@ -464,7 +464,7 @@ def _count(app: Flask, view: View) -> None:
 
 
 def imported(node: ast.ImportFrom | ast.Import) -> set[str]:
-    """Give what is imported, and from which module, with and without its names."""
+    """Return the imported names, and for ``from`` imports also the module and the dotted names."""
     names = {alias.name for alias in node.names}
     if isinstance(node, ast.Import):
         return names

@@ -1,4 +1,4 @@
-"""The probes, a module for each mitigation. Each probe looks at one step; see ``tools/audit/steps.py``."""
+"""The probes, one module per mitigation. Each probe examines one step; see ``tools/audit/steps.py``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LOCKS = (
     r'(?i)"NAME": \{\s*"hashes": \[\s*"sha256:',
 )
 
-# The same for each line of our own requirements.txt, its continuation lines joined.
+# The same for each line of this app's own requirements.txt, with continuation lines joined.
 LOCKED = re.compile(r"[\w.\[\],-]+==\S+ .*--hash=sha256:[0-9a-f]{64}")
 
 
 def is_pinned(subject: Subject, package: str) -> Iterator[str]:
-    """Say so when the project's requirements don't name one version of a package, with a hash.
+    """Check that the project's requirements pin a package to one version with a hash.
 
-    What is installed beside it runs with the same rights, so in this app all of requirements.txt must be like that.
+    All installed packages run with the same privileges, so this app must pin every line of requirements.txt.
     """
     if not subject.own and not re.search(rf"\b(from|import) {package.replace('-', '_')}\b", subject.code):
         yield f"No code imports {package.replace('-', '_')}."
@@ -32,8 +32,8 @@ def is_pinned(subject: Subject, package: str) -> Iterator[str]:
     if not any(re.search(lock.replace("NAME", name), lines) for lock in LOCKS):
         exact = re.search(rf"(?im)^\s*[\"']?{name}[\"']?\s*(==|=\s*\"==)", lines)
         fault = f"{package} is {'pinned without a hash' if exact else 'not pinned'} in the requirements."
-        yield fault if subject.own else Relaxed(fault)  # it is there, and does its work
+        yield fault if subject.own else Relaxed(fault)  # the package is installed and works
     if subject.own:
         for line in re.sub(r"\\\n", " ", subject.text_of("requirements.txt")).splitlines():
             if re.match(r"[\w.]", line) and not LOCKED.match(line):
-                yield f"requirements.txt does not lock {line.split()[0]} to one version and its hash."
+                yield f"requirements.txt does not pin {line.split()[0]} to one version with a hash."

@@ -1,4 +1,4 @@
-"""4 Session cookies: how does the cookie travel, and how long does a copy of it live?"""
+"""4 Session cookies: how is the cookie sent, and how long does a stolen copy stay valid?"""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from tools.audit.subject import Browser, NoAnswer, NotApplicable, Subject
 
 @probe("4.S1")
 def cookie_is_secure(subject: Subject) -> Iterator[str]:
-    """Have a session begun, over https and over http."""
+    """Start a session over https and over http."""
     _any_session(subject)
     if "Secure" not in _attributes(subject):
-        yield "The session cookie also travels over http."
+        yield "The session cookie is also sent over http."
     for rule in subject.rules("GET"):
         with subject.view(rule.endpoint, _begin):
             if "Set-Cookie" in subject.browser().open(subject.url(rule), scheme="http").headers:
-                yield f"{rule.rule} sets the session cookie over http, where anybody can read it."
+                yield f"{rule.rule} sets the session cookie over http, where it can be intercepted."
     if "Set-Cookie" in _browser_with(subject, _value(subject)).open(subject.static_file("app.css")).headers:
-        yield "A static file carries the session cookie, into every cache on its way."
+        yield "A static file carries the session cookie, so shared caches may store it."
     yield from _set_without(subject, "secure")
     if subject.own:
         if subject.make({"FLASK_DEBUG": None}).debug:
-            yield "Debug, which sends the cookie over http, is on unless told otherwise."
+            yield "Debug, which sends the cookie over http, is on by default."
         yield from _served_in_debug(subject)
 
 
 @probe("4.S2")
 def cookie_is_http_only(subject: Subject) -> Iterator[str]:
-    """Have a session begun, and look for the cookie in the pages."""
+    """Start a session, and look for the cookie in the pages."""
     if "HttpOnly" not in _attributes(subject):
         yield "Scripts can read the session cookie."
     if not subject.own:
@@ -48,32 +48,32 @@ def cookie_is_http_only(subject: Subject) -> Iterator[str]:
     visitor = subject.new_member() or _browser_with(subject, _value(subject))
     for rule in subject.rules("GET"):
         if not rule.arguments and (cookie := visitor.cookie()) and cookie in visitor.open(rule.rule).text:
-            yield f"{rule.rule} shows its session cookie, for scripts to read."
+            yield f"{rule.rule} contains the session cookie, so scripts can read it."
 
 
 @probe("4.S3")
 def cookie_is_same_site(subject: Subject) -> Iterator[str]:
-    """Have a session begun, and try the setting that would undo it."""
+    """Start a session, and try the setting that would weaken it."""
     attributes = _attributes(subject)
     if not {"SameSite=Lax", "SameSite=Strict"} & set(attributes):
-        yield "Other sites' forms carry the session cookie."
+        yield "The session cookie is sent with forms of other sites."
     yield from _set_without(subject, "samesite")
     if subject.own:
         strict = subject.make({"SESSION_COOKIE_SAMESITE": "Strict"})
         if "SameSite=Strict" not in _set_cookie(subject, app=strict):
-            yield "SESSION_COOKIE_SAMESITE=Strict changes nothing."
+            yield "SESSION_COOKIE_SAMESITE=Strict has no effect."
     yield from _starts_with(subject, "SESSION_COOKIE_SAMESITE", "None")
 
 
 @probe("4.S4")
 def session_ends(subject: Subject) -> Iterator[str]:
-    """Come back with a copy of the cookie, later and later."""
+    """Use a copy of the cookie at later and later times."""
     _any_session(subject)
     idle, longest = _lifetimes(subject.app)
     if idle > 86400:
         yield f"A session lives for {idle} seconds without a request."
     if not 0 < longest <= 604800:
-        yield "A session that is used lives for ever."
+        yield "A session in use never expires."
         longest = 30 * 86400
     now = int(time.time())
     born = _value(subject)
@@ -85,13 +85,13 @@ def session_ends(subject: Subject) -> Iterator[str]:
                 cookie = _value(subject, cookie) or cookie
         with mock.patch("time.time", lambda moment=now + after: moment):
             if _is_alive(subject, cookie) != alive:
-                yield f"A session of {after} seconds ago is {'over' if alive else 'alive'}."
+                yield f"A session from {after} seconds ago is {'over' if alive else 'still valid'}."
     if _is_alive(subject, subject.forge({"audit": 1})):
-        yield "A session without a time of birth is alive."
+        yield "A session without a creation time is valid."
     if subject.own:
         lives = _lifetimes(subject.make({"PERMANENT_SESSION_LIFETIME": None, "SESSION_ABSOLUTE_LIFETIME": None}))
         if lives[0] > 3600 or lives[1] > 43200:
-            yield f"Unless told otherwise, a session lives for {lives[0]} seconds idle, {lives[1]} at the most."
+            yield f"By default, a session lives for {lives[0]} seconds idle, and {lives[1]} at most."
         yield from _starts_with(subject, "PERMANENT_SESSION_LIFETIME", "100000000")
         yield from _starts_with(subject, "SESSION_ABSOLUTE_LIFETIME", "100000000")
     yield from _sign_out_ends_it(subject)
@@ -99,23 +99,23 @@ def session_ends(subject: Subject) -> Iterator[str]:
 
 @probe("4.S5")
 def cookie_belongs_to_the_host(subject: Subject) -> Iterator[str]:
-    """Have a session begun, and try the settings that would undo it."""
+    """Start a session, and try the settings that would weaken it."""
     attributes = _attributes(subject)
     if not attributes[0].startswith("__Host-"):
-        yield "The session cookie has no __Host- name: a sister domain can plant one."
+        yield "The session cookie has no __Host- prefix: a sibling domain can plant one."
     if "Path=/" not in attributes or any(each.startswith("Domain=") for each in attributes):
         yield "The session cookie has another path, or a domain."
     for place, call in _set_by_code(subject):
         name = call.args[0] if call.args else None
         if isinstance(name, ast.Constant) and not str(name.value).startswith("__Host-"):
-            yield f"{place}: The cookie {name.value!r} has no __Host- name."
+            yield f"{place}: The cookie {name.value!r} has no __Host- prefix."
     yield from _starts_with(subject, "SESSION_COOKIE_DOMAIN", "audit.example")
     yield from _starts_with(subject, "SESSION_COOKIE_PATH", "/app")
-    yield from _starts_with(subject, "SESION_COOKIE_SECURE", "1")  # a typo must not pass for a setting
+    yield from _starts_with(subject, "SESION_COOKIE_SECURE", "1")  # a misspelled setting must be refused
 
 
 def _lifetimes(app: Flask) -> tuple[int, int]:
-    """Give the idle and the absolute lifetime in seconds, 0 for none."""
+    """Return the idle and the absolute lifetime in seconds, 0 for none."""
     idle: Any = app.config["PERMANENT_SESSION_LIFETIME"]
     return int(getattr(idle, "total_seconds", lambda: idle)()), int(app.config.get("SESSION_ABSOLUTE_LIFETIME") or 0)
 
@@ -126,7 +126,7 @@ def _starts_with(subject: Subject, setting: str, value: str) -> Iterator[str]:
 
 
 def _set_by_code(subject: Subject) -> Iterator[tuple[str, ast.Call]]:
-    """Give each place that sets a cookie beside the session's."""
+    """Yield each place where the code sets another cookie than the session's."""
     for file, node in subject.nodes:
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".set_cookie"):
             yield f"{file}:{node.lineno}", node
@@ -145,7 +145,7 @@ def _begin() -> str:
 
 
 def _served_in_debug(subject: Subject) -> Iterator[str]:
-    """Start what a production server starts, with the switch for development."""
+    """Start wsgi.py, as a production server does, with FLASK_DEBUG set."""
     if not (server := subject.project / "wsgi.py").exists():
         return
     environment = {name: str(value) for name, value in subject.settings.items() if isinstance(value, str | int)}
@@ -154,7 +154,7 @@ def _served_in_debug(subject: Subject) -> Iterator[str]:
             runpy.run_path(str(server))
         except SystemExit:
             return
-    yield "wsgi.py serves in debug."
+    yield "wsgi.py serves the app in debug."
 
 
 def _set_cookie(subject: Subject, scheme: str = "https", app: Flask | None = None) -> str:
@@ -169,18 +169,18 @@ def _any_session(subject: Subject) -> None:
     if not subject.app.secret_key:
         raise NotApplicable("the app has no secret key, so no sessions")
     if not subject.keeps_sessions:
-        raise NotApplicable("no code begins a session")
+        raise NotApplicable("no code uses a session")
     subject.needs_page()
 
 
 def _attributes(subject: Subject) -> list[str]:
     if not (cookie := _set_cookie(subject)):
-        raise NoAnswer("no session cookie came over https")
+        raise NoAnswer("no session cookie was set over https")
     return cookie.split("; ")
 
 
 def _browser_with(subject: Subject, cookie: str) -> Browser:
-    """Give the browser of whoever has a copy of this cookie ('' for none)."""
+    """Return a browser with a copy of this cookie ('' for none)."""
     browser = subject.browser()
     if cookie:
         browser.take_cookie(cookie)
@@ -188,7 +188,7 @@ def _browser_with(subject: Subject, cookie: str) -> Browser:
 
 
 def _value(subject: Subject, cookie: str = "") -> str:
-    """Give the cookie's value after one more request."""
+    """Return the cookie's value after one more request."""
     browser = _browser_with(subject, cookie)
     with subject.view(subject.page.endpoint, _begin):
         browser.open(subject.page.rule)
@@ -201,7 +201,7 @@ def _is_alive(subject: Subject, cookie: str) -> bool:
 
 
 def _sign_out_ends_it(subject: Subject) -> Iterator[str]:
-    """Look whether the server itself ends the session of an account."""
+    """Check that the server itself ends the session of an account."""
     if (member := subject.new_member()) is None:
         return
     email, password = subject.new_account()
@@ -210,10 +210,10 @@ def _sign_out_ends_it(subject: Subject) -> Iterator[str]:
     before = visitor.session()
     visitor.send("/login", {"email": email, "password": password})
     if not before or before.items() & visitor.session().items() - {("_permanent", True)}:
-        yield "The session of before the sign-in goes on after it: an attacker may have planted it."
+        yield "The session continues after the sign-in: an attacker may have planted it (session fixation)."
     thief = _browser_with(subject, member.cookie())
     if thief.open("/account").status_code != 200:
-        yield "A sign-in gives no session."
+        yield "A sign-in starts no session."
     member.send("/logout", {})
     if thief.open("/account").status_code == 200:
         yield "A copy of the cookie still opens the account after the sign-out."
@@ -221,20 +221,20 @@ def _sign_out_ends_it(subject: Subject) -> Iterator[str]:
     new = f"another {password}"
     owner.send("/account/password", {"password": password, "new_password": new, "new_password_confirm": new})
     if other.open("/account").status_code == 200:
-        yield "A new password leaves the other sessions alive."
+        yield "A new password does not end the other sessions."
     yield from _sessions_of_others(subject)
     yield from _rows_end(subject)
 
 
 def _sessions_of_others(subject: Subject) -> Iterator[str]:
-    """End somebody's session as somebody else, then as its owner does who has lost the password."""
+    """Try to end another user's session, then end it as its owner, by resetting the password."""
     email, password = subject.new_account()
     first, second = subject.sign_in(email, password), subject.sign_in(email, password)
     for path in re.findall(r'action="(/account/sessions/\w+/end)"', first.open("/account").text):
         if stranger := subject.new_member():
             stranger.send(path, {})
     if not first.open("/account").status_code == second.open("/account").status_code == 200:
-        yield "Who knows the id of somebody else's session can end it."
+        yield "A user who knows the id of another user's session can end it."
     app = subject.app
     with app.test_request_context(base_url=f"https://{subject.host}"):
         user = app.extensions["security"].datastore.find_user(email=email)
@@ -242,11 +242,11 @@ def _sessions_of_others(subject: Subject) -> Iterator[str]:
         token = importlib.import_module("flask_security.recoverable").generate_reset_password_token(user)
     subject.browser().send(f"/reset/{token}", {"password": f"new {password}", "password_confirm": f"new {password}"})
     if second.open("/account").status_code == 200:
-        yield "A new password by mail leaves the sessions alive."
+        yield "A password reset by mail does not end the sessions."
 
 
 def _rows_end(subject: Subject) -> Iterator[str]:
-    """Let time pass for the server's record of a session, though not for the cookie."""
+    """Advance the time for the server's record of a session, but not for the cookie."""
     now = datetime.now(UTC).replace(tzinfo=None)
     idle, longest = _lifetimes(subject.app)
     for member, moments in (
@@ -258,4 +258,4 @@ def _rows_end(subject: Subject) -> Iterator[str]:
             with mock.patch("app.accounts.identity.utcnow", return_value=now + timedelta(seconds=after)):
                 status = member.open("/account").status_code if member else 0
         if status == 200:
-            yield f"The server's record of a session of {moments[-1]} seconds ago is alive."
+            yield f"The server's record of a session from {moments[-1]} seconds ago is still valid."

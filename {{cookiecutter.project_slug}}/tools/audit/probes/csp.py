@@ -1,4 +1,4 @@
-"""3 Content Security Policy: what would the browser still run, load or send?"""
+"""3 Content Security Policy: what does the browser still run, load or send?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tools.audit.probes import is_pinned
 from tools.audit.steps import Relaxed, probe
 from tools.audit.subject import Subject
 
-# Directive → the sources that it may name. A directive that is not there falls back to default-src.
+# Directive → the sources that it may allow. A missing directive falls back to default-src.
 MOST = {
     "default-src": {"'none'"},
     "script-src": {"'strict-dynamic'", "'nonce'", "'self'", "'none'"},
@@ -37,7 +37,7 @@ INLINE = re.compile(
     r"(?i)<(script|link|img|iframe|form)\b[^>]*\s(src|href|action)\s*=\s*[\"']?(https?:)?//"
     r"|<script(?![^>]*\b(src|type=[\"']application/json)\b)|<style\b|<[^>{}]+\s(style|on[a-z]+)\s*="
 )
-# These have no default.
+# Required directives. All but script-src have no fallback.
 NEEDED = ("default-src", "script-src", "form-action", "base-uri", "frame-ancestors")
 
 
@@ -49,7 +49,7 @@ def talisman_is_pinned(subject: Subject) -> Iterator[str]:
 
 @probe("3.S2")
 def every_response_has_a_policy(subject: Subject) -> Iterator[str]:
-    """Ask for a page, a file and nothing, and for a page while sessions fail."""
+    """Request a page, a file, an unknown path, and a page while sessions fail."""
     paths = (subject.page.rule, "/audit/nothing/here", subject.static_file("nothing.css"))
     answers = {path: subject.browser().open(path).headers for path in paths}
     if subject.own:
@@ -58,9 +58,9 @@ def every_response_has_a_policy(subject: Subject) -> Iterator[str]:
     for what, headers in answers.items():
         policy = headers.get("Content-Security-Policy") or headers.get("Content-Security-Policy-Report-Only", "")
         if not policy:
-            yield f"{what} comes without a policy."
+            yield f"{what} has no policy."
         elif subject.own and "frame-ancestors" not in policy:
-            yield f"{what} comes with a policy that lets any site frame it."
+            yield f"{what} has a policy that lets any site frame it."
 
 
 @probe("3.S3")
@@ -72,13 +72,13 @@ def policy_is_strict(subject: Subject) -> Iterator[str]:
         return
     for name in NEEDED:
         if name not in policy:
-            instead = ", default-src stands in" if name == "script-src" and "default-src" in policy else ""
+            instead = ", default-src replaces it" if name == "script-src" and "default-src" in policy else ""
             yield f"{name} is missing{instead}."
     for name, most in MOST.items():
         if more := set(policy.get(name, ())) - most:
             yield f"{name} allows {' '.join(sorted(more))}."
     if "'nonce'" not in policy.get("script-src", ()) or "'strict-dynamic'" not in policy.get("script-src", ()):
-        yield "script-src asks for no nonce with 'strict-dynamic'."
+        yield "script-src requires no nonce with 'strict-dynamic'."
     if policy.get("require-trusted-types-for") != ["'script'"]:
         yield "require-trusted-types-for 'script' is missing."
     if "upgrade-insecure-requests" not in policy:
@@ -88,13 +88,13 @@ def policy_is_strict(subject: Subject) -> Iterator[str]:
         yield "The nonce is the same in two responses."
     for header, in_page in (first, second):
         if set(in_page) - {header}:
-            yield "A script of the page has no nonce, or another one than the policy."
+            yield "A script of the page has no nonce, or a different one from the policy's."
             break
 
 
 @probe("3.S4")
 def views_are_not_loosened(subject: Subject) -> Iterator[str]:
-    """Ask every route for its policy, and read the templates for what any strict policy would block."""
+    """Compare the policies of all routes, and search the templates for code that a strict policy would block."""
     usual = policy_of(subject, subject.page.rule)
     for rule in subject.rules("GET"):
         with subject.view(rule.endpoint, lambda: ""):
@@ -104,31 +104,31 @@ def views_are_not_loosened(subject: Subject) -> Iterator[str]:
             continue
         reason = getattr(subject.app.view_functions[rule.endpoint], "csp_relaxed", ("",))[0]
         evidence = f"{rule.rule}: {', '.join(sorted(looser))}"
-        yield Relaxed(f"{evidence} ({reason})") if reason else f"{evidence} differs, and nobody says why."
+        yield Relaxed(f"{evidence} ({reason})") if reason else f"{evidence} differs, without a reason."
     for name, source in subject.templates.items():
         for inline in INLINE.finditer(source):
             line = source.count("\n", 0, inline.start()) + 1
-            yield f"{name}:{line}: Something inline or from elsewhere, which a strict policy blocks."
+            yield f"{name}:{line}: Code that is inline or from another origin, which a strict policy blocks."
     yield from _relaxing(subject)
     if subject.own:
         with subject.instead({"CSP_REPORT_ONLY": True}):
             headers = subject.browser().open(subject.page.rule).headers
         if "Content-Security-Policy-Report-Only" not in headers:
-            yield "CSP_REPORT_ONLY does not try a policy out."
+            yield "CSP_REPORT_ONLY does not make the policy report only."
 
 
 @probe("3.S5")
 def violations_are_reported(subject: Subject) -> Iterator[str]:
-    """Send reports as browsers and as attackers do."""
+    """Send reports as browsers do, and as attackers do."""
     headers = subject.browser().open(subject.page.rule).headers
     policy = policy_of(subject, subject.page.rule)
     where = next(iter(policy.get("report-uri", [])), "")
     if not where:
-        yield "The policy names no place for reports."
+        yield "The policy has no report-uri."
         return
     group = next(iter(policy.get("report-to", [])), "")
     if not group or f'{group}="{where}"' not in headers.get("Reporting-Endpoints", ""):
-        yield "report-to and Reporting-Endpoints do not name the place too."
+        yield "report-to and Reporting-Endpoints do not name the same URL."
     if not subject.own:
         return
     page = f"https://{subject.host}/audit"
@@ -159,12 +159,12 @@ def violations_are_reported(subject: Subject) -> Iterator[str]:
             yield f"{where} answers {answer.status_code} instead of {status}."
     logged = [line for line in subject.log.getvalue()[start:].splitlines() if "CSP violation" in line]
     if len(logged) != 2:
-        yield f"{len(logged)} reports were logged, instead of the 2 that are true."
+        yield f"{len(logged)} reports were logged, instead of the 2 valid ones."
     if re.search(r"hunter2|foreign\.example|<b>|ERROR forged", "".join(logged)):
-        yield "Reports are logged with what was secret, foreign or forged in them."
+        yield "Secret, foreign or forged parts of reports are logged."
     summary = subject.run("csp-reports")
     if "evil.example" not in summary or "font-src" not in summary:
-        yield "flask csp-reports does not sum the reports up."
+        yield "flask csp-reports does not summarize the reports."
     many = json.dumps([{"type": "csp-violation", "body": {"documentURL": page, "effectiveDirective": "img-src"}}] * 100)
     start = len(subject.log.getvalue())
     subject.browser().open(where, method="POST", data=many, content_type="application/reports+json")
@@ -177,18 +177,18 @@ def violations_are_reported(subject: Subject) -> Iterator[str]:
         for _ in range(6):
             subject.browser().open(where, method="POST", data=many, content_type="application/reports+json")
     if sum(path.stat().st_size for path in Path(subject.app.instance_path).glob("csp-reports*")) > 8_000:
-        yield "The file of the reports grows without end."
+        yield "The file of the reports grows without limit."
     own = subject.browser().open(where, method="POST", data="[]").headers.get("RateLimit-Limit")
     if own and own == headers.get("RateLimit-Limit"):
         yield "Reports have no limit of their own."
     flood = subject.browser()
     answers = [flood.open(where, method="POST", data="[]", content_type="text/plain").status_code for _ in range(70)]
     if answers[-1] != 429:
-        yield "A flood of reports is not cut off."
+        yield "A flood of reports is not stopped."
 
 
 def _relaxing(subject: Subject) -> Iterator[str]:
-    """Relax one view, and look what becomes of it and of the others."""
+    """Relax one view, and compare its policy with those of other views."""
     if not subject.own:
         return
     app: Flask = subject.app
@@ -201,7 +201,7 @@ def _relaxing(subject: Subject) -> Iterator[str]:
         other = policy_of(subject, "/audit/nothing/here")
     finally:
         app.view_functions[endpoint] = usual
-    fresh = subject.make({})  # made after a view was relaxed, as the views of an app are
+    fresh = subject.make({})  # created after the view was relaxed: in an app, decorators run before create_app
     everywhere = subject.browser(fresh).open(subject.page.rule).headers.get("Content-Security-Policy", "")
     if elsewhere not in relaxed.get("img-src", ()):
         yield "relax_csp does not relax its view."
@@ -212,14 +212,14 @@ def _relaxing(subject: Subject) -> Iterator[str]:
 
 
 def policy_of(subject: Subject, path: str) -> dict[str, list[str]]:
-    """Give the policy that is in force at ``path``, with ``'nonce'`` for every nonce."""
+    """Return the enforced policy of ``path``, with every nonce replaced by ``'nonce'``."""
     header = subject.browser().open(path).headers.get("Content-Security-Policy", "")
     directives = [part.split() for part in re.sub(r"'nonce-[^']*'", "'nonce'", header).split(";")]
     return {words[0].lower(): words[1:] for words in directives if words}
 
 
 def _nonces(subject: Subject) -> tuple[str, list[str]]:
-    """Give the nonce of the policy, and those of the page's scripts ('' for a script without)."""
+    """Return the nonce of the policy, and those of the page's scripts ('' for a script without one)."""
     page = subject.browser().open(subject.page.rule)
     header = re.search(r"'nonce-([^']*)'", page.headers.get("Content-Security-Policy", ""))
     scripts = re.findall(r"<script\b([^>]*)>", page.text)

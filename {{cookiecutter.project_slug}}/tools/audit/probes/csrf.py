@@ -1,4 +1,4 @@
-"""2 CSRF: does a request that changes something get through without the token of its own page?"""
+"""2 CSRF: is a state-changing request accepted without the token of its own session?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tools.audit.probes import is_pinned
 from tools.audit.steps import Relaxed, probe
 from tools.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, NotApplicable, Subject, View, random_key
 
-STALE = {"csrf_token": "x.y.z"}  # nosec B105 - of no session
+STALE = {"csrf_token": "x.y.z"}  # nosec B105 - belongs to no session
 REACHED = "the view was reached"
 
 
@@ -41,14 +41,14 @@ def flask_wtf_is_pinned(subject: Subject) -> Iterator[str]:
 
 @probe("2.S2")
 def tokens_need_the_key(subject: Subject) -> Iterator[str]:
-    """Send a token that another key has signed, and one of a former key."""
+    """Send a token signed with another key, and one signed with a former key."""
     if not subject.own:
         if not _form_classes(subject):
             _guarded(subject)
         keys = subject.app.config.get("WTF_CSRF_SECRET_KEY") or subject.app.secret_key
         if subject.app.secret_key not in (keys if isinstance(keys, list | tuple) else [keys]):
             yield Relaxed(
-                "WTF_CSRF_SECRET_KEY signs the tokens, not SECRET_KEY: see that it is as good and rotated too."
+                "WTF_CSRF_SECRET_KEY signs the tokens, not SECRET_KEY: make sure it is as strong and also rotated."
             )
         return
     rule = _guarded(subject)
@@ -58,9 +58,9 @@ def tokens_need_the_key(subject: Subject) -> Iterator[str]:
         subject.make({"SECRET_KEY": key, "SECRET_KEY_FALLBACKS": former}),
     )
     for made_by, other, wanted, fault in (
-        (subject.app, plain, False, "A token that another key has signed is accepted."),
-        (subject.app, rotated, True, "A token of the former key is refused."),
-        (rotated, plain, True, "Tokens go on being signed with the former key."),
+        (subject.app, plain, False, "A token signed with another key is accepted."),
+        (subject.app, rotated, True, "A token signed with the former key is refused."),
+        (rotated, plain, True, "New tokens are still signed with the former key."),
     ):
         token, raw = _token(subject, made_by)
         session = subject.forge({"csrf_token": raw, "_born": int(time.time())}, other)
@@ -72,22 +72,22 @@ def tokens_need_the_key(subject: Subject) -> Iterator[str]:
 
 @probe("2.S3")
 def forms_are_flask_forms(subject: Subject) -> Iterator[str]:
-    """Look for other forms, and for views that read a form by hand."""
+    """Search for other forms, and for views that read form fields directly."""
     _state_changing(subject)
     for form in _form_classes(subject, BaseForm):
         if not issubclass(form, FlaskForm):
-            yield f"{form.__module__}.{form.__name__} is no FlaskForm."
+            yield f"{form.__module__}.{form.__name__} is not a FlaskForm."
     for file, node in subject.nodes:
         for name, value in assignments(node):
             if name == "csrf" and isinstance(value, ast.Constant) and value.value is False:
-                yield f"{file}:{value.lineno}: A form does without its token."
+                yield f"{file}:{value.lineno}: A form disables its token."
         read = node.value if isinstance(node, ast.Subscript | ast.Attribute) else None
         if (
             read is not None
             and ast.unparse(read) == "request.form"
             and getattr(node, "attr", "get") in ("get", "getlist")
         ):
-            yield f"{file}:{getattr(node, 'lineno', 0)}: A form is read by hand."
+            yield f"{file}:{getattr(node, 'lineno', 0)}: Form fields are read directly, without a FlaskForm."
 
 
 @probe("2.S4")
@@ -95,13 +95,13 @@ def forms_render_their_token(subject: Subject) -> Iterator[str | Finding]:
     """Read all templates."""
     _state_changing(subject)
     if not any("<form" in source.lower() for source in subject.templates.values()):
-        raise NotApplicable("no template writes a form of its own")
+        raise NotApplicable("no template contains a form")
     yield from subject.static("CF04")
 
 
 @probe("2.S5")
 def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
-    """Send each route what another site could send."""
+    """Send each route the requests that another site could send."""
     rules = _state_changing(subject)
     token, _ = _token(subject)
     stale = _stale_token(subject)
@@ -110,7 +110,7 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
         view = subject.app.view_functions[rule.endpoint]
         for method in _unsafe(rule):
             attacks = {
-                "no token": {},
+                "a missing token": {},
                 "a wrong token": {"csrf_token": "x" + token[1:]},
                 "another session's token": {"csrf_token": token},
             }
@@ -119,29 +119,29 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
                     reason = declared_by(subject.app, rule.endpoint, method, EXEMPT)
                     if subject.own and reason and rule.rule == REPORT_PATH:
                         break
-                    evidence = f"{method} {rule.rule} takes {what}"
+                    evidence = f"{method} {rule.rule} accepts {what}"
                     if subject.own and reason:
                         yield Relaxed(f"{evidence}: {reason}")
                     elif protected and not subject.own and _is_exempt(subject, rule, view):
-                        yield Relaxed(f"{evidence}: it is exempt, and nobody says why.")
+                        yield Relaxed(f"{evidence}: it is exempt, without a reason.")
                     elif not subject.own and _asks_itself(subject, view):
-                        yield Relaxed(f"{evidence}: nothing stands before its form, which checks the token by itself.")
+                        yield Relaxed(f"{evidence}: only its form checks the token, nothing before it.")
                     else:
                         yield f"{evidence}."
                     break
             else:
                 if not subject.own and not protected:
-                    yield f"{method} {rule.rule} is refused, but not for the token: nobody knows if it asks for one."
+                    yield f"{method} {rule.rule} is refused, but not because of the token: it may not require one."
     if stale and (protected or subject.own):
         rule, (browser, form) = _guarded(subject), stale
         if subject.reaches(rule, _unsafe(rule)[0], browser, data=form):
-            yield "A token of two days ago is accepted."
+            yield "A token from two days ago is accepted."
     if protected and not set(UNSAFE_METHODS) <= set(subject.app.config.get("WTF_CSRF_METHODS", ())):
-        yield "WTF_CSRF_METHODS leaves out methods that change something."
+        yield "WTF_CSRF_METHODS omits state-changing methods."
     for rule in subject.rules("GET"):
         shows_form = declared_by(subject.app, rule.endpoint, "GET", "shows_form_again")
         if re.search(r"(?i)(logout|sign.?out|delete|remove|/end$)", rule.rule) and not shows_form:
-            yield f"GET {rule.rule} looks as if it changed something."
+            yield f"GET {rule.rule} looks state-changing."
     yield from _stale_forms(subject)
     if subject.own:
         yield from _exemption_spreads(subject)
@@ -149,28 +149,28 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
 
 @probe("2.S6")
 def other_origins_are_refused(subject: Subject) -> Iterator[str]:
-    """Send a right token from another site, and read what the scripts do."""
+    """Send a valid token from another site, and read the scripts."""
     rule = _guarded(subject)
     method = _unsafe(rule)[0]
     elsewhere = {
-        "that the browser marks as cross-site": {"Sec-Fetch-Site": "cross-site"},
+        "marked as cross-site by the browser": {"Sec-Fetch-Site": "cross-site"},
         "from another origin": {"Origin": "https://evil.example"},
-        "from a host that begins like ours": {"Origin": f"https://{subject.host}.evil.example"},
+        "from a host whose name begins like ours": {"Origin": f"https://{subject.host}.evil.example"},
         "from our host over http": {"Origin": f"http://{subject.host}"},
         "from a sandboxed frame": {"Origin": "null"},
         "from another site's page": {"Referer": "https://evil.example/"},
-        "from nowhere": {"Referer": ""},
+        "without an origin": {"Referer": ""},
     }
     for what, headers in elsewhere.items():
         browser = subject.browser()
         token = browser.token()
         if subject.reaches(rule, method, browser, data={"csrf_token": token}, headers=headers):
-            fault = f"A request {what} is taken with a right token."
-            yield fault if subject.own else Relaxed(fault)  # another site has no right token
+            fault = f"A request {what} is accepted with a valid token."
+            yield fault if subject.own else Relaxed(fault)  # another site has no valid token
     browser = subject.browser()
     token = browser.token()
     if not subject.reaches(rule, method, browser, headers={"X-CSRFToken": token}):
-        yield "The token is not taken from the header X-CSRFToken."
+        yield "The token in the header X-CSRFToken is not accepted."
     pages = [browser.open(subject.page.rule).text] if subject.own else subject.templates.values()
     scripts = {
         name: path.read_text(encoding="utf-8", errors="replace")
@@ -178,7 +178,7 @@ def other_origins_are_refused(subject: Subject) -> Iterator[str]:
     }
     senders = [name for name, text in scripts.items() if re.search(r"fetch\(|XMLHttpRequest", text)]
     if (subject.own or senders) and not any(re.search(r"csrf-token|csrf_token\(", page) for page in pages):
-        yield "No <meta> shows the token to scripts."
+        yield "No <meta> passes the token to scripts."
     for name in senders:
         if not re.search(r"X-CSRFToken|csrfHeaders\(", scripts[name]):
             yield f"{name} sends requests without X-CSRFToken."
@@ -195,14 +195,14 @@ def _unsafe(rule: Rule) -> list[str]:
 
 def _state_changing(subject: Subject) -> list[Rule]:
     if not (rules := subject.rules(*UNSAFE_METHODS)):
-        raise NotApplicable("no route takes anything but GET")
+        raise NotApplicable("no route accepts another method than GET")
     if not subject.knows_visitors and "csrf" not in subject.app.extensions:
-        raise NotApplicable("no code reads a session, a cookie or Basic credentials, all that another site could abuse")
+        raise NotApplicable("no code reads a session, a cookie or Basic credentials, which another site could abuse")
     return rules
 
 
 def _guarded(subject: Subject) -> Rule:
-    """Give a route that refuses a request without a token and takes one with it."""
+    """Return a route that refuses a request without a token and accepts one with it."""
     fault = "no route refuses a request without a token"
     for rule in _state_changing(subject):
         if subject.reaches(rule, _unsafe(rule)[0], subject.browser()):
@@ -210,12 +210,12 @@ def _guarded(subject: Subject) -> Rule:
         browser = subject.browser()
         if subject.reaches(rule, _unsafe(rule)[0], browser, data={"csrf_token": browser.token()}):
             return rule
-        fault = "no route takes a request with its page's token and refuses one without"
+        fault = "no route accepts a request with its page's token and refuses one without"
     raise NoAnswer(fault)
 
 
 def _is_protected(subject: Subject) -> bool:
-    """Tell whether a route asks for a token; any hook may refuse a request without one for another reason."""
+    """Return whether a route requires a token. A refusal alone is no proof: a hook may have another reason for it."""
     try:
         return bool(_guarded(subject))
     except NoAnswer:
@@ -223,14 +223,14 @@ def _is_protected(subject: Subject) -> bool:
 
 
 def _token(subject: Subject, app: Flask | None = None) -> tuple[str, str]:
-    """Give a token of a session of its own, and what that session keeps of it."""
+    """Return a token of a new session, and the value that the session stores for it."""
     browser = subject.browser(app)
     token = browser.token()
     return token or "x" * 40, str(browser.session().get("csrf_token", ""))
 
 
 def _stale_token(subject: Subject) -> tuple[Browser, dict[str, str]] | None:
-    """Give a browser and a token of two days ago, in a session that is alive; None when sessions keep no token."""
+    """Return a browser with a valid session, and a token from two days ago; None if sessions store no token."""
     now = time.time()
     browser = subject.browser()
     with mock.patch("time.time", return_value=now - 2 * 86400):
@@ -244,7 +244,7 @@ def _stale_token(subject: Subject) -> tuple[Browser, dict[str, str]] | None:
 
 
 def _stale_forms(subject: Subject) -> Iterator[str]:
-    """Look for views that lose what was typed when a token is stale, and for those that would act on one."""
+    """Search for views that lose the user's input if the token is stale, and for views that act on a stale token."""
     if not subject.own:
         return
     for rule in subject.rules("POST"):
@@ -252,7 +252,7 @@ def _stale_forms(subject: Subject) -> Iterator[str]:
             with subject.view(rule.endpoint, lambda: "shown again"):
                 answer = subject.browser().open(subject.url(rule), method="POST", data=STALE)
             if answer.text != "shown again" or answer.status_code != 400:
-                yield f"What was typed at {rule.rule} is lost when its token is stale."
+                yield f"The user's input at {rule.rule} is lost if its token is stale."
     for file, node in subject.nodes:
         marks = [ast.unparse(mark) for mark in getattr(node, "decorator_list", ())]
         if "form_view" in marks and "validate_on_submit" not in ast.unparse(node):
@@ -298,7 +298,7 @@ def _view() -> Callable[[], str]:
 
 
 def _is_exempt(subject: Subject, rule: Rule, view: View) -> bool:
-    """Tell whether Flask-WTF lets a view of a foreign app do without the token."""
+    """Return whether Flask-WTF exempts a view of a foreign app from the token."""
     name = f"{view.__module__}.{getattr(view, '__name__', '')}"
     protection, blueprint = subject.app.extensions.get("csrf"), rule.endpoint.rpartition(".")[0]
     return name in getattr(protection, "_exempt_views", ()) or blueprint in getattr(
@@ -307,7 +307,7 @@ def _is_exempt(subject: Subject, rule: Rule, view: View) -> bool:
 
 
 def _asks_itself(subject: Subject, view: View) -> bool:
-    """Tell whether the code of a foreign view validates a form of Flask-WTF, which asks for the token."""
+    """Return whether the code of a foreign view validates a form of Flask-WTF, which requires the token."""
     if not _form_classes(subject) or subject.app.config.get("WTF_CSRF_ENABLED") is False:
         return False
     places = [inspect.unwrap(view), *vars(getattr(view, "view_class", object)).values()]
@@ -316,7 +316,7 @@ def _asks_itself(subject: Subject, view: View) -> bool:
 
 
 def _form_classes(subject: Subject, base: type = FlaskForm) -> list[type]:
-    """Give the forms of the app's own modules."""
+    """Return the form classes of the app's own modules."""
     found = []
     for form in _subclasses(base):
         module = sys.modules.get(form.__module__)

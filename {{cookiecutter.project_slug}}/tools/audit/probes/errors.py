@@ -1,4 +1,4 @@
-"""5 Errors: what does a visitor learn from a failure, and what does the log?"""
+"""5 Errors: what does a failure reveal to a visitor, and what does the log contain?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TELLING = ("Traceback", SECRET, "werkzeug", "Werkzeug", "File &#34;", 'File "', 
 
 @probe("5.S1")
 def every_status_has_a_page(subject: Subject) -> Iterator[str]:
-    """Let a view fail with each status."""
+    """Make a view fail with each status."""
     subject.needs_page()
     texts: dict[str, int] = {}
     details: dict[str, int] = {}
@@ -39,7 +39,7 @@ def every_status_has_a_page(subject: Subject) -> Iterator[str]:
             yield f"{status} shows the framework's own page."
         words = "".join(re.findall(r"(?s)<main.*</main>", page.text)) or page.text
         if (words := re.sub(r"[0-9a-f]{32}|\d+", "", words)) in texts:
-            yield f"{status} has the words of {texts.get(words)}."
+            yield f"{status} has the same text as {texts.get(words)}."
         texts[words] = status
         problem = _failing(subject, lambda status=status: abort(status), headers={"Accept": "application/json"})
         body = problem.get_json(silent=True) or {}
@@ -48,15 +48,15 @@ def every_status_has_a_page(subject: Subject) -> Iterator[str]:
             or body.get("status") != status
             or body.get("title") != HTTP_STATUS_CODES[status]
         ):
-            yield f"{status} is no problem (RFC 9457) for a script."
+            yield f"{status} is not sent as a problem (RFC 9457) to a script."
         if (detail := str(body.get("detail", status))) in details:
-            yield f"{status} has the words of {details[detail]}."
+            yield f"{status} has the same detail as {details[detail]}."
         details[detail] = status
 
 
 @probe("5.S2")
 def nothing_is_told(subject: Subject) -> Iterator[str]:
-    """Let a view raise what holds a secret."""
+    """Make a view raise an exception that contains a secret."""
     subject.needs_page()
     for headers in ({}, {"Accept": "application/json"}):
         answer = _failing(subject, _raise, headers=headers)
@@ -74,23 +74,23 @@ def nothing_is_told(subject: Subject) -> Iterator[str]:
 
 @probe("5.S3")
 def the_log_has_it_all(subject: Subject) -> Iterator[str]:
-    """Let a view fail, and read the log."""
+    """Make a view fail, and read the log."""
     subject.needs_page()
     before = subject.logged()
     answer = _failing(subject, _raise_with_password, path="/audit/%0a%1b[31mforged%0d", headers={"Cookie": "a=b"})
     log = "\n".join(subject.logged(before))
     number = answer.headers.get("X-Request-ID", "")
     if "AuditError" not in log:
-        yield "The log does not tell what failed."
+        yield "The log does not show what failed."
     if not number or number not in answer.text or number not in log:
-        yield "The page shows no number that finds its line in the log."
+        yield "The page shows no id that finds its line in the log."
     if SECRET in log:
         yield "A password is in the log."
     if subject.app.secret_key and str(subject.app.secret_key) in log:
         yield "The key is in the log."
     forged = _failing(subject, _raise, headers={"X-Request-ID": "forged-id"}).headers.get("X-Request-ID")
     if forged == "forged-id":
-        yield "Clients choose the number of their requests, and may choose another's."
+        yield "Clients can choose the id of their requests, and so forge another request's."
     if subject.own:
         former, start = random_key(), len(subject.log.getvalue())
         rotated = subject.make({"SECRET_KEY_FALLBACKS": former})
@@ -100,12 +100,12 @@ def the_log_has_it_all(subject: Subject) -> Iterator[str]:
         if former in subject.log.getvalue()[start:] or str(rotated.secret_key) in subject.log.getvalue()[start:]:
             yield "The app's own keys are in the log."
     if any(line.startswith(("\x1b", "forged")) for line in log.splitlines()) or "\x1b" in log:
-        yield "Who writes into an address can forge a line of the log."
+        yield "A client can forge a line of the log with a path."
 
 
 @probe("5.S4")
 def nothing_gets_past(subject: Subject) -> Iterator[str]:
-    """Fail in hooks, in the session, in the templates and in the database."""
+    """Make hooks, the session, the templates and the database fail."""
     subject.needs_page()
     app = subject.app
     places = {
@@ -139,15 +139,15 @@ def nothing_gets_past(subject: Subject) -> Iterator[str]:
 
 @probe("5.S5")
 def statuses_are_right(subject: Subject) -> Iterator[str]:
-    """Ask for what is not there, in the wrong way, and for what is busy."""
+    """Send requests that must get a 400, 404, 405, 410, 429 or 503."""
     subject.needs_page()
     if (status := subject.browser().open("/audit/nothing/here").status_code) != 404:
-        yield f"An unknown address answers {status}."
+        yield f"An unknown path answers {status}."
     wrong = subject.browser().open(subject.page.rule, method="TRACE")
     if wrong.status_code != 405 or "GET" not in wrong.headers.get("Allow", ""):
         yield f"A wrong method answers {wrong.status_code}, without Allow."
     for rule in subject.rules("TRACE"):
-        yield f"{rule.rule} takes TRACE."
+        yield f"{rule.rule} accepts TRACE."
     for error in (TooManyRequests, ServiceUnavailable):
         answer = _failing(subject, lambda error=error: _throw(error(retry_after=7)))
         if answer.headers.get("Retry-After") != "7":
@@ -162,7 +162,7 @@ def statuses_are_right(subject: Subject) -> Iterator[str]:
     page = subject.page.rule
     if subject.own:
         if (status := subject.browser().open(f"{page}?audit=%00").status_code) != 400:
-            yield f"A null byte in an address answers {status}."
+            yield f"A null byte in a URL answers {status}."
         for rule in subject.rules("POST")[:1]:
             browser = subject.browser()
             form = {"csrf_token": browser.token(), "audit": "a\0"}
@@ -171,11 +171,11 @@ def statuses_are_right(subject: Subject) -> Iterator[str]:
                     yield "A null byte in a form reaches the views."
     for path in ("/%ff%fe", "/%00", "/?%00=%ff", "/" + "a" * 9000):
         if (status := subject.browser().open(path).status_code) >= 500:
-            yield f"A malformed address answers {status}."
+            yield f"A malformed URL answers {status}."
 
 
 def _own_pages_tell_nothing(subject: Subject) -> Iterator[str]:
-    """Look at the pages that know something of the app's state, and at debug."""
+    """Check the pages that depend on the app's state, and debug."""
     debug = subject.make({"FLASK_DEBUG": True})
     with subject.view(subject.page.endpoint, _raise, debug):
         shown = subject.browser(debug).open(subject.page.rule).text
@@ -187,7 +187,7 @@ def _own_pages_tell_nothing(subject: Subject) -> Iterator[str]:
         texts = {page: html.unescape(subject.browser().open(page).text) for page in pages}
     for page, text in texts.items():
         if any(each in text for each in evidence):
-            yield f"{page} shows everybody what this deployment relaxes."
+            yield f"{page} shows every visitor what this deployment relaxes."
     for rule in subject.rules("GET"):
         if not rule.arguments and _tells(subject, subject.browser().open(rule.rule).text):
             yield f"{rule.rule} shows settings."
@@ -195,7 +195,7 @@ def _own_pages_tell_nothing(subject: Subject) -> Iterator[str]:
             with mock.patch("tempfile.TemporaryFile", side_effect=OSError(SECRET)):
                 answer = subject.browser().open(rule.rule)
             if SECRET in answer.text or answer.status_code != 503:
-                yield f"{rule.rule} answers {answer.status_code} and tells why a part is down."
+                yield f"{rule.rule} answers {answer.status_code} and reveals why a part is down."
 
 
 def _tells(subject: Subject, text: str) -> bool:
@@ -203,7 +203,7 @@ def _tells(subject: Subject, text: str) -> bool:
 
 
 def _database_fails(subject: Subject) -> Iterator[str]:
-    """Take the database away from somebody who is signed in."""
+    """Make the database fail for a signed-in user."""
     if (member := subject.member) is None:
         return
     # An app without accounts has no such package.
@@ -211,7 +211,7 @@ def _database_fails(subject: Subject) -> Iterator[str]:
     with mock.patch("sqlalchemy.orm.Session.scalar", side_effect=error):
         answer = member.open("/account")
     if answer.status_code != 503 or SECRET in answer.text or "<main" not in answer.text:
-        yield f"Without its database the app answers {answer.status_code}, and no page says for how long."
+        yield f"Without its database the app answers {answer.status_code}, not a page with a 503."
 
 
 def _broken_stream() -> Iterator[bytes]:
@@ -221,7 +221,7 @@ def _broken_stream() -> Iterator[bytes]:
 
 
 class AuditError(Exception):
-    """What the audit's views raise."""
+    """The exception that the audit's views raise."""
 
 
 def _throw(error: Exception) -> NoReturn:
@@ -237,7 +237,7 @@ def _raise_with_password() -> NoReturn:
 
 
 def _failing(subject: Subject, view: object, *, path: str = "", headers: dict[str, str] | None = None) -> TestResponse:
-    """Ask for a page whose view fails."""
+    """Return the response of a page whose view fails."""
     browser: Browser = subject.browser()
     with subject.view(subject.page.endpoint, view):  # type: ignore[arg-type]
         if path:
@@ -247,4 +247,4 @@ def _failing(subject: Subject, view: object, *, path: str = "", headers: dict[st
 
 def _fault_of(answer: TestResponse, place: str) -> Iterator[str]:
     if answer.status_code != 500 or "Traceback" in answer.text or SECRET in answer.text or not answer.text:
-        yield f"A failure in {place} gets past the handler."
+        yield f"A failure in {place} is not handled."

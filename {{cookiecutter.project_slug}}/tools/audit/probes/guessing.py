@@ -1,4 +1,4 @@
-"""8.S4, guesses at a password: how many get through, and does anybody suffer from the guesses of others?"""
+"""8.S4, password guesses: how many are possible, and do one client's guesses affect others?"""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SIGN_IN = ("login_user", "LoginManager", "check_password_hash", "check_password"
 
 @probe("8.S4")
 def guesses_wait(subject: Subject) -> Iterator[str]:
-    """Guess at an account, and at one that does not exist."""
+    """Guess passwords of an existing account and of an unknown one."""
     sign_in = [rule for rule in subject.rules("POST") if re.search(r"(?i)log.?in|sign.?in", rule.rule)]
     if not subject.own:
         if not sign_in and not subject.code_mentions(*SIGN_IN):
-            raise NotApplicable("nobody can sign in")
-        yield "Nothing was found that slows guesses at a password down more and more."
+            raise NotApplicable("the app has no sign-in")
+        yield "No increasing delay of password guesses was found."
         return
     guess = _form_guess if sign_in and subject.member else _call_guess
     with _stopped_clock():
@@ -69,22 +69,22 @@ def _free_guesses(subject: Subject, guess: Callable[[Subject, str, str], int | N
         if statuses[account][:3] != [0, 0, 0] or not 1 <= statuses[account][3] <= 2:
             yield f"After three guesses, the waits were {statuses[account]}."
     if len({tuple(map(bool, waits)) for waits in statuses.values()}) > 1:
-        yield "How guesses wait tells whether an account exists."
+        yield "The waits of guesses reveal whether an account exists."
     if not guess(subject, "member@audit.example", "192.0.2.52"):
-        yield "From another address, the account does not wait."
+        yield "From another address, guesses at the account do not wait."
     if not guess(subject, "third@audit.example", "192.0.2.50"):
-        yield "At another account, the address does not wait."
+        yield "At another account, guesses from the address do not wait."
 
 
 def _form_guess(subject: Subject, account: str, address: str) -> int | None:
-    """Guess at the sign-in; give the seconds to wait, None when the guess was let through."""
+    """Guess in the sign-in form. Returns the seconds to wait, or None if the guess was accepted."""
     form = {"email": account, "password": WRONG}
     answer = subject.browser(address=address).send("/login", form)
     return int(answer.headers.get("Retry-After", 0)) if answer.status_code == 429 else None
 
 
 def _call_guess(subject: Subject, account: str, address: str) -> int | None:
-    """Guess as the sign-in of the team's own would."""
+    """Guess as the team's own sign-in would. Returns the same as ``_form_guess``."""
     with _request_from(subject, address):
         try:
             claim_attempt(account)
@@ -113,38 +113,38 @@ def _right_password_ends_it(subject: Subject) -> Iterator[str]:
 
 
 def _spellings_and_storage(subject: Subject) -> Iterator[str]:
-    """Guess at one account under several names, and read what the storage keeps of it."""
+    """Guess at one account with several spellings, and check the keys in the storage."""
     for number, spelling in enumerate(("Spelt@audit.example", "spelt@AUDIT.example ", "\uff33pelt@audit.example")):
         _call_guess(subject, spelling, f"198.51.100.{number}")
     if not _call_guess(subject, "spelt@audit.example", "198.51.100.9"):
-        yield "Another spelling of an address is another account, with guesses of its own."
+        yield "Another spelling of an e-mail address counts as another account, with more guesses."
     keys = storage.memory.keys() if isinstance(storage := limiter.storage, GuardedStorage) else set()
     if any("@audit.example" in str(key).lower() for key in keys):
-        yield "The storage of the counters holds addresses of people."
+        yield "The storage of the counters contains e-mail addresses."
 
 
 def _owners_and_strangers(subject: Subject) -> Iterator[str]:
-    """Let strangers guess at an account whose owner is known from elsewhere, and spray other accounts."""
+    """Guess at an account with a known owner from other addresses, and spray other accounts."""
     owner, stranger, home = "owner@audit.example", "203.0.113.60", "203.0.113.61"
     _call_success(subject, owner, home)
     for number in range(8):
         _call_guess(subject, owner, f"203.0.113.{70 + number}")
     if _call_guess(subject, owner, home):
-        yield "Strangers who keep an account waiting lock its owner out."
+        yield "An attacker who keeps an account waiting locks its owner out."
     waits = [_call_guess(subject, owner, home) for _ in range(5)]
     if not waits[-1]:
-        yield "From an address of its owner, guesses at an account do not wait."
+        yield "From its owner's address, guesses at an account do not wait."
     for number in range(6):
         _call_guess(subject, f"sprayed-{number}@audit.example", stranger)
     _call_success(subject, "own@audit.example", stranger)
     if not _call_guess(subject, "sprayed-9@audit.example", stranger):
-        yield "Who signs in to an account of his own washes off the guesses at others."
+        yield "A sign-in to the attacker's own account resets the count of guesses at others."
 
 
 def _at_the_same_time(subject: Subject) -> Iterator[str]:
-    """Guess in parallel at the moment when one guess may come."""
+    """Guess in parallel at the moment when one guess is possible."""
     interval, through = sys.getswitchinterval(), 0
-    sys.setswitchinterval(1e-5)  # seconds; the more often threads take turns, the sooner a race shows
+    sys.setswitchinterval(1e-5)  # seconds; frequent thread switches make a race condition likely
     try:
         for turn in range(3):
             account = f"parallel-{turn}@audit.example"
@@ -158,26 +158,26 @@ def _at_the_same_time(subject: Subject) -> Iterator[str]:
     finally:
         sys.setswitchinterval(interval)
     if through > 1:
-        yield f"{through} guesses at the same moment get through, where one may."
+        yield f"{through} guesses at the same moment are accepted, instead of one."
 
 
 def _borrowed_browser(subject: Subject) -> Iterator[str]:
-    """Guess at the password in a browser that is signed in, and count the work that a guess makes."""
+    """Guess the password in a signed-in browser, and compare the work of guesses at known and unknown accounts."""
     if (member := subject.new_member()) is None:
         return
     form = {"password": WRONG, "new_password": f"{WRONG} {WRONG}", "new_password_confirm": f"{WRONG} {WRONG}"}
     with _stopped_clock():
         answers = [member.send("/account/password", form).status_code for _ in range(5)]
     if answers[-1] != 429:
-        yield "Who borrows a browser tries all passwords."
+        yield "In a borrowed browser, password guesses are not limited."
     email, _password = subject.new_account()
     work = {account: _hashes(subject, account) for account in (email, "nobody-at-all@audit.example")}
     if len(set(work.values())) > 1:
-        yield "A guess at an unknown account makes less work: its time tells which accounts exist."
+        yield "A guess at an unknown account takes less work: the response time reveals which accounts exist."
 
 
 def _known_and_unknown(subject: Subject) -> Iterator[str]:
-    """Give each form an address with an account and one without, and compare all that comes back."""
+    """Send each form an address with an account and one without, and compare the responses."""
     email, password = subject.new_account()
     new = {"password": password, "password_confirm": password}
     for path, form in {"/login": {"password": WRONG}, "/register": new, "/reset": {}}.items():
@@ -185,15 +185,15 @@ def _known_and_unknown(subject: Subject) -> Iterator[str]:
         for account in (email, f"{path[1:]}-{email}"):
             browser = subject.browser()
             answer = browser.send(path, {"email": account, **form})
-            text = (answer.text + browser.open("/login").text).replace(account, "")  # what is flashed comes there
+            text = (answer.text + browser.open("/login").text).replace(account, "")  # which shows the flashed messages
             tokens = r"[\w.-]{30,}|nonce=\S+"
             seen.add((answer.status_code, answer.headers.get("Location"), re.sub(tokens, "", text)))
         if len(seen) > 1:
-            yield f"{path} tells which addresses have an account."
+            yield f"{path} reveals which addresses have an account."
 
 
 def _hashes(subject: Subject, account: str) -> int:
-    """Give how many passwords a guess has hashed."""
+    """Return how many password hashes a guess computes."""
     context = subject.app.extensions["security"].pwd_context
     counted = (
         mock.patch.object(context, "hash", wraps=context.hash),
@@ -205,6 +205,6 @@ def _hashes(subject: Subject, account: str) -> int:
 
 
 def _call_success(subject: Subject, account: str, address: str) -> None:
-    """Give the right password, as the sign-in of the team's own would."""
+    """Report a correct password, as the team's own sign-in would."""
     with _request_from(subject, address):
         attempt_succeeded(account)

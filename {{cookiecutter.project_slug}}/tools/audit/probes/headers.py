@@ -1,4 +1,4 @@
-"""6 Headers: are the browser's protections switched on, for every response?"""
+"""6 Headers: does every response enable the browser's protections?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tools.audit.subject import Subject
 
 TWO_YEARS = 2 * 365 * 24 * 3600
 
-# Some of the features that a page has no use for; a browser grants most of them to the page itself by default.
+# Some of the features that a page does not need. By default, browsers grant most of them to the page itself.
 POWERFUL = ("camera", "microphone", "geolocation", "payment", "usb", "display-capture", "bluetooth", "serial", "hid")
 ISOLATION = {
     "Cross-Origin-Opener-Policy": ("same-origin",),
@@ -43,7 +43,7 @@ def talisman_is_pinned(subject: Subject) -> Iterator[str]:
 
 @probe("6.S2")
 def every_response_has_them(subject: Subject) -> Iterator[str]:
-    """Ask for one of each kind."""
+    """Request one response of each kind."""
     browser = subject.browser()
     static = subject.static_file(next((path.name for path in subject.package.glob("static/*.*")), "nothing"))
     answers = {
@@ -68,7 +68,7 @@ def every_response_has_them(subject: Subject) -> Iterator[str]:
         if twice:
             yield f"{kind} has {', '.join(twice)} twice."
         wanted = ["X-Content-Type-Options", "X-Frame-Options", *ISOLATION]
-        if kind != "a redirect to https":  # over http a browser ignores it
+        if kind != "a redirect to https":  # browsers ignore it over http
             wanted.append("Strict-Transport-Security")
         lacking = [name for name in wanted if name not in answer.headers]
         if lacking:
@@ -79,7 +79,7 @@ def every_response_has_them(subject: Subject) -> Iterator[str]:
 
 @probe("6.S3")
 def https_is_enforced(subject: Subject) -> Iterator[str]:
-    """Ask over http, through a proxy that nobody has set up, and with another host."""
+    """Send requests over http, with forged proxy headers and with another host."""
     browser = subject.browser()
     for method, headers in (
         ("GET", {}),
@@ -101,7 +101,7 @@ def https_is_enforced(subject: Subject) -> Iterator[str]:
         if found.get(name) != value:
             yield f"{name} is {found.get(name, 'missing')!r}."
     if "preload" in hsts:
-        yield "HSTS asks for the preload list, which is hard to undo, unasked."
+        yield "HSTS has preload, which is hard to undo, without the setting HSTS_PRELOAD."
     if subject.own:
         second = subject.make({"TRUSTED_HOSTS": f"{subject.host},second.example"})
         moved = subject.browser(second).open(subject.page.rule, scheme="http", host="second.example")
@@ -111,12 +111,12 @@ def https_is_enforced(subject: Subject) -> Iterator[str]:
     if subject.own and "preload" not in subject.browser(subject.make({"HSTS_PRELOAD": True})).open(
         subject.page.rule
     ).headers.get("Strict-Transport-Security", ""):
-        yield "HSTS_PRELOAD does not ask for the preload list."
+        yield "HSTS_PRELOAD does not add preload to HSTS."
 
 
 @probe("6.S4")
 def the_rest_is_sent(subject: Subject) -> Iterator[str]:
-    """Read the headers of a page that another site's script asks for."""
+    """Read the headers of a page that another site's script requests."""
     elsewhere = "https://evil.example"
     found = subject.browser().open(subject.page.rule, headers={"Origin": elsewhere}).headers
     if found.get("Access-Control-Allow-Origin") in ("*", "null", elsewhere):
@@ -153,20 +153,20 @@ def scanners_are_tests(subject: Subject) -> Iterator[str]:
 
 
 def _tests_that_run(subject: Subject) -> Iterator[str]:
-    """Give the code of the project's tests, without those that are skipped, and those of the scanners themselves."""
+    """Yield the names in the project's tests that run scanners, without skipped tests."""
     for path in sorted(subject.project.glob("tests/**/*.py")):
         text = path.read_bytes()
         if not any(re.search(sign.encode(), text) for sign in SCANNERS.values()):
             continue
         try:
             tree = ast.parse(text)
-        except (SyntaxError, ValueError):  # nor can Python run it
+        except (SyntaxError, ValueError):  # Python can't run it either
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef) and re.match("test_(?!.*_sees_)", node.name):
                 marks = " ".join(map(ast.unparse, node.decorator_list))
                 if not re.search("skip|xfail", marks):
-                    # Names alone: a text may name a scanner without running it.
+                    # Names only: a string may mention a scanner without running it.
                     yield " ".join([node.name, *(each.id for each in ast.walk(node) if isinstance(each, ast.Name))])
 
 
@@ -177,4 +177,4 @@ def _fail(_: object) -> NoReturn:
 def _versions(found: Headers) -> Iterator[str]:
     for name in ("Server", "X-Powered-By"):
         if re.search(r"[\d.]{3}", found.get(name, "")):
-            yield f"{name} tells a version."
+            yield f"{name} reveals a version."

@@ -1,4 +1,4 @@
-"""8 Rate limiting: how many requests and guesses get through, from where?"""
+"""8 Rate limiting: how many requests are accepted, and from which clients?"""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from tools.audit.subject import Browser, NoAnswer, Subject
 
 WRONG = "a wrong guess"
 JSON = {"Accept": "application/json"}
-MANY = 70  # requests; a copy of the app takes 40 a minute for a page and 60 for the rest
+MANY = 70  # requests; a copy of the app accepts at most 60 per minute, 40 of a page
 STRICTER = re.compile(r"(?i)log.?in|sign.?in|sign.?up|regist|reset|forgot|uploads?$")
 BUILT_IN = frozenset({"health.healthz"})
 
 
 @probe("8.S1")
 def requests_are_counted(subject: Subject) -> Iterator[str]:
-    """Ask for a page until it is enough."""
+    """Request a page until it is refused."""
     yield from is_pinned(subject, "flask-limiter")
     if _until_refused(subject, subject.page) is None and not _is_limited(subject, subject.page):
-        yield f"{MANY} requests in a row are answered."
+        yield f"{MANY} requests in a row are accepted."
 
 
 @probe("8.S2")
 def the_right_one_is_counted(subject: Subject) -> Iterator[str]:
-    """Come from many addresses that are one, and from two that are not."""
+    """Send requests from many addresses of one client, and from other clients."""
     page = subject.page
-    if not subject.own:  # a foreign app may limit but some of its routes
+    if not subject.own:  # a foreign app may limit only some of its routes
         page = next((rule for rule in [page, *subject.rules("GET")] if _is_limited(subject, rule)), page)
     limit = _until_refused(subject, page)
     if limit is None:
         if _is_limited(subject, page):
-            raise NoAnswer(f"{MANY} requests are too few to be refused, so nothing shows who is counted")
-        yield "Nobody is counted who asks for a page."
+            raise NoAnswer(f"{MANY} requests are too few to be refused, so no probe can test which clients are counted")
+        yield "The requests of a page are not counted."
         return
     sources = {
         "X-Forwarded-For": ["192.0.2.7"] * (limit + 1),
@@ -55,19 +55,19 @@ def the_right_one_is_counted(subject: Subject) -> Iterator[str]:
         if answers[-1].status_code != 429:
             yield f"With {what}, one client gets as many requests as it likes."
     if _ask(subject, page, "203.0.113.99").status_code == 429:
-        yield "One client uses up the requests of all others."
+        yield "One client uses up the budget of all others."
     if _ask(subject, page, "2001:db8:1:3::1").status_code == 429:
-        yield "One IPv6 network uses up the requests of its neighbours."
+        yield "One IPv6 network uses up the budget of its neighbours."
     yield from _users_count_apart(subject)
     if subject.own:
         if subject.make({"TRUSTED_PROXY_HOPS": None}).config["TRUSTED_PROXY_HOPS"]:
-            yield "A proxy is believed unless told otherwise."
+            yield "A proxy is trusted by default."
         yield from server.proxy_overwrites(subject, "X-Forwarded-For", "$remote_addr", "$proxy_add_x_forwarded_for")
 
 
 @probe("8.S3")
 def every_route_is_limited(subject: Subject) -> Iterator[str]:
-    """Read the limit that each route announces, and flood the ones worth it."""
+    """Read the limit that each route announces, and flood those that need a stricter one."""
     for rule in subject.rules("GET"):
         with subject.view(rule.endpoint, lambda: ""):
             headers = subject.browser().open(subject.url(rule)).headers
@@ -93,14 +93,14 @@ def every_route_is_limited(subject: Subject) -> Iterator[str]:
         if limit is None and _is_limited(subject, rule, "POST"):
             continue
         if limit is None:
-            yield f"{MANY} POST {rule.rule} in a row meet no limit."
+            yield f"{MANY} POST {rule.rule} in a row are accepted."
         elif limit >= usual and STRICTER.search(rule.rule):
-            yield f"POST {rule.rule} is limited no stricter than a page."
+            yield f"POST {rule.rule} has no stricter limit than a page."
     if subject.own:
         usual_app = subject.make({"RATELIMIT_DEFAULT": None})
         announced = subject.browser(usual_app).open(subject.page.rule).headers.get("RateLimit-Limit", "0")
         if int(announced) > 1000:
-            yield f"Unless told otherwise, a client gets {announced} requests of a page."
+            yield f"By default, a client may send {announced} requests of a page."
         yield from server.counters_hold(subject)
         yield from server.slow_clients_hold_no_thread(subject)
 
@@ -116,9 +116,9 @@ def refusals_are_clear(subject: Subject) -> Iterator[str]:
         if page.status_code == 429:
             break
     if page.status_code != 429 and _is_limited(subject, subject.page):
-        raise NoAnswer(f"{MANY} requests are too few to be refused, so nobody knows what a refusal says")
+        raise NoAnswer(f"{MANY} requests are too few to be refused, so no probe can test the refusal")
     if page.status_code != 429:
-        yield f"Nothing is refused: the answer to request {MANY + 1} is a {page.status_code}."
+        yield f"No request is refused: number {MANY + 1} gets a {page.status_code}."
         return
     if not page.headers.get("Retry-After", "").isdigit():
         yield "The refusal is a 429 without Retry-After."
@@ -127,11 +127,11 @@ def refusals_are_clear(subject: Subject) -> Iterator[str]:
         yield "The page of a 429 has no countdown."
     problem = _ask(subject, subject.page, "192.0.2.60", JSON)
     if problem.mimetype != "application/problem+json" or problem.get_json()["status"] != 429:
-        yield "A script gets no problem (RFC 9457) for a 429."
+        yield "A 429 is not sent as a problem (RFC 9457) to a script."
     if subject.own and subject.member:
         form = {"email": "tries@audit.example", "password": WRONG}
         if not re.search(r"(?i)left|remain", _main(subject.browser().send("/login", form).text)):
-            yield "The form of the sign-in does not say how many tries are left."
+            yield "The sign-in form does not show how many tries are left."
 
 
 def _ask(
@@ -142,7 +142,7 @@ def _ask(
 
 
 def _until_refused(subject: Subject, rule: Rule, method: str = "GET") -> int | None:
-    """Give the number of requests that one client may send in a row, None for more than ``MANY``."""
+    """Return the number of requests that one client may send in a row, None for ``MANY`` or more."""
     browser = subject.browser()
     path, form = subject.url(rule), _form(subject, browser, method)
     with subject.view(rule.endpoint, lambda: ""):
@@ -153,7 +153,7 @@ def _until_refused(subject: Subject, rule: Rule, method: str = "GET") -> int | N
 
 
 def _is_limited(subject: Subject, rule: Rule, method: str = "GET") -> bool:
-    """Tell whether Flask-Limiter has a limit for a route of a foreign app, however high."""
+    """Return whether Flask-Limiter has a limit for a route of a foreign app, however high."""
     limiters = subject.app.extensions.get("limiter")
     if subject.own or not isinstance(limiters, set):
         return False
@@ -171,7 +171,7 @@ def _is_limited(subject: Subject, rule: Rule, method: str = "GET") -> bool:
 
 
 def _form(subject: Subject, browser: Browser, method: str) -> dict[str, str]:
-    """Give what a foreign app may want before it counts a request."""
+    """Return the form that a foreign app may require before it counts a request: the CSRF token."""
     return {"csrf_token": browser.token()} if not subject.own and method != "GET" and subject.app.secret_key else {}
 
 
@@ -182,7 +182,7 @@ def _users_count_apart(subject: Subject) -> Iterator[str]:
     with subject.view(subject.page.endpoint, lambda: ""):
         refused = any(member.open(subject.page.rule, headers=JSON).status_code == 429 for _ in range(MANY))
     if not refused or _ask(subject, subject.page, member.address).status_code == 429:
-        yield "Who is signed in counts for the address, not for the user."
+        yield "A signed-in user is counted by address, not by user."
     sign_in = next((rule for rule in subject.rules("POST") if rule.rule == "/login"), None)
     if sign_in and (other := subject.new_member()):
         other.address = member.address
@@ -190,7 +190,7 @@ def _users_count_apart(subject: Subject) -> Iterator[str]:
             for _ in range(MANY):
                 member.open("/login", method="POST", headers=JSON)
             if other.open("/login", method="POST", headers=JSON).status_code != 429:
-                yield "Accounts of one's own multiply the guesses at those of others."
+                yield "An attacker's own accounts multiply the guesses at the accounts of others."
 
 
 def _main(text: str) -> str:

@@ -1,4 +1,4 @@
-"""1 Secret key: is it random, out of sight, refused when weak, and can it be rotated?"""
+"""1 Secret key: is it random, kept secret, refused if it is weak, and can it be rotated?"""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RANDOM = (
     "Zx3_vQ-8LmPk2TyRb7WnJd5GhCs9FaKe",
     "3q2+7wQm5sX1Zr8KpVtYb0LhJc=",
 )
-# The audit puts one of its own in its place.
+# The real path: the audit replaces paths.ENV_FILE by a temporary one.
 ENV_FILE = paths.ENV_FILE
 WITHOUT_KEY = dict.fromkeys(["SECRET_KEY"])
 SECRET_NAMES = ("SECRET_KEY", "secret_key")
@@ -53,37 +53,37 @@ FROM_ENVIRONMENT = (
 
 @probe("1.S1")
 def random_key_is_made(subject: Subject) -> Iterator[str]:
-    """Let the command make two keys."""
+    """Generate two keys with the command."""
     _any_key(subject)
     if not subject.app.secret_key:
         yield "No key is set."
     elif fault := weakness(_text(subject.app.secret_key)):
         yield f"The key in force {fault}."
     if "secret-key" not in subject.app.cli.commands:
-        yield "There is no command that makes a random key."
+        yield "There is no command that generates a random key."
     if "secret-key" not in subject.app.cli.commands or not subject.own:
         return
     keys = []
     for _ in range(2):
-        random.seed(1)  # who knows the state of Python's own generator knows the next number
+        random.seed(1)  # the random module is predictable: with the same seed, it would generate the same key
         keys.append(_env_after(subject, ["new"], "")["SECRET_KEY"])
     first, second = keys
     bits = len(first) * math.log2(16 if re.fullmatch("[0-9a-f]+", first) else 64)
     if first == second or bits < 256 or weakness(first):
-        yield f"The command makes keys of {bits:.0f} bits{', always the same' if first == second else ''}."
+        yield f"The command generates keys of {bits:.0f} bits{', always the same' if first == second else ''}."
 
 
 @probe("1.S2")
 def key_is_out_of_sight(subject: Subject) -> Iterator[str]:
-    """Read the project for the key, and look who can read the file."""
+    """Search the project for the key, and check the permissions of .env."""
     _any_key(subject)
     for file, node in subject.nodes:
         for target, value in assignments(node):
             if target in SECRET_NAMES and (written := _written(value)):
-                what = "The key" if written is value else "A key to fall back on"
+                what = "The key" if written is value else "A default key"
                 yield f"{file}:{value.lineno}: {what} is written in the code."
     for name in (".gitignore", *([".dockerignore"] if subject.text_of("Dockerfile", "deploy/Dockerfile") else [])):
-        # A rotation that breaks off may leave a copy beside it.
+        # An interrupted rotation may leave a copy next to it.
         if not all(_is_listed(each, subject.text_of(name)) for each in (".env", ".env.k3v9x2")[: 1 + subject.own]):
             yield f"{name} does not list .env."
     env = subject.project / ".env"
@@ -92,10 +92,10 @@ def key_is_out_of_sight(subject: Subject) -> Iterator[str]:
     if subject.own and "secret-key" in subject.app.cli.commands:
         kept = _env_after(subject, ["new"], f"SECRET_KEY={(key := random_key())}\n")
         if kept["SECRET_KEY"] != key:
-            yield "The command that makes a key overwrites the one there is."
+            yield "The command that generates a key overwrites the existing one."
         _env_after(subject, ["new"], "")
         if os.name == "posix" and (mode := paths.ENV_FILE.stat().st_mode & 0o077):
-            yield f"The command writes a .env that others can read ({mode:03o})."
+            yield f"The command writes a .env that other users can read ({mode:03o})."
 
 
 @probe("1.S3")
@@ -107,23 +107,23 @@ def environment_wins(subject: Subject) -> Iterator[str]:
             yield "The key is not read from the environment, as far as the code shows."
         return
     if not ENV_FILE.is_absolute():
-        yield "Where .env is looked for depends on the folder the app is started in."
+        yield "The path of .env depends on the folder in which the app is started."
     in_file, in_environment = random_key(), random_key()
     paths.ENV_FILE.write_text(f"SECRET_KEY={in_file}\n", encoding="utf-8")
     if subject.make(WITHOUT_KEY).secret_key != in_file:
         yield "A key in .env is not used."
     with mock.patch.dict(os.environ, {"SECRET_KEY": in_environment}):
         if subject.make(WITHOUT_KEY).secret_key != in_environment:
-            yield "A key in the environment does not win over the one in .env."
+            yield "A key in the environment does not override the one in .env."
 
 
 @probe("1.S4")
 def guessable_key_stops_the_start(subject: Subject) -> Iterator[str]:
-    """Start the app with keys that everybody knows."""
+    """Start the app with weak keys."""
     if not subject.own:
         _any_key(subject)
         fault = weakness(_text(subject.app.secret_key or ""))
-        yield f"The key {fault}." if fault else "The key is strong, but nothing was found that would refuse a weak one."
+        yield f"The key {fault}." if fault else "The key is strong, but no check was found that refuses a weak one."
         return
     paths.ENV_FILE.unlink(missing_ok=True)
     if not subject.refuses(WITHOUT_KEY):
@@ -139,11 +139,11 @@ def guessable_key_stops_the_start(subject: Subject) -> Iterator[str]:
 
 @probe("1.S5")
 def key_rotates(subject: Subject) -> Iterator[str]:
-    """Rotate, and come back with a session, a token and a reset link of before."""
+    """Rotate the key, then use a session and a reset link from before."""
     if not subject.own:
         _any_key(subject)
         if not subject.app.config.get("SECRET_KEY_FALLBACKS") and "SECRET_KEY_FALLBACKS" not in subject.code:
-            yield "No former key goes on being accepted: a new key signs everybody out."
+            yield "No former key is still accepted: a new key signs everyone out."
             return
     if "secret-key" not in subject.app.cli.commands:
         yield "There is no command that rotates the key."
@@ -154,10 +154,10 @@ def key_rotates(subject: Subject) -> Iterator[str]:
     after = _env_after(subject, ["rotate"], f"SECRET_KEY={old}\nLOG_FORMAT=json\n")
     new, fallbacks = after.get("SECRET_KEY", ""), after.get("SECRET_KEY_FALLBACKS", "")
     if fallbacks != old or new == old or weakness(new) or after.get("LOG_FORMAT") != "json":
-        yield "flask secret-key rotate does not keep the former key beside a new one."
+        yield "flask secret-key rotate does not keep the former key next to the new one."
     text = paths.ENV_FILE.read_text(encoding="utf-8")
     if _env_after(subject, ["rotate", "--prune"], text).get("SECRET_KEY_FALLBACKS"):
-        yield "flask secret-key rotate --prune leaves the former keys."
+        yield "flask secret-key rotate --prune does not remove the former keys."
     before, rotated = subject.make({"SECRET_KEY": old}), subject.make({"SECRET_KEY": new, "SECRET_KEY_FALLBACKS": old})
     pruned = subject.make({"SECRET_KEY": new})
     name = before.config["SESSION_COOKIE_NAME"]
@@ -167,18 +167,18 @@ def key_rotates(subject: Subject) -> Iterator[str]:
         (pruned, subject.forge({"audit": 1, "_born": int(time.time())}, rotated), True),
     ):
         if ("audit" in _session_of(app, name, cookie)) != wanted:
-            yield "A session of the former key is " + ("refused." if wanted else "accepted after the key was pruned.")
+            yield "A session signed with the former key is " + ("refused." if wanted else "accepted after the pruning.")
     yield from _reset_link(before, rotated)
 
 
 def _any_key(subject: Subject) -> None:
     """Raise NotApplicable for an app that signs nothing."""
     if not subject.app.secret_key and not subject.keeps_sessions:
-        raise NotApplicable("the app has no key, and no code begins a session")
+        raise NotApplicable("the app has no key, and no code uses a session")
 
 
 def _written(value: ast.expr) -> ast.expr | None:
-    """Give the text in a key's expression, also one to fall back on: ``environ.get("KEY", "dev")``, ``… or "dev"``."""
+    """Return the literal in a key's expression, also a default: ``environ.get("KEY", "dev")``, ``… or "dev"``."""
     if isinstance(value, ast.Constant):
         return value if isinstance(value.value, str | bytes) and value.value else None
     if isinstance(value, ast.BoolOp):
@@ -201,7 +201,7 @@ def _reset_link(before: Flask, rotated: Flask) -> Iterator[str]:
         return
     old, new = (app.extensions["security"].reset_serializer for app in (before, rotated))
     if not _opens(new, old.dumps("audit")):
-        yield "A reset link of the former key is refused."
+        yield "A reset link signed with the former key is refused."
     if _opens(old, new.dumps("audit")):
         yield "New reset links are still signed with the former key."
 
@@ -220,7 +220,7 @@ def _session_of(app: Flask, name: str, cookie: str) -> Mapping[str, object]:
 
 
 def _is_listed(file: str, patterns: str) -> bool:
-    """Tell whether a list like .gitignore leaves a file out: the last pattern that fits decides."""
+    """Return whether a list like .gitignore excludes a file: the last matching pattern decides."""
     listed = False
     for line in map(str.strip, patterns.splitlines()):
         if fnmatch.fnmatch(file, line.removeprefix("!").removeprefix("**/").strip("/")):
@@ -229,7 +229,7 @@ def _is_listed(file: str, patterns: str) -> bool:
 
 
 def _env_after(subject: Subject, arguments: list[str], content: str) -> dict[str, str]:
-    """Run ``flask secret-key …`` on a .env of the audit's own, and give what is in it then."""
+    """Run ``flask secret-key …`` on a temporary .env with ``content``, and return its settings afterwards."""
     paths.ENV_FILE.unlink(missing_ok=True)
     if content:
         paths.ENV_FILE.write_text(content, encoding="utf-8")

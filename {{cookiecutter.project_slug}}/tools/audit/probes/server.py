@@ -1,4 +1,4 @@
-"""What stands around the app's code: the counters' storage, and the configuration of gunicorn and its proxy."""
+"""The surroundings of the app's code: the counters' storage, and the configuration of gunicorn and its proxy."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tools.audit.subject import Subject
 
 PROXY = "deploy/nginx.conf"
 OWN_HEADERS = ("X-Content-Type-Options", "X-Frame-Options", "Content-Security-Policy", "Strict-Transport-Security")
-MOST_SECONDS = 60  # what nginx waits for unless told otherwise
+MOST_SECONDS = 60  # the default of nginx
 MOST_KEYS = 1_000_000
 
 
 def counters_hold(subject: Subject) -> Iterator[str]:
-    """Lose Redis before and after it has counted, and ask for more keys than there is room for."""
+    """Make Redis fail before and after it has counted, and use more keys than fit into the memory."""
     page = subject.page
     with subject.instead({"RATELIMIT_STORAGE_URI": "redis://127.0.0.1:1"}), subject.view(page.endpoint, lambda: ""):
         browser = subject.browser()
@@ -37,65 +37,65 @@ def counters_hold(subject: Subject) -> Iterator[str]:
     storage.incr("audit", 60)
     redis.incr.side_effect = NoRedis
     if storage.incr("audit", 60) != 6:
-        yield "When Redis is lost, everybody gets a fresh budget."
+        yield "When Redis is lost, every client gets a fresh budget."
     if not isinstance(limiter.storage, GuardedStorage) or limiter.storage.memory._max_keys > MOST_KEYS:
-        yield "The counters may take any memory."
+        yield "The memory of the counters is not limited."
     few = BoundedCounters(10)
     few.incr("failures", 60, 9)
     for number in range(100):
         few.incr(f"flood {number}", 60)
     if few.get("failures") != 9:
-        yield "A flood of keys washes failures away."
+        yield "A flood of keys erases failures."
 
 
 def slow_clients_hold_no_thread(subject: Subject) -> Iterator[str]:
-    """Read how gunicorn is started, and what the proxy before it does with slow clients."""
+    """Check how gunicorn is started, and how the proxy in front of it treats slow clients."""
     gunicorn = runpy.run_path(str(subject.project / "gunicorn.conf.py"))
     if gunicorn.get("worker_class") != "gthread" or gunicorn.get("threads", 1) < 2:
-        yield "gunicorn does not run with several threads of its own worker (gthread)."
+        yield "gunicorn does not use its threaded worker (gthread) with several threads."
     proxy = _directives(subject)
     if not proxy:
-        yield Relaxed(f"There is no {PROXY}: nothing shows that the proxy takes in whole requests.")
+        yield Relaxed(f"There is no {PROXY}: no probe can test whether the proxy buffers requests.")
         return
-    for name, what in (("proxy_request_buffering", "sends its request"), ("proxy_buffering", "reads its answer")):
+    for name, what in (("proxy_request_buffering", "sends its request"), ("proxy_buffering", "reads the response")):
         if "off" in proxy[name]:
-            yield f"{PROXY}: with {name} off, a client that {what} slowly holds a thread."
+            yield f"{PROXY}: with {name} off, a client that {what} slowly occupies a thread."
     for name in ("client_header_timeout", "client_body_timeout", "send_timeout"):
         if not proxy[name] or not all(0 < _seconds(value) <= MOST_SECONDS for value in proxy[name]):
-            yield f"{PROXY}: {name} does not cut a slow client within {MOST_SECONDS} seconds."
+            yield f"{PROXY}: {name} does not disconnect a slow client within {MOST_SECONDS} seconds."
     if not proxy["limit_conn"]:
-        yield f"{PROXY}: one client may have any number of requests under way (limit_conn)."
+        yield f"{PROXY}: the number of concurrent requests per client is not limited (limit_conn)."
 
 
 def proxy_bounds_bodies(subject: Subject) -> Iterator[str]:
-    """Read how large a body the proxy takes in."""
+    """Check how large a body the proxy accepts."""
     if any(re.fullmatch("0[kmg]?", value) for value in _directives(subject)["client_max_body_size"]):
         yield f"{PROXY}: with client_max_body_size 0, a body may fill the disk."
 
 
 def proxy_overwrites(subject: Subject, header: str, *values: str) -> Iterator[str]:
-    """Read whether the proxy gives a header one of these values of its own, which the app then believes."""
+    """Check that the proxy sets a header, which the app trusts, to one of these values."""
     if proxy := _directives(subject):
         set_to = [value.split()[1:] for value in proxy["proxy_set_header"] if value.split()[0] == header]
         if not set_to or not all(value in [[each] for each in values] for value in set_to):
-            yield f"{PROXY}: {header} is not set to {' or '.join(values)}, so a client may make it up."
+            yield f"{PROXY}: {header} is not set to {' or '.join(values)}, so a client can forge it."
 
 
 def proxy_refuses_plainly(subject: Subject) -> Iterator[str]:
-    """Read what comes with the proxy's own answers."""
+    """Check the headers of the proxy's own responses."""
     if not (proxy := _directives(subject)):
         return
     always = [value.split()[0] for value in proxy["add_header"] if value.endswith(" always")]
     if missing := [name for name in OWN_HEADERS if name not in always]:
-        yield f"{PROXY}: nginx's own answers lack {', '.join(missing)}."
+        yield f"{PROXY}: nginx's own responses lack {', '.join(missing)}."
     if proxy["server_tokens"] != ["off"]:
-        yield f"{PROXY}: nginx tells its version (server_tokens)."
+        yield f"{PROXY}: nginx reveals its version (server_tokens)."
 
 
 def _directives(subject: Subject) -> defaultdict[str, list[str]]:
-    """Give all values of each directive of the proxy's configuration, wherever it stands; none without a file."""
+    """Return all values of each directive in the proxy's configuration, at any level; none without a file."""
     text = re.sub(r"(?m)(^|\s)#.*", "", subject.text_of(PROXY))
-    text = re.sub(r'"[^"]*"', '""', text)  # which may hold what ends a directive, and are not looked at
+    text = re.sub(r'"[^"]*"', '""', text)  # strings are not examined, and may contain the end of a directive
     found: defaultdict[str, list[str]] = defaultdict(list)
     for directive in re.findall(r"[^\s;{}][^;{}]*(?=;)", text):
         name, *values = directive.split()

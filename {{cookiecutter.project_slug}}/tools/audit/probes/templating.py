@@ -1,4 +1,4 @@
-"""7 Templates: can what somebody typed become part of a page, or run?"""
+"""7 Templates: can user input become markup or code?"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = ("audit.html", "audit.txt", "audit.xml", "audit")
 
 @probe("7.S1")
 def templates_escape(subject: Subject) -> Iterator[str]:
-    """Render a value, and a name that is not there."""
+    """Render a value with markup, and an undefined name."""
     for name in NAMES:
         if set("<>\"'") & set(_rendered(subject, name, "{{ probe }}")):
             yield f"A template named {name} prints without escaping."
@@ -38,16 +38,16 @@ def templates_escape(subject: Subject) -> Iterator[str]:
     except UndefinedError:
         pass
     else:
-        yield "A misspelt name prints nothing."
+        yield "An undefined name prints nothing."
     if not issubclass(subject.app.jinja_env.undefined, StrictUndefined):
-        yield "The environment is not strict about names."
+        yield "The environment does not use StrictUndefined."
     if subject.own:
         with (
             _template(subject, "audit.html", "{{ probe }}"),
             subject.app.test_request_context(base_url=f"https://{HOST}"),
         ):
             if "<" in templating.render_text("audit.html", probe=PROBE):
-                yield "What renders mails renders pages without escaping."
+                yield "render_text, which renders mails, does not escape HTML."
 
 
 @probe("7.S2")
@@ -58,9 +58,9 @@ def nothing_prints_into_code(subject: Subject) -> Iterator[str | Finding]:
     if safe_url := subject.app.jinja_env.filters.get("safe_url"):
         for url in RUNNING:
             if re.sub(r"[\x00-\x20]", "", str(safe_url(url))).lower().startswith(("javascript:", "data:", "vbscript:")):
-                yield f"safe_url lets {url!r} pass."
+                yield f"safe_url allows {url!r}."
         if not set("<>") & set(str(safe_url("/<x>"))) or hasattr(safe_url("/<x>"), "__html__"):
-            yield "safe_url takes what it passes for markup."
+            yield "safe_url returns markup."
 
 
 @probe("7.S3")
@@ -79,7 +79,7 @@ def no_template_from_data(subject: Subject) -> Iterator[str | Finding]:
         return
     letter, values = "${a.__class__} {a.__class__} ${a[0]} $a ${b}", {"a": "x"}
     if templating.fill_placeholders(letter, values) != letter.replace("$a ", "x "):
-        yield "The placeholders of a user's text reach into what fills them."
+        yield "Placeholders in a user's text can access attributes of their values."
     dropped = Path(subject.app.config["UPLOAD_DIR"], "audit-dropped.html")
     dropped.write_text("dropped", encoding="utf-8")
     try:
@@ -87,14 +87,14 @@ def no_template_from_data(subject: Subject) -> Iterator[str | Finding]:
     except TemplateNotFound:
         pass
     else:
-        yield "A template that lies among the uploads is found."
+        yield "A template among the uploads can be loaded."
     finally:
         dropped.unlink()
 
 
 @probe("7.S5")
 def escaping_is_proved(subject: Subject) -> Iterator[str]:
-    """Let a view render a probe, and read the response."""
+    """Make a view render markup, and read the response."""
     subject.needs_page()
     with (
         _template(subject, "audit-probe.txt", "{{ probe }}"),
@@ -104,12 +104,12 @@ def escaping_is_proved(subject: Subject) -> Iterator[str]:
     if answer.status_code != 200 or not answer.text:
         raise NoAnswer(f"no view can be reached ({subject.page.rule} answers {answer.status_code})")
     if "<" in answer.text:
-        yield f"A view that renders {PROBE!r} by a template named audit-probe.txt sends it as it is."
+        yield f"A view that renders {PROBE!r} with a template named audit-probe.txt does not escape it."
 
 
 @contextlib.contextmanager
 def _template(subject: Subject, name: str, source: str) -> Iterator[None]:
-    """Let the app have one more template."""
+    """Add a template to the app, within a ``with`` block."""
     loader = subject.app.jinja_env.loader
     subject.app.jinja_env.loader = ChoiceLoader([DictLoader({name: source}), *([loader] if loader else [])])
     try:

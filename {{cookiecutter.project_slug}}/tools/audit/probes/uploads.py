@@ -1,4 +1,4 @@
-"""9 Uploads: what gets in, where does it lie, and who gets it back?"""
+"""9 Uploads: which files are accepted, where are they stored, and who can download them?"""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from tools.audit.subject import Browser, NoAnswer, NotApplicable, Subject, Unpro
 
 TAKING = ("request.files", "FileField", "MultipleFileField", "FileStorage", "UploadSet", "Dropzone")
 JSON = {"Accept": "application/json"}
-# In two halves, or a virus scanner takes this file away.
+# In two halves, so that no virus scanner removes this file.
 EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
 SECRET_PLACE = b"48.8584 N"
 
 
 class Attempt(NamedTuple):
-    """A file that must not be taken, and why."""
+    """A file that must not be accepted, and why."""
 
     what: str
     name: str
@@ -47,25 +47,25 @@ class Attempt(NamedTuple):
 
 @probe("9.S1")
 def types_are_checked(subject: Subject) -> Iterator[str]:
-    """Send what is right, and what only looks so."""
+    """Send valid files, and files of a wrong or mismatched type."""
     visitor = _visitor(subject, "FileAllowed", "allowed_file", "ALLOWED_EXTENSIONS", "magic", "filetype")
     png = _png()
     stored = _send(subject, visitor, "a.png", png, "image/png")
     if stored.status_code != 201:
-        yield f"A good picture is refused ({stored.status_code})."
+        yield f"A valid image is refused ({stored.status_code})."
     elif SECRET_PLACE in visitor.open(f"/uploads/{stored.get_json()['id']}").get_data():
-        yield "A picture comes back with the place where it was taken."
+        yield "An image is returned with the location where it was taken."
     for attempt in (
         Attempt("a script by its extension", "a.php", b"<?php system('id'); ?>", "text/plain"),
         Attempt("a page by its extension", "a.html", b"<script>alert(1)</script>", "text/html"),
         Attempt("a drawing with a script", "a.svg", SVG, "image/svg+xml"),
-        Attempt("a program named a picture", "a.png", b"MZ\x90\x00" + b"\0" * 200, "image/png"),
-        Attempt("a picture named a text", "a.txt", png, "text/plain"),
-        Attempt("a picture declared a page", "a.png", png, "text/html"),
-        Attempt("a picture declared nothing", "a.png", png, "application/octet-stream"),
-        Attempt("a damaged picture", "a.png", png[:40], "image/png"),
-        Attempt("a picture of too many pixels", "a.png", _png((5_100, 5_100), "1"), "image/png"),
-        Attempt("a page named a PDF", "a.pdf", b"<script>alert(1)</script>\n%%EOF\n", "application/pdf"),
+        Attempt("a program named as an image", "a.png", b"MZ\x90\x00" + b"\0" * 200, "image/png"),
+        Attempt("an image named as a text", "a.txt", png, "text/plain"),
+        Attempt("an image declared as a page", "a.png", png, "text/html"),
+        Attempt("an image without an exact type", "a.png", png, "application/octet-stream"),
+        Attempt("a damaged image", "a.png", png[:40], "image/png"),
+        Attempt("an image with too many pixels", "a.png", _png((5_100, 5_100), "1"), "image/png"),
+        Attempt("a page named as a PDF", "a.pdf", b"<script>alert(1)</script>\n%%EOF\n", "application/pdf"),
         Attempt("a PDF with an archive at its end", "a.pdf", b"%PDF-1.4\n%%EOF\n" + _zip(), "application/pdf"),
         Attempt("a text in another encoding", "a.txt", "<b>".encode("utf-16"), "text/plain"),
         Attempt("a text with control characters", "a.txt", b"\x1b]0;evil\x07", "text/plain"),
@@ -74,20 +74,20 @@ def types_are_checked(subject: Subject) -> Iterator[str]:
             yield f"{attempt.what} answers {status}."
     photo = _send(subject, visitor, "a.jpg", _jpeg(), "image/jpeg")
     if photo.status_code != 201 or SECRET_PLACE in visitor.open(f"/uploads/{photo.get_json()['id']}").get_data():
-        yield "A photo comes back with the place where it was taken."
+        yield "A photo is returned with the location where it was taken."
     with mock.patch.object(content, "MAX_ANIMATION_PIXELS", 500):
         if _send(subject, visitor, "a.gif", _animation(), "image/gif").status_code < 400:
             yield "An animation may have any number of frames."
     if not subject.refuses({"UPLOAD_EXTENSIONS": "png,svg"}):
-        yield "UPLOAD_EXTENSIONS takes types that nothing checks."
+        yield "UPLOAD_EXTENSIONS accepts types without a check."
     with subject.instead({"UPLOAD_EXTENSIONS": "png"}):
         if _send(subject, _new_visitor(subject), "a.txt", b"text", "text/plain").status_code < 400:
-            yield "A type is taken that UPLOAD_EXTENSIONS does not name."
+            yield "A type that is not in UPLOAD_EXTENSIONS is accepted."
 
 
 @probe("9.S2")
 def names_are_for_people(subject: Subject) -> Iterator[str]:
-    """Send names that climb, hide and turn round."""
+    """Send names with path traversal, control characters and bidi overrides."""
     visitor = _visitor(subject, "secure_filename")
     for name in (
         "../../climbed.txt",
@@ -108,14 +108,14 @@ def names_are_for_people(subject: Subject) -> Iterator[str]:
             yield f"The name {name[:20]!r} answers {answer.status_code}."
     told = _send(subject, visitor, "cafe\u0301.txt", b"harmless", "text/plain").get_json(silent=True) or {}
     if told.get("name") != "caf\u00e9.txt":
-        yield "One name may be spelled in two ways."
+        yield "File names are not normalized (NFC)."
     if outside := [path.name for path in subject.folder.rglob("*climbed*")]:
-        yield f"Names of clients are names of files: {outside[0]!r}."
+        yield f"A file is stored under the client's name: {outside[0]!r}."
 
 
 @probe("9.S3")
 def storage_is_apart(subject: Subject) -> Iterator[str]:
-    """Look at what was stored, and try folders that are served."""
+    """Check the stored files, and start with folders inside the app."""
     visitor = _visitor(subject)
     _send(subject, visitor, "a.txt", b"stored", "text/plain")
     folder = _folder(subject)
@@ -125,44 +125,44 @@ def storage_is_apart(subject: Subject) -> Iterator[str]:
         yield "Files are stored inside the app."
     for path in (folder, *folder.rglob("*")):
         if path.stat().st_mode & (0o077 if path.is_dir() else 0o177):
-            yield f"Others can get at what is stored ({path.stat().st_mode & 0o777:03o})."
+            yield f"Other users can access stored files ({path.stat().st_mode & 0o777:03o})."
             break
     default = Path(str(Settings.model_fields["UPLOAD_DIR"].default)).resolve()
     if default.is_relative_to(subject.package.resolve()):
-        yield "Unless told otherwise, files are stored inside the app."
+        yield "By default, files are stored inside the app."
     open_folder = subject.folder / "open-uploads"
     open_folder.mkdir(mode=0o755, exist_ok=True)
     with subject.instead({"UPLOAD_DIR": str(open_folder)}):
         _send(subject, _new_visitor(subject), "a.txt", b"stored", "text/plain")
     if os.name == "posix" and open_folder.stat().st_mode & 0o077:
-        yield "A folder that was there before stays open to others."
+        yield "An existing folder stays accessible to other users."
     for place in (subject.package / "uploads", subject.package / "static", subject.package):
         was_there = place.exists()
         if not subject.refuses({"UPLOAD_DIR": str(place)}):
-            yield f"The app starts with UPLOAD_DIR={place.name}, inside itself."
+            yield f"The app starts with UPLOAD_DIR={place.name}, which is inside the app."
         if not was_there and place.is_dir():
             place.rmdir()
 
 
 @probe("9.S4")
 def stored_names_are_random(subject: Subject) -> Iterator[str]:
-    """Send a file twice, and look at its names."""
+    """Send a file twice, and compare the stored names."""
     visitor = _visitor(subject, "uuid4", "token_hex", "token_urlsafe")
     ids = []
     for _ in range(2):
-        random.seed(1)  # who knows the state of Python's own generator knows the next number
+        random.seed(1)  # the random module is predictable: with the same seed, it would give the same name
         ids.append(str(_send(subject, visitor, "same.txt", b"same", "text/plain").get_json()["id"]))
     if ids[0] == ids[1] or not all(re.fullmatch(r"[0-9a-f]{32,}|[\w-]{22,}", each) for each in ids):
-        yield f"A file is called {ids[0]!r}."
+        yield f"A file has the name {ids[0]!r}, which can be guessed."
     if len({each[:8] for each in ids}) < 2 or len({each[-8:] for each in ids}) < 2:
-        yield "Two files have nearly the same name: one tells the other's."
+        yield "Two files have similar names: one reveals the other."
     if any("same" in path.name for path in _folder(subject).rglob("*")):
-        yield "The client's name is the name of the file."
+        yield "The file is stored under the client's name."
 
 
 @probe("9.S5")
 def sizes_are_bounded(subject: Subject) -> Iterator[str]:
-    """Send too much, in every way."""
+    """Exceed each limit."""
     app = subject.app
     if not subject.own:
         _files_are_taken(subject)
@@ -171,7 +171,7 @@ def sizes_are_bounded(subject: Subject) -> Iterator[str]:
             yield f"{name} is not set: one request can fill the memory or the disk."
     if not subject.own:
         if app.config.get("MAX_CONTENT_LENGTH"):
-            raise Unproved("MAX_CONTENT_LENGTH bounds a request, and no view is run here to see a quota")
+            raise Unproved("MAX_CONTENT_LENGTH limits a request, but no view runs here to prove a quota")
         return
     _visitor(subject)
     visitor = _new_visitor(subject)
@@ -180,9 +180,9 @@ def sizes_are_bounded(subject: Subject) -> Iterator[str]:
     if too_large.status_code != 413:
         yield f"A file of more than MAX_CONTENT_LENGTH answers {too_large.status_code}."
     if not re.search(r"\d [KMG]i?B", too_large.text):
-        yield "A 413 does not tell the limit."
+        yield "A 413 does not state the limit."
     if int(Settings.model_fields["MAX_CONTENT_LENGTH"].default) > 100 * 2**20:
-        yield "Unless told otherwise, a request may have any size."
+        yield "By default, the size of a request is hardly limited."
     yield from server.proxy_bounds_bodies(subject)
     yield from _crashes_leave_nothing(subject)
     parts = {f"part{number}": "" for number in range(2000)}
@@ -197,11 +197,11 @@ def sizes_are_bounded(subject: Subject) -> Iterator[str]:
     owner = _new_visitor(subject)
     answers = [_send(subject, owner, f"{number}.txt", b"a", "text/plain").status_code for number in range(15)]
     if answers[0] != 201 or answers[-1] != 413:
-        yield f"Of 15 files of an owner who may keep 14, the first answers {answers[0]}, the last {answers[-1]}."
+        yield f"With a quota of 14 files, the first upload answers {answers[0]}, the 15th {answers[-1]}."
     large = _new_visitor(subject)
     answers = [_send(subject, large, "a.txt", b"a" * 900_000, "text/plain").status_code for _ in range(3)]
     if answers[0] != 201 or answers[-1] != 413:
-        yield f"Of more bytes than an owner may keep, the first file answers {answers[0]}, the last {answers[-1]}."
+        yield f"With a quota in bytes, the first upload answers {answers[0]}, one over the quota {answers[-1]}."
     full = shutil.disk_usage(_folder(subject))._replace(free=1000)
     with mock.patch.object(shutil, "disk_usage", return_value=full):
         if (status := _send(subject, _new_visitor(subject), "a.txt", b"a" * 500, "text/plain").status_code) != 503:
@@ -210,22 +210,22 @@ def sizes_are_bounded(subject: Subject) -> Iterator[str]:
 
 @probe("9.S6")
 def malware_is_refused(subject: Subject) -> Iterator[str]:
-    """Send the test file of all scanners, and take the scanner away."""
+    """Send the EICAR test file, and make the scanner fail."""
     if (
         answer := _send(subject, _visitor(subject, "clamd", "pyclamd"), "a.txt", EICAR, "text/plain")
     ).status_code < 400:
-        yield f"The EICAR test file is taken ({answer.status_code})."
+        yield f"The EICAR test file is accepted ({answer.status_code})."
     seam = b"a" * (content.CHUNK - 10) + EICAR
     if (answer := _send(subject, _new_visitor(subject), "a.txt", seam, "text/plain")).status_code < 400:
-        yield f"The EICAR test file hides between two chunks ({answer.status_code})."
+        yield f"The EICAR test file is accepted when it spans two chunks ({answer.status_code})."
     for reply, wanted in (("stream: Evil FOUND\0", 422), ("stream: size limit exceeded ERROR\0", 503), ("drip", 503)):
         with _Scanner(reply) as scanner, subject.instead({"CLAMD_URL": scanner.url}):
             start = time.monotonic()
-            # One that answers may take its time: the machine may be busy.
+            # A scanner that answers keeps its full time limit: the machine may be busy.
             with mock.patch.object(uploads, "SCAN_SECONDS", 0.15 if reply == "drip" else uploads.SCAN_SECONDS):
                 status = _send(subject, _new_visitor(subject), "a.txt", b"a", "text/plain").status_code
             if (took := time.monotonic() - start) > 5:
-                yield f"A slow scanner holds an upload for {took:.0f} seconds."
+                yield f"A slow scanner blocks an upload for {took:.0f} seconds."
             if status != wanted:
                 yield f"When the scanner answers {reply.strip(chr(0))!r}, an upload answers {status}."
     with subject.instead({"CLAMD_URL": "tcp://127.0.0.1:9"}):
@@ -233,23 +233,23 @@ def malware_is_refused(subject: Subject) -> Iterator[str]:
         status = _send(subject, visitor, "a.txt", b"a", "text/plain").status_code
         kept = (visitor.open("/uploads", headers=JSON).get_json(silent=True) or {}).get("files")
     if status != 503 or kept:
-        yield f"Without an answer of the scanner an upload answers {status}{' and is kept' if kept else ''}."
+        yield f"Without an answer from the scanner, an upload answers {status}{' and is stored' if kept else ''}."
 
 
 @probe("9.S7")
 def downloads_are_data(subject: Subject) -> Iterator[str]:
-    """Fetch a file as its owner and as somebody else."""
+    """Download a file as its owner and as another user."""
     _visitor(subject, "send_from_directory", "send_file")
     owner, other = _new_visitor(subject), _new_visitor(subject)
     text = str(_send(subject, owner, "p\u00e4ge.txt", b"<script>alert(1)</script>", "text/plain").get_json()["id"])
     picture = str(_send(subject, owner, "a.png", _png(), "image/png").get_json()["id"])
     for path in (f"/uploads/{text}", f"/uploads/{picture}?inline=1"):
         if (status := other.open(path).status_code) != 404:
-            yield f"Somebody else's file answers {status}."
+            yield f"Another user's file answers {status}."
     other.send(f"/uploads/{text}/delete", {})
     answer = owner.open(f"/uploads/{text}?inline=1")
     if answer.status_code != 200:
-        yield f"The owner gets {answer.status_code}, after somebody else asked to delete the file."
+        yield f"The owner gets {answer.status_code} after another user tried to delete the file."
     wanted = {
         "Content-Type": r"text/plain; charset=utf-8",
         "Content-Disposition": r"attachment;.*filename\*=UTF-8''p%C3%A4ge\.txt",
@@ -262,24 +262,24 @@ def downloads_are_data(subject: Subject) -> Iterator[str]:
         if not re.fullmatch(value, answer.headers.get(name, "")):
             yield f"A download has {name}: {answer.headers.get(name, 'missing')}."
     if not owner.open(f"/uploads/{picture}?inline=1").headers.get("Content-Disposition", "inline").startswith("inline"):
-        yield "A picture is not shown in the page on demand."
+        yield "With ?inline=1, an image is not shown in the browser."
     webp = _send(subject, owner, "a.webp", _png(ending="WEBP"), "image/webp").get_json()["id"]
     if (kind := owner.open(f"/uploads/{webp}").headers.get("Content-Type")) != "image/webp":
-        yield f"A picture that was proved to be WebP comes back as {kind}."
+        yield f"A WebP image is sent as {kind}."
     yield from _account_goes_meanwhile(subject)
     if owner.open(f"/uploads/{text}", headers={"Range": "bytes=0-3"}).status_code != 206:
         yield "A download can't be resumed."
 
 
 def _visitor(subject: Subject, *signs: str) -> Browser:
-    """Give somebody who may upload. Raises NotApplicable when the app takes no files.
+    """Return a browser that may upload. Raises NotApplicable if the app accepts no files.
 
-    ``signs`` are names in the code of a foreign app that look as if the step were done.
+    ``signs`` are names in the code of a foreign app that suggest that the step is implemented.
     """
     if not subject.own:
         _judge_by_reading(subject, *signs)
     if not subject.takes("/uploads"):
-        raise NotApplicable("no route takes files")
+        raise NotApplicable("no route accepts files")
     return subject.member or subject.browser()
 
 
@@ -288,17 +288,17 @@ def _new_visitor(subject: Subject) -> Browser:
 
 
 def _judge_by_reading(subject: Subject, *signs: str) -> None:
-    """Say of a foreign app, whose views never run here, what its code shows."""
+    """Raise what the code of a foreign app shows about a step, since its views never run here."""
     place = _files_are_taken(subject)
     if sign := subject.code_mentions(*signs):
-        raise Unproved(f"files are taken at {place}, and {sign} looks like this step; no view is run here to prove it")
-    raise NoAnswer(f"files are taken at {place}, and nothing in the code looks like this step")
+        raise Unproved(f"files are accepted at {place}, and {sign} looks like this step; no view runs here to prove it")
+    raise NoAnswer(f"files are accepted at {place}, and nothing in the code looks like this step")
 
 
 def _files_are_taken(subject: Subject) -> str:
     if place := subject.code_mentions(*TAKING):
         return place
-    raise NotApplicable("no code takes files")
+    raise NotApplicable("no code accepts files")
 
 
 def _folder(subject: Subject) -> Path:
@@ -344,32 +344,32 @@ def _zip() -> bytes:
 
 
 class _Crash(BaseException):
-    """What no handler catches, as little as the end of a process."""
+    """An exception that no handler catches, like the end of a process."""
 
 
 def _crashes_leave_nothing(subject: Subject) -> Iterator[str]:
-    """Stop the process while it writes what makes a file visible; then sweep."""
+    """Simulate a crash while the metadata is written, which makes a file visible; then sweep."""
     before = set(_folder(subject).rglob("*.json"))
     visitor = _new_visitor(subject)
     with (
         contextlib.suppress(_Crash),
         mock.patch("os.fsync", side_effect=[None, _Crash]),
-        mock.patch("pathlib.Path.unlink"),  # a process that is gone tidies up nothing
+        mock.patch("pathlib.Path.unlink"),  # a crashed process cleans up nothing
     ):
         _send(subject, visitor, "a.txt", b"half", "text/plain")
     if set(_folder(subject).rglob("*.json")) != before:
-        yield "A crash leaves half a file that can be seen."
+        yield "A crash leaves a visible partial file."
     leftover = _folder(subject) / ("a" * 32) / f"{'b' * 32}.part"
     leftover.parent.mkdir(mode=0o700, exist_ok=True)
     leftover.write_bytes(b"half")
     os.utime(leftover, (1, 1))
     subject.run("uploads", "sweep")
     if leftover.exists():
-        yield "What a crash has left is never swept away."
+        yield "The leftovers of a crash are never removed."
 
 
 def _account_goes_meanwhile(subject: Subject) -> Iterator[str]:
-    """Delete an account while an upload to it is under way."""
+    """Delete an account during an upload to it."""
     if not subject.takes("/account/delete"):
         return
     email, password = subject.new_account()
@@ -384,11 +384,11 @@ def _account_goes_meanwhile(subject: Subject) -> Iterator[str]:
     with mock.patch.object(uploads, "save_all", slow):
         _send(subject, ours, "a.txt", b"orphan", "text/plain")
     if {path for path in _folder(subject).rglob("*") if path.is_file()} - before:
-        yield "An upload outlives the account that it was sent to."
+        yield "An upload stays after its account was deleted."
 
 
 class _Scanner(socketserver.ThreadingTCPServer):
-    """A virus scanner on loopback that gives one answer, or drips."""
+    """A virus scanner on loopback that sends one answer, or drips: a byte at a time."""
 
     daemon_threads = True
 
@@ -415,6 +415,6 @@ class _Scan(socketserver.StreamRequestHandler):
         while length := int.from_bytes(self.rfile.read(4), "big"):
             self.rfile.read(length)
         for part in [b"s"] * 100 if self.server.reply == "drip" else [self.server.reply.encode()]:
-            with contextlib.suppress(OSError):  # the app has hung up
+            with contextlib.suppress(OSError):  # the app has closed the connection
                 self.wfile.write(part)
                 time.sleep(0.05 if part == b"s" else 0)

@@ -1,4 +1,4 @@
-"""10 URLs: where can a link lead to, and what does the app believe of an address?"""
+"""10 URLs: where can a redirect lead, and which parts of a request does the app trust?"""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ FETCHING = {*FETCHERS, "http.client", "urllib.request"}
 
 @probe("10.S1")
 def parameters_are_bounded(subject: Subject) -> Iterator[str]:
-    """Send long, double and impossible ones."""
+    """Send long and repeated parameters, and check the routes' converters."""
     page = subject.page.rule
     for path, status, what in (
-        (f"{page}?x={'a' * 9000}", 414, "An address of 9,000 characters"),
+        (f"{page}?x={'a' * 9000}", 414, "A URL of 9,000 characters"),
         (f"/{'a' * 9000}", 414, "A path of 9,000 characters"),
         (f"{page}?audit=1&audit=2", 400, "A parameter given twice"),
     ):
@@ -79,22 +79,22 @@ def parameters_are_bounded(subject: Subject) -> Iterator[str]:
             yield f"{what} answers {found}."
     for rule in subject.rules("GET", "POST"):
         for name in rule.arguments:
-            converter = rule._converters.get(name)  # none for what is given by the route's defaults
+            converter = rule._converters.get(name)  # none if the route's defaults set it
             if converter is not None and converter.regex in ("[^/]{1,}", "[^/]+"):
-                yield f"{rule.rule} takes any text as {name}."
+                yield f"{rule.rule} accepts any text as {name}."
 
 
 @probe("10.S2")
 def redirects_stay_here(subject: Subject) -> Iterator[str]:
-    """Ask for the way to other sites."""
+    """Request redirects to other sites."""
     if not subject.own:
         found = list(_redirects_by_request(subject))
         if not found:
-            raise NotApplicable("no code redirects where a request asks for")
+            raise NotApplicable("no code redirects to a target from a request")
         yield from found
         return
     if not subject.takes("/redirect", "GET"):
-        raise NotApplicable("no route leads on to other addresses")
+        raise NotApplicable("no route redirects to other sites")
     for target in (
         *(each.format(host=subject.host) for each in EVIL),
         f"http://{ALLOWED_HOST}/",
@@ -104,26 +104,26 @@ def redirects_stay_here(subject: Subject) -> Iterator[str]:
     ):
         answer = _ask_for(subject, target)
         if answer.status_code == 200 or _leaves(subject, answer):
-            yield f"{target!r} is a way out ({answer.status_code})."
+            yield f"{target!r} leads to another site ({answer.status_code})."
     leaving = _ask_for(subject, f"https://{ALLOWED_HOST}/a")
     if leaving.status_code != 200 or ALLOWED_HOST not in leaving.text or "Location" in leaving.headers:
-        yield "To an allowed site, no page says where the link leads."
+        yield "Before an allowed site, no page shows where the link leads."
     if not re.search(rf">\s*{re.escape(ALLOWED_HOST)}\s*<", leaving.text) or "http-equiv" in leaving.text:
-        yield "The page before another site does not show its host, or goes on by itself."
+        yield "The page before another site does not show its host, or redirects automatically."
     if not re.search(r'(?s)<main.*<a\b[^>]*href="/.*</main', leaving.text):
-        yield "The page before another site offers no way back."
+        yield "The page before another site has no link back."
     with subject.instead({"ALLOWED_REDIRECT_HOSTS": "xn--bcher-kva.example"}):
         if "b\u00fccher" in _ask_for(subject, "https://xn--bcher-kva.example/").text:
-            yield "The page before another site shows look-alike letters."
+            yield "The page before another site shows the host with look-alike letters."
     careless = Response(status=302, headers={"Location": f"https://{ALLOWED_HOST}/a"})
     with subject.view(subject.page.endpoint, lambda: careless):
         if ALLOWED_HOST in str(urlsplit(subject.browser().open(subject.page.rule).headers.get("Location", "")).netloc):
             yield "A redirect leads to an allowed site without the page in between."
     if Settings.model_fields["ALLOWED_REDIRECT_HOSTS"].default:
-        yield "Unless told otherwise, other sites are allowed."
+        yield "By default, other sites are allowed."
     inside = _ask_for(subject, "/uploads?x=1")
     if not inside.headers.get("Location", "").endswith("/uploads?x=1"):
-        yield "A way within the site does not work."
+        yield "A redirect within the site does not work."
 
 
 @probe("10.S3")
@@ -136,7 +136,7 @@ def links_are_made(subject: Subject) -> Iterator[str | Finding]:
 
 @probe("10.S4")
 def one_function_decides(subject: Subject) -> Iterator[str | Finding]:
-    """Let a view redirect carelessly, sign in with a target, and read the code."""
+    """Make a view redirect to unsafe targets, sign in with one, and read the code."""
     yield from subject.static("UR04")
     subject.needs_page()
     for target in (each.format(host=subject.host) for each in EVIL):
@@ -145,16 +145,16 @@ def one_function_decides(subject: Subject) -> Iterator[str | Finding]:
         ):
             answer = subject.browser().open(subject.page.rule)
         if _leaves(subject, answer):
-            yield f"A careless redirect to {target!r} goes out."
+            yield f"An unsafe redirect to {target!r} is sent."
             break
     if subject.own:
         with subject.app.test_request_context(base_url=f"https://{HOST}"):
             for target in UNCLEAR:
                 if urls.safe_redirect_target(target) is not None:
-                    yield f"{target!r}, which programs read in different ways, passes for an address."
+                    yield f"{target!r}, which programs interpret in different ways, is accepted."
             for target in CLIMBING:
                 if re.search(r"^//|\.\.", str(urls.safe_redirect_target(target))):
-                    yield f"{target!r} goes up and ends at another host."
+                    yield f"{target!r} is resolved to another host."
     with subject.view(subject.page.endpoint, lambda: redirect(url_for(subject.page.endpoint))):
         if not 300 <= subject.browser().open(subject.page.rule).status_code < 400:
             yield "A redirect within the app is stopped."
@@ -163,12 +163,12 @@ def one_function_decides(subject: Subject) -> Iterator[str | Finding]:
         for target in EVIL[:3]:
             form = {"email": email, "password": password, "next": target}
             if _leaves(subject, subject.browser().send("/login", form)):
-                yield f"The sign-in leads to {target!r}."
+                yield f"The sign-in redirects to {target!r}."
 
 
 @probe("10.S5")
 def hosts_are_ours(subject: Subject) -> Iterator[str]:
-    """Come with another host, and ask the guard for private addresses."""
+    """Send requests with another host, and check private addresses with check_outgoing_url."""
     for headers, host in (
         ({}, "evil.example"),
         ({}, f"evil.{subject.host}"),
@@ -177,22 +177,22 @@ def hosts_are_ours(subject: Subject) -> Iterator[str]:
         with subject.view(subject.page.endpoint, lambda: url_for(subject.page.endpoint, _external=True)):
             answer = subject.browser().open(subject.page.rule, host=host, headers={"Referer": "", **headers})
         if host and answer.status_code != 400:
-            yield f"Host: {host} is answered ({answer.status_code})."
+            yield f"Host: {host} is accepted ({answer.status_code})."
         if answer.status_code == 200 and "evil" in answer.text:
-            yield f"An absolute address repeats {'X-Forwarded-Host' if headers else 'Host'}."
+            yield f"An absolute URL repeats {'X-Forwarded-Host' if headers else 'Host'}."
     if subject.own:
         second = subject.make({"TRUSTED_HOSTS": f"{subject.host},second.example", "SERVER_NAME": ""})
         with subject.view(subject.page.endpoint, lambda: url_for(subject.page.endpoint, _external=True), second):
             if "second.example" in subject.browser(second).open(subject.page.rule, host="second.example").text:
-                yield "An absolute address repeats the request's host."
+                yield "An absolute URL repeats the request's host."
         yield from _proxies(subject)
         yield from _mails(subject)
     yield from _guard(subject)
 
 
 def _proxies(subject: Subject) -> Iterator[str]:
-    """Say what a proxy says, as somebody who is none, and as one that is."""
-    # A proxy adds the address that it sees to what the client has sent.
+    """Send a proxy's headers as a client, and as a trusted proxy."""
+    # A proxy appends the client's address to the header that the client sent.
     addresses = "203.0.113.66, 192.0.2.99"
     forged = {"X-Forwarded-For": addresses, "X-Forwarded-Proto": "http", "X-Forwarded-Host": "second.example"}
     hosts = f"{subject.host},second.example"
@@ -207,11 +207,11 @@ def _proxies(subject: Subject) -> Iterator[str]:
             if (
                 text := subject.browser(app, address="192.0.2.1").open(subject.page.rule, headers=headers).text
             ) != wanted:
-                yield f"With {hops} proxies of ours, what the headers of one say is taken for {text[:60]!r}."
+                yield f"With {hops} trusted proxies, the proxy headers result in {text[:60]!r}."
 
 
 def _mails(subject: Subject) -> Iterator[str]:
-    """Ask for a link by mail, at another host of ours."""
+    """Request a reset link by mail, at another trusted host."""
     if not subject.takes("/reset"):
         return
     email, _ = subject.new_account()
@@ -225,18 +225,18 @@ def _mails(subject: Subject) -> Iterator[str]:
             token = browser.open(subject.page.rule, host="second.example").text
         browser.open("/reset", method="POST", host="second.example", data={"csrf_token": token, "email": email})
     if f"https://{subject.host}/reset/" not in "".join(mails):
-        yield "A link in a mail repeats the request's host, or no mail came."
+        yield "A link in a mail repeats the request's host, or no mail was sent."
 
 
 def _redirects_by_request(subject: Subject) -> Iterator[str]:
-    """Read each function: does what a request says, by way of its variables, become the target of a redirect?"""
+    """Yield each function in which data of a request, maybe through variables, becomes a redirect target."""
     for file, tree in subject.trees.items():
         for function in ast.walk(tree):
             if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             asked = {"request"}
             nodes = list(ast.walk(function))
-            for _ in range(3):  # a variable may be given to another one
+            for _ in range(3):  # a variable may be assigned to another one
                 for node in nodes:
                     if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr | ast.For) and _names(
                         getattr(node, "value", None) or getattr(node, "iter", None), asked
@@ -247,13 +247,13 @@ def _redirects_by_request(subject: Subject) -> Iterator[str]:
                 if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "redirect" and node.args:
                     if not _names(node.args[0], asked):
                         continue
-                    evidence = f"{file}:{node.lineno}: A redirect goes where a request asks for"
+                    evidence = f"{file}:{node.lineno}: The target of a redirect comes from a request"
                     checked = CHECKS.search(ast.unparse(function))
-                    yield Relaxed(f"{evidence}, after {checked[0]} has looked at it.") if checked else f"{evidence}."
+                    yield Relaxed(f"{evidence}, and {checked[0]} may check it.") if checked else f"{evidence}."
 
 
 def _names(node: ast.AST | None, asked: set[str]) -> bool:
-    """Tell whether an expression uses one of these names; what url_for gets stays on the host."""
+    """Return whether an expression uses one of these names. Arguments of url_for are safe: it stays on the host."""
     if node is None or (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("url_for")):
         return False
     if isinstance(node, ast.Name):
@@ -267,7 +267,7 @@ def _names(node: ast.AST | None, asked: set[str]) -> bool:
 
 
 def _leaves(subject: Subject, answer: TestResponse) -> bool:
-    """Tell whether a browser would go to another place than this host."""
+    """Return whether a browser would leave this host."""
     location = re.sub(r"[\t\r\n]", "", answer.headers.get("Location", "")).replace("\\", "/")
     try:
         parts = urlsplit(location)
@@ -280,32 +280,32 @@ def _guard(subject: Subject) -> Iterator[str]:
     fetches = subject.code_mentions(*FETCHERS)
     if "security/urls.py" not in subject.trees:
         if fetches:
-            yield f"{fetches}: something is fetched, and no guard stands before it."
+            yield f"{fetches}: The code fetches URLs, and no guard checks them."
         return
     for file, tree in subject.trees.items():
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         fetching = [node.lineno for node in imports if imported(node) & FETCHING]
         if fetching and "check_outgoing_url" not in ast.unparse(tree):
             yield Relaxed(
-                f"{file}:{fetching[0]}: What is fetched here does not go through check_outgoing_url, "
-                "which is right for addresses that the code itself holds, and for no others."
+                f"{file}:{fetching[0]}: The code fetches URLs without check_outgoing_url, "
+                "which is safe only for URLs that are constants in the code."
             )
     for url in PRIVATE:
         try:
             urls.check_outgoing_url(url, resolve=lambda *_: ["93.184.216.34"])
         except ValueError:
             continue
-        yield f"The guard lets {url} through."
+        yield f"The guard allows {url}."
     for addresses in (["93.184.216.34", "127.0.0.1"], ["169.254.169.254"], ["fd00::1"]):
         try:
             urls.check_outgoing_url("https://rebinding.example/", resolve=lambda *_, addresses=addresses: addresses)
         except ValueError:
             continue
-        yield f"The guard lets a name through that resolves to {addresses[-1]}."
+        yield f"The guard allows a name that resolves to {addresses[-1]}."
     answers = iter((["93.184.216.34"], ["10.0.0.1"]))
     pinned = urls.check_outgoing_url("https://example.com/a", resolve=lambda *_: next(answers))
     if pinned.address != "93.184.216.34":
-        yield "The guard pins no address: a name may resolve to another one afterwards."
+        yield "The guard does not pin the address: the name may resolve to another one later (DNS rebinding)."
 
 
 def _ask_for(subject: Subject, target: str) -> TestResponse:
