@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from flask import Flask
@@ -270,7 +271,7 @@ def _exemption_spreads(subject: Subject) -> Iterator[str]:
     class Child(Parent):
         pass
 
-    views = {
+    views: dict[str, tuple[Callable[..., Any], bool]] = {
         "a partial": (mark(partial(_view())), True),
         "a view": (mark(_view()), True),
         "another view of the same name": (_view(), False),
