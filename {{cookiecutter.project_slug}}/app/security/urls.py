@@ -1,4 +1,4 @@
-"""Mitigation 10, redirects and URLs: no link to this site may redirect elsewhere, no request may reach private hosts.
+"""Mitigation 10, redirects and URLs: no link to this site redirects elsewhere, the server fetches no private URLs.
 
 ``safe_redirect_target`` alone decides where a redirect may lead, ``check_outgoing_url`` what the server may fetch.
 The ``Location`` header of every response is checked again before it is sent.
@@ -225,7 +225,7 @@ def _check_redirect(response: Response) -> Response:
 
 
 def _refuse_ambiguous_urls() -> None:
-    """Refuse too long URLs and repeated arguments: programs differ in which of the values they use."""
+    """Refuse overlong URLs and repeated arguments: programs differ in which of the values they use."""
     if len(request.path) + len(request.query_string) > MAX_URL:
         refuse(414, "This address is too long.")
     several_args = declared("several_args", default=())
