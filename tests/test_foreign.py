@@ -163,7 +163,7 @@ pytestmark = pytest.mark.xdist_group("default")
 
 
 def audit(app: App, folder: Path, target: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [app.folder / ".venv/bin/python", "app/audit", "--path", folder, target, *arguments]
+    command = [app.folder / ".venv/bin/python", "-m", "tools.audit", "--path", folder, target, *arguments]
     return subprocess.run(command, cwd=app.folder, env=outside(), capture_output=True, text=True, timeout=60)
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import pytest
 import time_machine
-from flask import Flask
+from flask import Blueprint, Flask
 from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app, settings
 from app.security.cookies import NAME
-from tests.conftest import ORIGIN, Server, browser_like, csrf_token
+from tests.conftest import ORIGIN, Server, browser_like, csrf_token, new_member
 
 
 def set_cookies(response: TestResponse) -> list[str]:
@@ -74,10 +74,13 @@ def test_4_S4_a_session_without_a_birth_is_nobodys(app: Flask, born: object) -> 
     assert owner.post(f"/uploads/{'0' * 32}/delete", data={"csrf_token": token}).status_code == 400
 
 
-def test_4_T1_a_static_file_carries_no_cookie_that_a_cache_could_keep(member: FlaskClient) -> None:
-    with member.get("/static/app.css") as answer:
+@pytest.mark.parametrize("path", ["/static/app.css", "/shop/static/app.css"], ids=["app", "blueprint"])
+def test_4_T1_a_static_file_carries_no_cookie_that_a_cache_could_keep(app: Flask, path: str) -> None:
+    shop = Blueprint("shop", __name__, static_folder=app.static_folder, url_prefix="/shop")
+    app.register_blueprint(shop)
+    with new_member(app).get(path) as answer:
         assert answer.status_code == 200
-        assert set_cookies(answer) == []
+        assert "Set-Cookie" not in answer.headers
 
 
 @pytest.mark.parametrize(

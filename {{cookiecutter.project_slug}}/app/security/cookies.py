@@ -39,7 +39,7 @@ class ExpiringSessions(SecureCookieSessionInterface):
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Set the cookie, with the session's creation time in it, except on static files and over http."""
-        if request.endpoint == "static":
+        if (request.endpoint or "").rpartition(".")[2] == "static":  # also that of a blueprint
             return  # a shared cache may store a static file, and would store the visitor's cookie with it
         if self.get_cookie_secure(app) and not request.is_secure:
             return  # the browser rejects it, but an eavesdropper on http would see it

@@ -103,7 +103,7 @@ def _fault(node: ast.AST) -> tuple[str, str, str] | None:
     """Give a finding's id, what was seen, and the fix."""
     name = getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "name", None)
     if name in RAW_NAMES:
-        return "TM03", name, "Give the text to a template, which escapes it."
+        return "TM03", name, "Pass the text to a template, which escapes it."
     if name in COMPILING_NAMES or (isinstance(node, ast.ImportFrom) and _imports_jinja_template(node)):
         return "TM04", str(name or "Template"), "Use a template file, or templating.fill_placeholders."
     if isinstance(node, ast.Attribute) and ast.unparse(node) == "jinja2.Template":
@@ -114,7 +114,11 @@ def _fault(node: ast.AST) -> tuple[str, str, str] | None:
         if called in RENDERING_NAMES and not isinstance(target, ast.Constant):
             return "TM04", called, "Write the template's name."
         if called == "redirect" and not ast.unparse(target).startswith("url_for("):
-            return "UR04", called, "Use url_for for a page of this app, urls.redirect_to for what a request asks for."
+            return (
+                "UR04",
+                called,
+                "Use url_for for a page of this app, and urls.redirect_to for a target from a request.",
+            )
     return None
 
 

@@ -23,7 +23,7 @@ URL_ATTRIBUTES = frozenset(
 )
 TOKENS = frozenset(("csrf_token", "hidden_tag"))
 
-USE_ESCAPING = "Print the value with {{ }} alone, or say in templating.ALLOWED why not."
+USE_ESCAPING = "Print the value with {{ }} alone, or add a reason to templating.ALLOWED."
 
 # Stands in the HTML for a printed expression: the name of its outermost filter or function.
 _MARK = re.compile("\ue000([^\ue001]*)\ue001")
