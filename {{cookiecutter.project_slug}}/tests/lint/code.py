@@ -117,7 +117,7 @@ def _fault(node: ast.AST) -> tuple[str, str, str] | None:
             return (
                 "UR04",
                 called,
-                "Use url_for for a page of this app, and urls.redirect_to for a target from a request.",
+                "Use url_for for a page of this app, urls.redirect_to for a target from a request.",
             )
     return None
 
