@@ -22,7 +22,8 @@ class Step:
     def finding_id(self) -> str:
         """The id of this step's findings: ``CF05`` for ``2.S5``."""
         number, _, position = self.id.partition(".S")
-        return f"{MITIGATIONS[int(number)].letters}{int(position):02}"
+        known = MITIGATIONS.get(int(number))
+        return f"{known.letters if known else 'XX'}{int(position):02}"
 
 
 @dataclass(frozen=True)
