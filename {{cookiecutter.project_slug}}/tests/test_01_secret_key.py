@@ -176,7 +176,9 @@ def keys(folder: Path) -> tuple[str, str]:
 
 
 def test_1_S1_the_command_makes_a_key_where_there_is_none_and_never_replaces_one(checkout: Path) -> None:
-    assert "python -m app.security.secret_key new" in flask(checkout, "routes").stderr
+    refused = flask(checkout, "routes")
+    assert refused.returncode != 0
+    assert "python -m app.security.secret_key new" in refused.stderr
     made = secret_key(checkout, "new")
     assert made.returncode == 0, made.stderr
     key, _ = keys(checkout)
