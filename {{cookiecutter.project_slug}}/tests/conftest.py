@@ -99,7 +99,7 @@ def app_config(tmp_path: Path, database: Path) -> dict[str, object]:
     """The least that an app needs. A test adds what it is about."""
     config: dict[str, object] = {"SECRET_KEY": KEY, "UPLOAD_DIR": str(tmp_path / "uploads")}
     if HAS_ACCOUNTS:
-        shutil.copyfile(database, tmp_path / "app.db")
+        shutil.copy(database, tmp_path / "app.db")  # with its mode
         config["DATABASE_URL"] = f"sqlite:///{tmp_path / 'app.db'}"
     return config
 

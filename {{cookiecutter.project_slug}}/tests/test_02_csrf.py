@@ -315,6 +315,24 @@ def test_2_S5_an_exemption_opens_one_view_to_both_locks_and_no_other(app: Flask,
     assert client.post("/other", headers={"X-CSRFToken": csrf_token(client)}).status_code == 200
 
 
+def test_2_S5_an_attribute_or_a_method_of_that_name_is_no_exemption(app: Flask) -> None:
+    class Named(Hook):
+        csrf_exempt = False
+        unlimited = Hook.get
+
+    view = function()
+    vars(view)["csrf_exempt"] = "by accident"
+    client = with_views(app, Named.as_view("named"), view)
+    assert [client.post(path).status_code for path in ("/exempt", "/other")] == [400, 400]
+
+
+@pytest.mark.parametrize(("origin", "status"), [(ORIGIN, 200), ("https://attacker.test", 400), ("null", 400)])
+def test_2_S6_a_socket_opens_from_a_page_of_this_site_alone(app: Flask, origin: str, status: int) -> None:
+    app.add_url_rule("/socket", "socket", function(), websocket=True)
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Origin": origin}
+    assert browser_like(app).get("/socket", headers=headers).status_code == status
+
+
 @pytest.mark.parametrize("lock", FOREIGN)
 def test_2_S5_one_method_of_a_view_can_be_exempt(app: Flask, lock: str) -> None:
     client = with_views(app, HookWithOneExemptMethod.as_view("one"), Hook.as_view("none"))

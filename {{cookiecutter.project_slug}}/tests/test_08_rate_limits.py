@@ -14,12 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import time_machine
 from flask import Flask, request
 from flask.testing import FlaskClient
+from flask.views import MethodView
 from limits import parse_many
 
 from app import create_app
@@ -35,6 +38,9 @@ from app.security.rate_limits import (
     limited,
     limiter,
     remaining_tries,
+)
+from app.security.rate_limits import (
+    unlimited as without_limit,
 )
 from tests.conftest import Server, browser_like, free_port
 from tests.programs import PROGRAMS
@@ -284,6 +290,65 @@ def test_8_S3_forms_have_stricter_limits_and_count_without_a_token_too(app: Flas
             assert 429 not in answers[:-1], path
             assert answers[-1] == 429, path
             assert client.get(path).status_code != 429  # the page with the form still shows
+
+
+class Door(MethodView):
+    """A view of a class."""
+
+    def post(self) -> str:
+        return "in"
+
+
+class LimitedDoor(Door):
+    """The whole class is limited."""
+
+
+class Handler:
+    """A view that is an object, all of whose kind are limited."""
+
+    def __call__(self) -> str:
+        return "in"
+
+
+limited("sign_in")(LimitedDoor)
+limited("sign_in")(Handler)
+
+
+class LimitedMethod(Door):
+    @limited("sign_in")
+    def post(self) -> str:
+        return "in"
+
+
+class Child(LimitedDoor):
+    """Restrictions are inherited, unlike exemptions."""
+
+
+class Overriding(LimitedMethod):
+    def post(self) -> str:
+        return super().post()
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        limited("sign_in")(lambda: "in"),
+        limited("sign_in")(partial(lambda: "in")),
+        Handler(),
+        *(each.as_view("door") for each in (LimitedDoor, LimitedMethod, Child, Overriding)),
+    ],
+    ids=["function", "partial", "object", "class", "method", "subclass", "overridden method"],
+)
+def test_8_S3_a_stricter_limit_holds_whatever_the_view_is(app: Flask, view: Any) -> None:
+    app.add_url_rule("/door", "door", view, methods=["POST"])
+    answer = at(app, HOME).post("/door")
+    assert answer.headers["RateLimit-Limit"] == str(parse_many(LIMITS["sign_in"])[0].amount)
+
+
+@pytest.mark.parametrize("mark", [lambda: limited("sign-in"), lambda: without_limit(" ")], ids=["kind", "reason"])
+def test_8_S3_a_misspelt_limit_is_an_error(mark: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match=r"reason|is not one of"):
+        mark()
 
 
 def test_8_S3_the_default_stops_a_flood(app: Flask) -> None:

@@ -6,6 +6,7 @@ All of it is in this folder and in ``tests/accounts``, except one line in ``crea
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,14 @@ def init_app(app: Flask) -> None:
 
 
 def check(app: Flask) -> Iterator[Finding]:
-    """Report a missing mail server."""
+    """State whether the app can send mails, and who else may read its database."""
+    from app.accounts.database import sqlite_file
     from app.security.findings import Finding
 
     if not app.config["MAIL_SERVER"] and not app.debug:
-        evidence = "MAIL_SERVER is not set: no mails are sent, so users cannot reset a password."
-        yield Finding("DP04", "note", evidence, "Set MAIL_SERVER and the other settings of app/accounts/settings.py.")
+        evidence = "MAIL_SERVER is not set: no mails are sent, so nobody can reset a password."
+        yield Finding("DP04", "note", evidence, "Set MAIL_SERVER and the others of app/accounts/settings.py.")
+    file = sqlite_file(app)
+    if os.name == "posix" and file and file.exists() and (mode := file.stat().st_mode & 0o077):
+        evidence = f"Other users of this machine get {mode:03o} on the database."
+        yield Finding("DP05", "relaxed", evidence, f"Run: chmod 600 {file}")

@@ -16,6 +16,7 @@ from flask import Flask, Response, current_app
 from flask_alembic import Alembic
 from sqlalchemy import orm
 
+from app import paths
 from app.accounts.models import Model, User, db
 from app.security.errors import Refusal, respond
 from app.settings import SettingsError
@@ -31,8 +32,8 @@ class Migrations(Alembic):
 
     def upgrade(self, target: Any = "heads") -> None:
         """Run the migrations up to ``target``."""
-        if path := _sqlite_file(db.engine.url):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path := sqlite_file(current_app):
+            paths.make_private_folder(path.parent)
             path.touch(0o600)  # SQLite would create it readable by other users of this machine
         super().upgrade(target)
 
@@ -40,8 +41,8 @@ class Migrations(Alembic):
 def init_app(app: Flask) -> None:
     """Configure the connections. Raises SettingsError if no installed driver can open ``DATABASE_URL``."""
     # The log of a failed statement must not reveal addresses and password hashes.
-    app.config["SQLALCHEMY_ENGINES"] = {"default": {"url": app.config["DATABASE_URL"], "hide_parameters": True}}
     try:
+        app.config["SQLALCHEMY_ENGINES"] = {"default": {"url": _absolute(app), "hide_parameters": True}}
         db.init_app(app)
     except (sa.exc.ArgumentError, ValueError, ImportError) as fault:
         raise SettingsError(
@@ -63,10 +64,20 @@ def init_app(app: Flask) -> None:
     needs(app, "database", lambda: db.session.execute(sa.select(User.id).limit(1)))
 
 
-def _sqlite_file(url: sa.URL) -> Path | None:
-    """Return the path of a SQLite database; None for a database in memory or of another kind."""
-    in_memory = url.database in (None, "", ":memory:")
-    return None if in_memory or url.get_backend_name() != "sqlite" else Path(str(url.database))
+def _absolute(app: Flask) -> sa.URL:
+    """Return ``DATABASE_URL``, a path in it as an absolute one. Raises SettingsError for SQLite without a file."""
+    url = sa.make_url(app.config["DATABASE_URL"])
+    if url.get_backend_name() != "sqlite":
+        return url
+    if url.database in (None, "", ":memory:") or str(url.database).startswith("file:"):
+        raise SettingsError(f"DATABASE_URL: names no file. Example: DATABASE_URL=sqlite:///{paths.INSTANCE / 'app.db'}")
+    return url.set(database=str(paths.INSTANCE / str(url.database)))  # an absolute path stays as it is
+
+
+def sqlite_file(app: Flask) -> Path | None:
+    """Return the path of a SQLite database; None for a database of another kind."""
+    url = sa.make_url(app.config["SQLALCHEMY_ENGINES"]["default"]["url"])
+    return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
@@ -77,7 +88,7 @@ def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
 
 def _refuse_to_make_a_file(_dialect: object, _record: object, arguments: list[str], _: object) -> None:
     """Never create a SQLite file on connect: it would be empty, and other users could read it."""
-    if arguments[0] != ":memory:" and not Path(arguments[0]).exists():
+    if not Path(arguments[0]).exists():
         raise sqlite3.OperationalError(NO_TABLES)
 
 

@@ -76,7 +76,9 @@ def form_view(view: View) -> View:
 
 
 def _protect() -> None:
-    if request.method in UNSAFE_METHODS and declared(EXEMPT) is None:
+    # A WebSocket is opened by a GET with the visitor's cookies, from any page.
+    unsafe = request.method in UNSAFE_METHODS or request.headers.get("Upgrade", "").lower() == "websocket"
+    if unsafe and declared(EXEMPT) is None:
         _refuse_other_origins()
         if request.endpoint:  # a URL without a route protects nothing, and its 404 is more helpful
             csrf.protect()

@@ -16,41 +16,66 @@ from flask import Blueprint, Flask, current_app, request
 
 Declared = TypeVar("Declared", bound=Callable[..., Any] | Blueprint)
 
+# One attribute holds all declarations: a plain name, such as that of a method, must not become one by accident.
+ATTRIBUTE = "_declarations"
+
 
 def declare(target: Declared, name: str, value: object) -> Declared:
     """Set a declaration on a view or blueprint, and return ``target``. Raises TypeError if it can't have attributes."""
-    if inspect.ismethod(target) or isinstance(target, str):
+    if inspect.ismethod(target):
         raise TypeError(f"{target!r} can't hold a declaration: decorate the function in its class.")
-    setattr(target, name, value)
+    try:
+        # A new dictionary: functools.wraps has copied the old one from a view that must not change with this one.
+        setattr(target, ATTRIBUTE, {**_own(target), name: value})
+    except AttributeError as error:
+        raise TypeError(f"{target!r} can't hold a declaration: {error}") from error
     return target
 
 
-def declared(name: str, *, default: Any = None) -> Any:
-    """Return the declaration ``name`` of this request's view or its blueprints, else ``default``."""
-    return declared_by(current_app, request.endpoint, request.method, name, default)
+def declared(name: str, *, default: Any = None, inherited: bool = False) -> Any:
+    """Return the declaration ``name`` of this request's view or its blueprints, else ``default``.
+
+    A declaration of a class is its own, so that no subclass is exempt by accident. With ``inherited``, for what
+    restricts a view, it holds for subclasses too.
+    """
+    return declared_by(current_app, request.endpoint, request.method, name, default, inherited=inherited)
 
 
-def declared_by(app: Flask, endpoint: str | None, method: str, name: str, default: Any = None) -> Any:
+def declared_by(
+    app: Flask, endpoint: str | None, method: str, name: str, default: Any = None, *, inherited: bool = False
+) -> Any:
     """Return the declaration ``name`` of ``endpoint``'s view for ``method``; see ``declared``."""
     view = app.view_functions.get(endpoint or "")
     if endpoint is None or view is None:
         return default
     blueprints = endpoint.split(".")[:-1]
     outer = (app.blueprints.get(".".join(blueprints[:depth])) for depth in range(len(blueprints), 0, -1))
-    for place in (*_attributes(view, method), *(vars(blueprint) for blueprint in outer if blueprint)):
-        if name in place:
-            return place[name]
+    for place in (*_places(view, method, inherited), *outer):
+        if name in (found := _own(place)):
+            return found[name]
     return default
 
 
-def _attributes(view: Any, method: str) -> Iterator[dict[str, Any]]:
-    """Yield the attributes of a view, of its class and method, and of the function that it wraps."""
-    while view is not None:
-        yield getattr(view, "__dict__", {})
-        if view_class := getattr(view, "view_class", None):
-            # A subclass inherits its parent's methods with their declarations, but not the declarations of the class.
-            yield dict(vars(view_class))
-            yield getattr(getattr(view_class, method.lower(), None), "__dict__", {})
+def _own(place: object) -> dict[str, Any]:
+    found: dict[str, Any] = getattr(place, "__dict__", {}).get(ATTRIBUTE, {})
+    return found
+
+
+def _places(view: Any, method: str, inherited: bool) -> Iterator[object]:
+    """Yield a view, its class, the method that runs, and the same of the function that it wraps."""
+    seen: set[int] = set()
+    while view is not None and id(view) not in seen:
+        seen.add(id(view))
+        yield view
+        kind = getattr(view, "view_class", None) or type(view)
+        method = "get" if method == "HEAD" and not hasattr(kind, "head") else method.lower()
+        runs = (method, "dispatch_request") if hasattr(view, "view_class") else ("__call__",)
+        # A subclass inherits its parent's methods with their declarations, but not the declarations of the class.
+        yield kind
+        yield from (getattr(kind, name, None) for name in runs)
+        for parent in kind.__mro__ if inherited else ():
+            yield parent
+            yield from (vars(parent).get(name) for name in runs)
         view = view.func if isinstance(view, partial) else getattr(view, "__wrapped__", None)
 
 

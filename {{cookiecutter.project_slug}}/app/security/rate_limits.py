@@ -79,11 +79,15 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 def limited(kind: Kind) -> Callable[[View], View]:
     """Apply the stricter limit ``LIMITS[kind]`` to a view; views of the same kind share it."""
+    if kind not in LIMITS:
+        raise ValueError(f"{kind!r} is not one of {', '.join(LIMITS)}.")
     return lambda view: declare(view, KIND, kind)
 
 
 def unlimited(reason: str) -> Callable[[View], View]:
     """Exempt a view from all limits, for ``reason``, which the audit shows."""
+    if not reason.strip():
+        raise ValueError("A view without a limit needs a reason.")
     return lambda view: declare(view, UNLIMITED, reason)
 
 
@@ -119,7 +123,7 @@ def client_key() -> str:
 
 
 def _kind() -> Kind | None:
-    kind: Kind | None = None if request.method in SAFE_METHODS else declared(KIND)
+    kind: Kind | None = None if request.method in SAFE_METHODS else declared(KIND, inherited=True)
     return kind
 
 

@@ -25,6 +25,8 @@ from typing import IO
 
 from flask import current_app
 
+from app import paths
+
 LEFTOVER_SECONDS = 3600
 
 # Both become part of a path, so no other form is allowed: 128 random bits each.
@@ -49,7 +51,7 @@ class StoredFile:
 def root() -> Path:
     """Return ``UPLOAD_DIR``. Create it if necessary, and deny other users of this machine access to it."""
     folder: Path = current_app.config["UPLOAD_DIR"]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    paths.make_private_folder(folder)
     if os.name == "posix" and folder.stat().st_mode & 0o077:
         # Some mounted volumes don't allow it. The audit reports that, and the owners' folders are private anyway.
         with contextlib.suppress(PermissionError):

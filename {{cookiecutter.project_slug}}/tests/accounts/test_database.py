@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from app import create_app
+from app import create_app, paths
 from app.accounts.database import NO_TABLES
+from app.security.findings import facts
+from app.settings import SettingsError
 from tests.accounts.people import register, sign_in
 from tests.conftest import browser_like
 
@@ -62,3 +64,28 @@ def test_no_request_makes_the_file(app: Flask, app_config: dict[str, object], pl
     for path in ("/", "/login", "/account", "/readyz", "/uploads"):
         client.get(path)
     assert not place.parent.exists()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:/tmp/app.db?uri=true"])
+def test_a_database_without_a_file_stops_the_start(app_config: dict[str, object], url: str) -> None:
+    with pytest.raises(SettingsError, match="DATABASE_URL: names no file"):
+        create_app(app_config | {"DATABASE_URL": url})
+
+
+def test_a_relative_path_is_one_in_the_instance_folder(
+    app_config: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "INSTANCE", tmp_path / "instance")
+    monkeypatch.chdir(tmp_path)
+    app = create_app(app_config | {"DATABASE_URL": "sqlite:///mine/app.db"})
+    assert not (tmp_path / "instance").exists()
+    with app.app_context():
+        assert app.test_cli_runner().invoke(args=UPGRADE).exit_code == 0
+    assert stat.S_IMODE((tmp_path / "instance/mine/app.db").stat().st_mode) == 0o600
+    assert {stat.S_IMODE((tmp_path / "instance" / name).stat().st_mode) for name in ("", "mine")} == {0o700}
+
+
+def test_a_database_that_others_can_read_is_a_fact(app: Flask, app_config: dict[str, object]) -> None:
+    assert "DP05" not in {fact.id for fact in facts(app)}
+    Path(str(app_config["DATABASE_URL"]).removeprefix("sqlite:///")).chmod(0o644)
+    assert [fact.severity for fact in facts(app) if fact.id == "DP05"] == ["relaxed"]

@@ -51,7 +51,8 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
             app.instance_path = str(Path(folder, "instance"))
             if "security" in app.extensions:  # a fast hash: the copy hashes dozens of passwords, none of them real
                 app.extensions["security"].pwd_context.update(argon2__memory_cost=8, argon2__time_cost=1)
-            if "alembic" in app.extensions:
+            database = Path(str(changes.get("DATABASE_URL", "")).removeprefix("sqlite:///"))
+            if "alembic" in app.extensions and not database.exists():
                 with app.app_context():
                     app.extensions["alembic"].upgrade()
             return app

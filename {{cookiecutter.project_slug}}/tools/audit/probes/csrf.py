@@ -256,7 +256,9 @@ def _stale_forms(subject: Subject) -> Iterator[str]:
                 yield f"The user's input at {rule.rule} is lost if its token is stale."
     for file, node in subject.nodes:
         marks = [ast.unparse(mark) for mark in getattr(node, "decorator_list", ())]
-        if "form_view" in marks and "validate_on_submit" not in ast.unparse(node):
+        if any(mark.rpartition(".")[2] == "form_view" for mark in marks) and "validate_on_submit" not in ast.unparse(
+            node
+        ):
             yield f"{file}:{getattr(node, 'lineno', 0)}: The view would act on a stale token."
 
 

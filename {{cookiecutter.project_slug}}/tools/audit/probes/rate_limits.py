@@ -12,7 +12,7 @@ from app.security.policy import declared_by
 from app.security.rate_limits import UNLIMITED
 from tools.audit.probes import is_pinned, server
 from tools.audit.steps import Relaxed, probe
-from tools.audit.subject import Browser, NoAnswer, Subject
+from tools.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, Subject
 
 WRONG = "a wrong guess"
 JSON = {"Accept": "application/json"}
@@ -84,10 +84,14 @@ def every_route_is_limited(subject: Subject) -> Iterator[str]:
         if "RateLimit-Limit" not in subject.browser().open(path).headers:
             yield f"Nothing limits {path}."
     usual = _until_refused(subject, subject.page) or MANY
+    for rule in subject.rules(*UNSAFE_METHODS) if subject.own else ():
+        for method in [each for each in UNSAFE_METHODS if each in (rule.methods or ())]:
+            if "RateLimit-Limit" not in _ask(subject, rule, "192.0.2.71", JSON, method).headers:
+                reason = declared_by(subject.app, rule.endpoint, method, UNLIMITED)
+                evidence = f"Nothing limits {method} {rule.rule}"
+                yield Relaxed(f"{evidence}: {reason}") if reason else f"{evidence}."
     for rule in subject.rules("POST"):
         if subject.own and not STRICTER.search(rule.rule):
-            if "RateLimit-Limit" not in _ask(subject, rule, "192.0.2.71", JSON, "POST").headers:
-                yield f"Nothing limits POST {rule.rule}."
             continue
         limit = _until_refused(subject, rule, "POST")
         if limit is None and _is_limited(subject, rule, "POST"):

@@ -81,6 +81,7 @@ def no_template_from_data(subject: Subject) -> Iterator[str | Finding]:
     if templating.fill_placeholders(letter, values) != letter.replace("$a ", "x "):
         yield "Placeholders in a user's text can access attributes of their values."
     dropped = Path(subject.app.config["UPLOAD_DIR"], "audit-dropped.html")
+    dropped.parent.mkdir(exist_ok=True)
     dropped.write_text("dropped", encoding="utf-8")
     try:
         subject.app.jinja_env.get_template(dropped.name)
