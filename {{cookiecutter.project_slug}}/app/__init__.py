@@ -29,10 +29,10 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
         cookies,
         csp,
         csrf,
+        declarations,
         errors,
         findings,
         headers,
-        policy,
         rate_limits,
         secret_key,
         templating,
@@ -46,17 +46,18 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
     app.config.from_mapping(settings.model_dump())
     app.debug = settings.FLASK_DEBUG
 
-    # Each part registers before_request hooks, which run in this order. A part that refuses requests must come after
-    # the parts that make the refusal safe (errors, headers, csp) and after the one that counts it (rate_limits).
+    # Each part registers before_request hooks, which run in this order. Two rules give it: csp comes before all that
+    # refuse a request, since the error page needs its nonce; errors, headers and rate_limits come before csrf and the
+    # views, so that what these refuse has its headers and is counted.
     app.extensions["parts"] = (
         logs,
-        policy,
+        declarations,
         visitors,
+        csp,
         secret_key,
         errors,
         urls,
         headers,
-        csp,
         rate_limits,
         csrf,
         cookies,

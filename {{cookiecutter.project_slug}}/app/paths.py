@@ -10,7 +10,7 @@ ENV_FILE = ROOT / ".env"
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder, and those around it that are missing, which only this user can open."""
+    """Make a folder and its missing parents, which only this user can open."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
         each.mkdir(mode=0o700, exist_ok=True)

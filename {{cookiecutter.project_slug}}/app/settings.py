@@ -105,7 +105,9 @@ class Settings(
         default=False, description="Report what the policy would block instead of blocking it.", examples=["0"]
     )
     HSTS_PRELOAD: bool = Field(
-        default=False, description="Add this domain to the browsers' HSTS preload list. Hard to undo.", examples=["0"]
+        default=False,
+        description="Add preload to HSTS: browsers may then list this domain as https-only. Hard to undo.",
+        examples=["0"],
     )
 
     # 8 Rate limits
@@ -255,7 +257,7 @@ def _is_bare_host(host: str) -> bool:
 
 
 def load_settings(config: Mapping[str, object] | None = None) -> Settings:
-    """Read and check all settings; raise SettingsError that tells every fault at once."""
+    """Read and check all settings. Raises one SettingsError that lists all faults."""
     try:
         return Settings(_env_file=paths.ENV_FILE, _env_file_encoding="utf-8", **(config or {}))  # type: ignore[call-arg,arg-type]
     except ValidationError as error:

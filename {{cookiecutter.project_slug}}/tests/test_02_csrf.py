@@ -20,7 +20,7 @@ from werkzeug.routing import Rule
 
 from app import create_app
 from app.security.csrf import EXEMPT, UNSAFE_METHODS, csrf, exempt, form_view
-from app.security.policy import declared_by
+from app.security.declarations import declared_by
 from app.security.rate_limits import limiter
 from tests.browser.conftest import become_member
 from tests.conftest import KEY, ORIGIN, ROOT, Server, browser_like, csrf_token, new_member, pages

@@ -28,7 +28,7 @@ from limits import parse_many
 from app import create_app
 from app.security import counters, rate_limits
 from app.security.csrf import exempt
-from app.security.policy import declared_by
+from app.security.declarations import declared_by
 from app.security.rate_limits import (
     DAY,
     KIND,
@@ -747,7 +747,7 @@ def test_the_app_starts_without_its_redis(app_config: dict[str, object]) -> None
 
 @pytest.mark.parametrize(
     ("workers", "storage", "found"),
-    [("1", "memory://", []), ("4", "memory://", [("RL01", "missing")]), ("4", "redis://127.0.0.1:1/0", [])],
+    [("1", "memory://", []), ("4", "memory://", [("RL02", "missing")]), ("4", "redis://127.0.0.1:1/0", [])],
 )
 def test_workers_that_count_alone_are_a_finding(
     app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch, workers: str, storage: str, found: list[object]

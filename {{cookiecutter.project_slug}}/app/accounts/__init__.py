@@ -34,8 +34,8 @@ def check(app: Flask) -> Iterator[Finding]:
 
     if not app.config["MAIL_SERVER"] and not app.debug:
         evidence = "MAIL_SERVER is not set: no mails are sent, so nobody can reset a password."
-        yield Finding("DP04", "note", evidence, "Set MAIL_SERVER and the others of app/accounts/settings.py.")
+        yield Finding("DP04", "note", evidence, "Set MAIL_SERVER and the others in app/accounts/settings.py.")
     file = sqlite_file(app)
     if os.name == "posix" and file and file.exists() and (mode := file.stat().st_mode & 0o077):
-        evidence = f"Other users of this machine get {mode:03o} on the database."
+        evidence = f"Other users of this machine have access to the database (permission bits {mode:03o})."
         yield Finding("DP05", "relaxed", evidence, f"Run: chmod 600 {file}")

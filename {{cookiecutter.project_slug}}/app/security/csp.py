@@ -50,6 +50,8 @@ def relax_csp(reason: str, **directives: str) -> Callable[[View], View]:
 
         @relax_csp("map tiles", img_src="'self' https://tiles.example")
     """
+    if not reason.strip():
+        raise ValueError("A relaxed policy needs a reason.")
     changes = {name.replace("_", "-"): value for name, value in directives.items()}
 
     def mark(view: View) -> View:

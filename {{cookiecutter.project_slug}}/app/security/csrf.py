@@ -17,15 +17,16 @@ from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import HTTPException
 
+from app.security.declarations import declare, declared
 from app.security.errors import Refusal, refuse, respond
-from app.security.policy import declare, declared
 
 NUMBER = 2
 TITLE = "CSRF protection"
 SUMMARY = "Every state-changing request carries a token that only this app's own pages know."
 
-# The attribute of a view that holds the reason for its exemption.
+# The names of declarations: the reason of an exemption, and that a view shows its form again.
 EXEMPT = "csrf_exempt"
+SHOWS_FORM_AGAIN = "shows_form_again"
 
 UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 STALE_REASONS = frozenset({"The CSRF token has expired.", "The CSRF session token is missing."})
@@ -72,7 +73,7 @@ def form_view(view: View) -> View:
     A view that doesn't validate its form would act on the stale token, hence the explicit mark.
     The view then runs without its blueprint's ``before_request`` hooks: use decorators for its checks.
     """
-    return declare(view, "shows_form_again", True)
+    return declare(view, SHOWS_FORM_AGAIN, True)
 
 
 def _protect() -> None:
@@ -80,7 +81,7 @@ def _protect() -> None:
     unsafe = request.method in UNSAFE_METHODS or request.headers.get("Upgrade", "").lower() == "websocket"
     if unsafe and declared(EXEMPT) is None:
         _refuse_other_origins()
-        if request.endpoint:  # a URL without a route protects nothing, and its 404 is more helpful
+        if request.endpoint:  # a URL without a route has nothing to protect, and its 404 is more helpful
             csrf.protect()
 
 
@@ -107,7 +108,7 @@ def _refuse_other_origins() -> None:
 
 def _show_the_form_again(error: CSRFError) -> ResponseReturnValue:
     """Show the form again if the token is only stale; refuse every other request."""
-    if error.description in STALE_REASONS and declared("shows_form_again"):
+    if error.description in STALE_REASONS and declared(SHOWS_FORM_AGAIN):
         view = current_app.view_functions[str(request.endpoint)]
         try:
             response: Response = current_app.make_response(current_app.ensure_sync(view)(**(request.view_args or {})))

@@ -41,9 +41,9 @@ from flask import Flask, Response, current_app, request
 from flask_limiter import Limiter, RequestLimit
 
 from app.security.counters import GuardedStorage
+from app.security.declarations import declare, declared
 from app.security.errors import refuse
 from app.security.findings import Finding
-from app.security.policy import declare, declared
 from app.visitors import visitors
 
 NUMBER = 8
@@ -63,7 +63,7 @@ LIMITS: dict[Kind, str] = {
 # Static files are cheap to serve, a page needs several of them, and many clients may share an address.
 STATIC_LIMIT = "1200 per minute"
 
-# The attributes of a view that hold its kind, and the reason why it has no limit.
+# The names of declarations: the kind of a stricter limit, and the reason why nothing limits a view.
 KIND = "limited_as"
 UNLIMITED = "unlimited"
 
@@ -115,7 +115,7 @@ def client_address() -> str:
 def client_key() -> str:
     """Return the key that a request counts for: the signed-in user, else the client's address.
 
-    Views that don't require a sign-in always count the address: an attacker's own accounts must not multiply the
+    Kinds other than ``upload`` always count the address: an attacker's own accounts must not multiply the
     guesses at the accounts of others.
     """
     user = None if _kind() not in (None, "upload") or _is_file() else visitors().account_id()
@@ -172,7 +172,7 @@ def check(app: Flask) -> Iterator[Finding]:
     in_memory = app.config["RATELIMIT_STORAGE_URI"] == "memory://"
     if in_memory and os.environ.get("WEB_CONCURRENCY", "1") not in ("", "1"):
         evidence = "Each worker (WEB_CONCURRENCY) counts on its own: a client gets that many times the limits."
-        yield Finding("RL01", "missing", evidence, "Set RATELIMIT_STORAGE_URI to a Redis, or run one worker.")
+        yield Finding("RL02", "missing", evidence, "Set RATELIMIT_STORAGE_URI to a Redis, or run one worker.")
 
 
 def _tell_limit(response: Response) -> Response:

@@ -87,7 +87,7 @@ def check(app: Flask) -> Iterator[Finding]:
     """Report an upload folder that other users of this machine can access."""
     place = app.config["UPLOAD_DIR"]
     if os.name == "posix" and os.path.isdir(place) and (mode := place.stat().st_mode & 0o077):
-        evidence = f"Other users of this machine get {mode:03o} on UPLOAD_DIR."
+        evidence = f"Other users of this machine have access to UPLOAD_DIR (permission bits {mode:03o})."
         yield Finding("UP03", "relaxed", evidence, f"Run: chmod 700 {place}")
 
 
@@ -248,7 +248,7 @@ def _not_stored() -> NoReturn:
 
 def _store(stream: IO[bytes], name: str, media_type: str, owner: str) -> StoredFile:
     try:
-        return folder.store(stream, name, media_type, owner, claim=_refuse_over_quota)
+        return folder.store(stream, name, media_type, owner, check_quota=_refuse_over_quota)
     except OSError:
         _not_stored()
 

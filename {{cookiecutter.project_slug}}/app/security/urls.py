@@ -21,9 +21,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 from werkzeug.urls import iri_to_uri
 
+from app.security.declarations import declare, declared
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
-from app.security.policy import declare, declared
 from app.settings import LOOPBACK_HOSTS
 
 NUMBER = 10

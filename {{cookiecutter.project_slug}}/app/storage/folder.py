@@ -60,20 +60,21 @@ def root() -> Path:
 
 
 def store(
-    stream: IO[bytes], name: str, media_type: str, owner: str, *, claim: Callable[[list[int]], None]
+    stream: IO[bytes], name: str, media_type: str, owner: str, *, check_quota: Callable[[list[int]], None]
 ) -> StoredFile:
-    """Write the data, then the metadata, which makes the file visible. If it raises OSError, nothing is kept.
+    """Write the data, then the metadata, which makes the file visible. If this raises, nothing is kept.
 
-    ``claim`` gets the sizes of all files of ``owner``, including this one, and raises if they exceed the quota. It is
-    called after the data is written: of two concurrent uploads, the later one always sees both files. So the quota
-    holds without a lock, which a crash could leave behind. Close to the limit, both may be refused.
+    ``check_quota`` gets the sizes of all files of ``owner``, including this one, and raises if they exceed the quota.
+    It is called after the data is written: of two concurrent uploads, the later one always sees both files. So the
+    quota holds without a lock, which a crash could leave behind. Close to the limit, both may be refused.
     """
-    folder, file_id = root() / _folder(owner).name, secrets.token_hex(16)
+    root()  # made if it is not there
+    folder, file_id = _folder(owner), secrets.token_hex(16)
     path, now = folder / file_id, datetime.now(UTC)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         _write_whole(path, stream)
-        claim(sizes(owner))
+        check_quota(sizes(owner))
         file = StoredFile(file_id, name, path.stat().st_size, media_type, now, path)
         facts = {"name": name, "type": media_type, "uploaded_at": now.isoformat()}
         _write_whole(path.with_suffix(".json"), io.BytesIO(json.dumps(facts).encode()))

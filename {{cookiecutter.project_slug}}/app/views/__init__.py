@@ -17,4 +17,5 @@ def init_app(app: Flask) -> None:
         app.register_blueprint(security.bp)
 
 
+# The contact of security.txt is a fact of the deployment: see findings.py.
 check = pages.check

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 import click
 from flask import Blueprint, current_app, request
 
+from app import paths
 from app.security.csp import REPORT_PATH
 from app.security.csrf import exempt
 from app.security.errors import refuse
@@ -102,7 +103,7 @@ def _keep(line: str) -> None:
     try:
         if path.exists() and path.stat().st_size > MAX_FILE:
             path.replace(path.with_suffix(".old"))
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        paths.make_private_folder(path.parent)
         with open(path, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(line + "\n")
     except OSError:

@@ -27,7 +27,7 @@ def healthz() -> dict[str, str]:
 @bp.get("/readyz")
 def readyz() -> tuple[dict[str, str], int]:
     """Return each part as ``ok``, ``degraded`` or ``down``; 503 if one is down. Only the log has the reason."""
-    states = {part: _state(part, ask) for part, ask in current_app.extensions["readyz"].items()}
+    states = {part: _state(part, ask) for part, ask in current_app.extensions.get("readyz", {}).items()}
     # Not a reason to take the app out of service: while Redis is lost, each process goes on counting by itself.
     states["rate_limits"] = "ok" if limiter.storage.check() else "degraded"
     return states, 503 if "down" in states.values() else 200

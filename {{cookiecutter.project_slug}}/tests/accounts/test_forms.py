@@ -9,7 +9,7 @@ import time_machine
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.security.policy import declared_by
+from app.security.declarations import declared_by
 from app.security.rate_limits import KIND
 from tests.conftest import csrf_token
 

@@ -57,7 +57,7 @@ MITIGATIONS = {
             Step(
                 "1.S5",
                 "The key can be rotated without signing anyone out",
-                "Use SECRET_KEY_FALLBACKS and flask secret-key rotate",
+                "Use SECRET_KEY_FALLBACKS and python -m app.security.secret_key rotate",
             ),
         ),
     ),

@@ -72,5 +72,5 @@ class Report:
 
     def exit_code(self, *, strict: bool) -> int:
         """Return 1 when something is missing, or with ``strict`` also when something is relaxed; else 0."""
-        states = {row.state for row in self.rows}
+        states = {row.state for row in self.rows} | {fact.severity for fact in self.deployment}
         return int("missing" in states or (strict and "relaxed" in states))

@@ -44,6 +44,7 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
     with _quiet() as log, tempfile.TemporaryDirectory(prefix="audit-") as folder:
         # The audit examines the app as it is served in production, so without debug.
         real = factory({"FLASK_DEBUG": False})
+        stated = facts(real)
         _load_probes()
 
         def copy(changes: Mapping[str, object]) -> Flask:
@@ -87,7 +88,7 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
                 results = _examine_in_two(subject, Path(folder))
             else:
                 results = _examine(subject(Path(folder)), MITIGATIONS)
-            return _report(results, real, package.name)
+            return _report(results, real, stated, package.name)
 
 
 def audit_foreign(load: Callable[[Path], Flask], project: Path) -> Report:
@@ -212,12 +213,12 @@ def _examine_in_two(subject: Callable[[Path], Subject], folder: Path) -> dict[in
     return results
 
 
-def _report(results: Mapping[int, tuple[StepResult, ...]], app: Flask, folder: str) -> Report:
+def _report(results: Mapping[int, tuple[StepResult, ...]], app: Flask, stated: list[Finding], folder: str) -> Report:
     """Add the facts that the real app reports: to the steps they are about, else to the deployment.
 
     A mitigation that the team has added gets its own row with only its facts, since no probe examines it.
     """
-    left = facts(app)
+    left = stated
     rows = []
     for number, mitigation in MITIGATIONS.items():
         steps = []

@@ -29,8 +29,8 @@ from werkzeug.datastructures import FileStorage, Headers
 from werkzeug.routing import BuildError, Rule
 from werkzeug.test import Client, EnvironBuilder, TestResponse, encode_multipart
 
+from app.security.declarations import declared_by
 from app.security.findings import Finding
-from app.security.policy import declared_by
 from app.settings import SettingsError
 from tests.lint.code import check_code, trees_of
 from tests.lint.templates import check_templates, templates_of
@@ -349,7 +349,7 @@ class Subject:
 
     def run(self, *arguments: str) -> str:
         """Run a command of the copy, and return its output."""
-        with self.app.app_context():  # flask audit itself runs in the context of the real app
+        with self.app.app_context():
             return self.app.test_cli_runner().invoke(args=arguments).output
 
     def forge(self, content: Mapping[str, object], app: Flask | None = None) -> str:

@@ -16,7 +16,7 @@ GUARDS: tuple[tuple[str, int | None, str], ...] = (
     (r"app/security/(?:rate_limits|counters)\.py", 8, "how often anybody may try"),
     (r"app/security/uploads\.py|app/storage/.*", 9, "which files are accepted, where they are, who can download them"),
     (r"app/security/urls\.py", 10, "where redirects lead, which hosts are ours, and what the server fetches"),
-    (r"app/security/policy\.py", None, "which views are exempt from a protection, and why"),
+    (r"app/security/declarations\.py", None, "which views are exempt from a protection, and why"),
     (r"app/security/.*|app/__init__\.py", None, "which mitigations are on, and in which order"),
     (r"app/(?:accounts/)?settings\.py|\.env\.example|\.flaskenv", None, "the defaults, and which values are refused"),
     (r"app/accounts/templates/.*", 7, "how the pages and mails print what people sent"),

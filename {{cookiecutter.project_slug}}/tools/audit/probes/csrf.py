@@ -20,9 +20,9 @@ from werkzeug.routing import Rule
 from wtforms.form import BaseForm
 
 from app.security.csp import REPORT_PATH
-from app.security.csrf import EXEMPT, exempt
+from app.security.csrf import EXEMPT, SHOWS_FORM_AGAIN, exempt
+from app.security.declarations import declared_by
 from app.security.findings import Finding
-from app.security.policy import declared_by
 from tests.lint.code import FOREIGN, assignments, own_files
 from tools.audit.probes import is_pinned
 from tools.audit.steps import Relaxed, probe
@@ -140,7 +140,7 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
     if protected and not set(UNSAFE_METHODS) <= set(subject.app.config.get("WTF_CSRF_METHODS", ())):
         yield "WTF_CSRF_METHODS omits state-changing methods."
     for rule in subject.rules("GET"):
-        shows_form = declared_by(subject.app, rule.endpoint, "GET", "shows_form_again")
+        shows_form = declared_by(subject.app, rule.endpoint, "GET", SHOWS_FORM_AGAIN)
         if re.search(r"(?i)(logout|sign.?out|delete|remove|/end$)", rule.rule) and not shows_form:
             yield f"GET {rule.rule} looks state-changing."
     yield from _stale_forms(subject)

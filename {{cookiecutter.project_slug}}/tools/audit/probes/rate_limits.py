@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from app.security.policy import declared_by
+from app.security.declarations import declared_by
 from app.security.rate_limits import UNLIMITED
 from tools.audit.probes import is_pinned, server
 from tools.audit.steps import Relaxed, probe
