@@ -101,16 +101,17 @@ class App:
     def quick_tests(self, folder: Path) -> str:
         """Run a part of the tests of another app, which have to pass, and give the last line that counts them."""
         quick = [f"tests/{name}.py" for name in ("test_01_secret_key", "test_02_csrf", "test_04_cookies", "test_pages")]
-        command = [self.folder / ".venv/bin/pytest", "--numprocesses=auto", "tests/lint", *quick]
-        ended = subprocess.run(
-            command, cwd=folder, env=outside(), stdout=subprocess.PIPE, encoding="utf-8", timeout=900
-        )
-        assert ended.returncode == 0, ended.stdout[-20_000:]
-        return check_all_passed(ended.stdout)
+        pytest = self.folder / ".venv/bin/pytest"
+        return check_all_passed(self.run(pytest, "--numprocesses=auto", "tests/lint", *quick, cwd=folder))
 
     def make(self, *targets: str, cwd: Path | None = None, **environment: str) -> str:
         """Run targets, which have to succeed, and give what they print; ``cwd`` is another folder with the Makefile."""
-        command = ["make", *targets, f"PYTHON={sys.executable}", f"VENV={self.folder}/.venv"]
+        return self.run(
+            "make", *targets, f"PYTHON={sys.executable}", f"VENV={self.folder}/.venv", cwd=cwd, **environment
+        )
+
+    def run(self, *command: str | Path, cwd: Path | None = None, **environment: str) -> str:
+        """Run a command in the app's folder, or in another, which has to succeed, and give what it prints."""
         process = subprocess.run(
             command,
             cwd=cwd or self.folder,
