@@ -86,7 +86,9 @@ WITHOUT_UPLOADS = {
         ("        uploads,\n        urls,\n", "        urls,\n"),
         ("        uploads,\n        accounts,", "        accounts,"),
     ],
-    "app/settings.py": [("from app.storage.content import TYPES\n", "TYPES = ()\n")],
+    "app/settings.py": [
+        ("from app.storage.content import TYPES\n", "TYPES = ('txt', 'pdf', 'png', 'jpg', 'webp', 'gif')\n")
+    ],
     "app/views/__init__.py": [(", security, uploads", ", security"), ("(pages, uploads, ", "(pages, ")],
     "app/accounts/views.py": [
         ("from app.storage import folder\n", ""),

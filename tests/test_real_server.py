@@ -201,6 +201,7 @@ def server(default_app: App, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "MAIL_DEFAULT_SENDER": "app@example.com",
         }
         command = [".venv/bin/gunicorn", "wsgi:app", "--bind", f"127.0.0.1:{port}", "--certfile", folder / "server.pem"]
+        default_app.run(".venv/bin/flask", "--app", "app", "db", "upgrade")
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 command, cwd=default_app.folder, env=os.environ | settings, stdout=log, stderr=subprocess.STDOUT

@@ -29,7 +29,6 @@ from tests.conftest import KEY, ORIGIN, browser_like, csrf_token, pages, post
 ID = "0123456789abcdef" * 2
 SSTI = payloads.lines("ssti.txt")
 XSS = payloads.strings("xss.txt")
-PARTS = 4  # each a test of its own, so that several processors share the work
 # Attributes in which pages show what somebody typed.
 SHOWING = {"aria-label", "data-confirm", "data-x", "title", "value"}
 
@@ -156,27 +155,27 @@ def injected(page: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-def test_7_T1_no_payload_is_evaluated(app: Flask, member: FlaskClient, part: int) -> None:
+@pytest.mark.parametrize("corpus", payloads.parts(SSTI, 4), ids=range(4))
+def test_7_T1_no_payload_is_evaluated(app: Flask, member: FlaskClient, corpus: list[str]) -> None:
     shown = 0
-    for payload, answer in spray(app, member, SSTI[part::PARTS]):
+    for payload, answer in spray(app, member, corpus):
         assert answer.status_code < 500, payload
         assert not EVALUATED.search(answer.text), payload
         assert not EVALUATED.search(str(answer.headers)), payload
         shown += payload in html.unescape(answer.text)
-    assert shown > len(SSTI[part::PARTS])  # the attack has reached pages that show what they got
+    assert shown > len(corpus)  # the attack has reached pages that show what they got
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-def test_7_T2_no_payload_becomes_markup(app: Flask, member: FlaskClient, part: int) -> None:
+@pytest.mark.parametrize("corpus", payloads.parts(XSS, 4), ids=range(4))
+def test_7_T2_no_payload_becomes_markup(app: Flask, member: FlaskClient, corpus: list[str]) -> None:
     shown = 0
-    for payload, answer in spray(app, member, XSS[part::PARTS]):
+    for payload, answer in spray(app, member, corpus):
         assert answer.status_code < 500, payload
         assert "hacked" not in {name.lower() for name, _ in answer.headers}
         if "hacked" in answer.text and answer.mimetype == "text/html":
             assert injected(answer.text) == [], payload
             shown += 1
-    assert shown > len(XSS[part::PARTS])
+    assert shown > len(corpus)
 
 
 def test_7_S2_a_file_name_is_shown_as_it_was_typed(member: FlaskClient) -> None:

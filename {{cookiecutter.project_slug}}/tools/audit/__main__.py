@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tools import ctrl_c
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -29,18 +30,18 @@ def main() -> int:
     options = parser.parse_args()
     if options.path and not options.app:
         parser.error("--path needs MODULE:APP_OR_FACTORY")
+    ctrl_c.watch()
     try:
         from app import create_app
         from tools.audit.report import FORMATS
-        from tools.audit.run import audit_foreign, audit_own, stop_on_ctrl_c
+        from tools.audit.run import audit_foreign, audit_own
 
-        stop_on_ctrl_c()
         if options.app:
             report = audit_foreign(lambda folder: _load(options.app, folder), (options.path or Path()).resolve())
         else:
             report = audit_own(create_app, split=True)
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        return ctrl_c.EXIT_CODE
     except SystemExit as stopped:
         return _could_not_run(f"the app stopped with {stopped.code}")
     except Exception as error:

@@ -9,26 +9,22 @@ import logging
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 from unittest import mock
 
 from flask import Flask
 
 from app import paths, settings
 from app.security.findings import Finding, facts
+from tools import ctrl_c
 from tools.audit.mitigations import MITIGATIONS, Step
 from tools.audit.results import Report, Row, StepResult
 from tools.audit.steps import PROBES, examine
 from tools.audit.subject import ALLOWED_HOST, HOST, Subject, random_key
-
-_stopped = threading.Event()
 
 LARGE = 50_000_000  # bytes
 SLOW = (8, 9)  # the mitigations that take half of the total time
@@ -170,22 +166,8 @@ def _examine(subject: Subject, numbers: Iterable[int]) -> dict[int, tuple[StepRe
     return {number: tuple(_examined(step, subject) for step in MITIGATIONS[number].steps) for number in numbers}
 
 
-def stop_on_ctrl_c() -> None:
-    """Let Ctrl-C end the audit at the next step, even where Python discards the exception.
-
-    Python discards it in some callbacks, such as those of the import system, and prints "Exception ignored in …".
-    """
-
-    def stop(*_: object) -> NoReturn:
-        _stopped.set()
-        raise KeyboardInterrupt
-
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell script's background jobs ignore Ctrl-C
-        signal.signal(signal.SIGINT, stop)
-
-
 def _examined(step: Step, subject: Subject) -> StepResult:
-    if _stopped.is_set():
+    if ctrl_c.stopped.is_set():
         raise KeyboardInterrupt
     if step.id in PROBES:
         return examine(step, subject)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import io
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tools import ctrl_c
 from tools.drift import report
 from tools.drift.audits import Rows, weakened
 from tools.drift.changes import (
@@ -40,14 +40,17 @@ def main() -> int:
     ).parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a Windows console can't show every letter
+    ctrl_c.watch()
     try:
         with tempfile.TemporaryDirectory(prefix="drift-", ignore_cleanup_errors=True) as folder:
             return drift(Path(folder))
     except (UnknownDriftError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+        if ctrl_c.stopped.is_set():  # git, too, has ended because of it
+            return ctrl_c.EXIT_CODE
         print(report.plain(f"The drift can't be known: {' '.join(str(error).split())}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        return ctrl_c.EXIT_CODE
 
 
 def drift(work: Path) -> int:

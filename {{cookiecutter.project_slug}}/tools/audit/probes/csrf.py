@@ -123,7 +123,7 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
                     evidence = f"{method} {rule.rule} accepts {what}"
                     if subject.own and reason:
                         yield Relaxed(f"{evidence}: {reason}")
-                    elif protected and not subject.own and _is_exempt(subject, rule, view):
+                    elif protected and not subject.own and (reason or _is_exempt(subject, rule, view)):
                         yield Relaxed(f"{evidence}: it is exempt, without a reason.")
                     elif not subject.own and _asks_itself(subject, view):
                         yield Relaxed(f"{evidence}: only its form checks the token, nothing before it.")
