@@ -453,6 +453,8 @@ def test_ctrl_c_ends_it_without_a_word_and_leaves_nothing(team: Team, tmp_path: 
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # A background job of a script ignores SIGINT, and its children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         while not list(temporary.glob(during)) and started.poll() is None:
             time.sleep(0.01)

@@ -152,7 +152,7 @@ def test_ctrl_c_ends_it_without_a_word_and_leaves_nothing(tmp_path: Path) -> Non
         stderr=subprocess.STDOUT,
         start_new_session=True,
         # A background job of a script ignores SIGINT, and its children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not list(tmp_path.glob("audit-*")) and started.poll() is None:
         time.sleep(0.01)
