@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
 
 from flask import Blueprint, current_app, render_template
 
-from app.security.findings import facts
+from app.security.findings import Finding
 
 # "security" is the blueprint of the endpoints that Flask-Security links to.
 bp = Blueprint("security_state", __name__)
@@ -16,18 +15,17 @@ bp = Blueprint("security_state", __name__)
 @bp.get("/security")
 def state() -> str:
     """Show each mitigation with its findings in this deployment, and the findings about the deployment as a whole."""
-    modules = [part for part in current_app.extensions["parts"] if hasattr(part, "NUMBER")]
-    mitigations = [_state_of(module) for module in sorted(modules, key=lambda module: module.NUMBER)]
-    told = [fact for each in mitigations for fact in each["findings"]]
+    parts = current_app.extensions["parts"]
+    stated = {part: list(part.check(current_app)) if hasattr(part, "check") else [] for part in parts}
+    modules = sorted((part for part in parts if hasattr(part, "NUMBER")), key=lambda module: module.NUMBER)
     return render_template(
         "security.html",
-        mitigations=mitigations,
-        others=[fact for fact in facts(current_app) if fact not in told],
+        mitigations=[_state_of(module, stated[module]) for module in modules],
+        others=[fact for part in parts if part not in modules for fact in stated[part]],
     )
 
 
-def _state_of(module: ModuleType) -> dict[str, Any]:
-    findings = list(module.check(current_app)) if hasattr(module, "check") else []
+def _state_of(module: ModuleType, findings: list[Finding]) -> dict[str, object]:
     severities = {finding.severity for finding in findings}
     return {
         "number": module.NUMBER,
