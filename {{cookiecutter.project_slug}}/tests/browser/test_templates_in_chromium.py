@@ -63,7 +63,7 @@ def serve_inside(page: Page, app: Flask) -> None:
 
 
 def visit(page: Page, address: str) -> None:
-    """Open a page, set off what waits for a mouse or a focus, and follow its link if that would run something."""
+    """Open a page, set off what waits for a mouse or a focus, and follow its link if that may run something."""
     page.goto(address)
     page.evaluate(
         """() => {
@@ -71,7 +71,7 @@ def visit(page: Page, address: str) -> None:
                 for (const kind of ["mouseover", "focus", "toggle", "load", "error"])
                     element.dispatchEvent(new Event(kind));
             const link = document.querySelector("p + a");
-            if (link && link.protocol !== "https:") link.click();
+            if (link && !["https:", "about:"].includes(link.protocol)) link.click();
         }"""
     )
     page.wait_for_timeout(50)
