@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.clean_copy import clean_copy
 from tests.programs import PROGRAMS, from_app
@@ -128,10 +129,15 @@ class App:
 
 @pytest.fixture(scope="session")
 def default_app(template: Path, tmp_path_factory: pytest.TempPathFactory) -> App:
-    """The app as ``--no-input`` gives it. Its tests share the xdist group ``default``, so it is made once."""
-    folder = tmp_path_factory.mktemp("default")
-    app = App(Cookiecutter(template, folder / "out", folder / "home").app())
-    app.make("programs")
+    """The app as ``--no-input`` gives it, made once for all workers of pytest-xdist. No test writes into it."""
+    shared = tmp_path_factory.getbasetemp()
+    folder = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "default"
+    with FileLock(f"{folder}.lock"):
+        app = App(folder / "out/secure-flask-app")
+        if not app.folder.exists():
+            folder.mkdir()
+            Cookiecutter(template, folder / "out", folder / "home").app()
+        app.make("programs")
     return app
 
 

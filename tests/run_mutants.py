@@ -42,7 +42,7 @@ LIMIT = 120  # seconds for one process
 
 def mutate(app: Path, work: Path, mutation: dict[str, Any]) -> Path:
     copy = Path(tempfile.mkdtemp(dir=work)) / "app"
-    shutil.copytree(app, copy, ignore=shutil.ignore_patterns(".venv", "__pycache__", ".pytest_cache", ".env"))
+    shutil.copytree(app, copy, ignore=shutil.ignore_patterns(".venv", "__pycache__", ".*_cache", ".env"))
     path = copy / mutation["file"]
     text = path.read_text(encoding="utf-8")
     if text.count(mutation["before"]) != 1:

@@ -24,7 +24,6 @@ def audit(app: App, *arguments: str, folder: Path | None = None) -> subprocess.C
     return subprocess.run(command, cwd=folder or app.folder, env=outside(), capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.xdist_group("default")
 def test_the_tests_of_the_tools_pass_in_a_generated_app(
     default_app: App, cookiecutter: Cookiecutter, record_property: pytest.RecordProperty
 ) -> None:
@@ -37,7 +36,6 @@ def test_the_tests_of_the_tools_pass_in_a_generated_app(
 
 
 # accounts=no has a virtual environment of its own in test_generated_app.py; here it needs no other packages.
-@pytest.mark.xdist_group("default")
 @pytest.mark.parametrize(
     "options", [(), ("docker=no",), ("ci=none", "lessons=no"), ("accounts=no",), ("accounts=no", "docker=no")]
 )
@@ -49,7 +47,6 @@ def test_ten_rows_are_implemented_for_every_option(
     assert ended.stdout.rstrip().endswith("10 mitigations: 10 implemented")
 
 
-@pytest.mark.xdist_group("default")
 def test_json_is_what_the_schema_says_and_sarif_what_its_model_says(default_app: App) -> None:
     schema = json.loads((default_app.folder / "tools/audit/report.schema.json").read_text())
     for target in ((), ("--path", str(NAIVE), "app:create_app")):
@@ -60,7 +57,6 @@ def test_json_is_what_the_schema_says_and_sarif_what_its_model_says(default_app:
         assert sum(bool(rule.name) for rule in sarif.runs[0].tool.driver.rules or ()) == sum(STEPS.values())
 
 
-@pytest.mark.xdist_group("default")
 def test_the_naive_app_has_ten_rows_missing(default_app: App) -> None:
     ended = audit(default_app, "--format", "json", "--path", str(NAIVE), "app:create_app")
     assert ended.returncode == 1
@@ -97,7 +93,6 @@ SHOP_PAGE = """
 """
 
 
-@pytest.mark.xdist_group("default")
 def test_what_a_team_adds_is_no_finding(default_app: App, cookiecutter: Cookiecutter) -> None:
     """A blueprint with templates of its own and an API, a stricter header, a second address, a model."""
     app = cookiecutter.app()
@@ -115,7 +110,6 @@ def test_what_a_team_adds_is_no_finding(default_app: App, cookiecutter: Cookiecu
     assert ended.returncode == 0, ended.stdout
 
 
-@pytest.mark.xdist_group("default")
 def test_renamed_files_are_found_again(default_app: App, cookiecutter: Cookiecutter) -> None:
     app = cookiecutter.app()
     (app / "app/views/pages.py").rename(app / "app/views/front.py")
@@ -136,7 +130,6 @@ def test_renamed_files_are_found_again(default_app: App, cookiecutter: Cookiecut
     ],
     ids=["does not parse", "raises", "makes no app"],
 )
-@pytest.mark.xdist_group("default")
 def test_an_app_that_does_not_come_up_is_one_line_and_exit_2(
     default_app: App, cookiecutter: Cookiecutter, file: str, text: str
 ) -> None:
@@ -148,7 +141,6 @@ def test_an_app_that_does_not_come_up_is_one_line_and_exit_2(
     assert len(ended.stderr.splitlines()) == 1
 
 
-@pytest.mark.xdist_group("default")
 def test_a_broken_template_is_a_finding(default_app: App, cookiecutter: Cookiecutter) -> None:
     app = cookiecutter.app()
     (app / "app/templates/leaving.html").write_text("{% if %}")

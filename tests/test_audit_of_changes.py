@@ -11,8 +11,6 @@ import pytest
 from tests.conftest import App, Cookiecutter, edit
 from tests.test_audit import audit
 
-pytestmark = pytest.mark.xdist_group("default")
-
 
 def test_a_required_setting_of_the_team_needs_a_value_for_the_audit(
     default_app: App, cookiecutter: Cookiecutter, monkeypatch: pytest.MonkeyPatch

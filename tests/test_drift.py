@@ -23,8 +23,6 @@ ROOT = Path(__file__).resolve().parent.parent
 CRUFT = (sys.executable, "-m", "cruft")
 VERSION = re.search(r'TEMPLATE_VERSION = "(.+)"', (ROOT / APP / "app/project.py").read_text())[1]
 
-pytestmark = pytest.mark.xdist_group("drift")
-
 
 def run(cwd: Path, *command: str | Path, code: int = 0, **environment: str) -> str:
     """Run a command, which has to end with ``code``, and give what it prints, with the errors if that is 2 or more."""
@@ -71,10 +69,21 @@ class Team:
         commit(self.template)
 
 
+# An audit takes longer than all else in these tests, which few of them are about.
+ALL_IMPLEMENTED = """
+import json
+rows = [{"number": n, "title": f"Mitigation {n}", "state": "implemented", "steps": []} for n in range(1, 11)]
+print(json.dumps({"mitigations": rows}))
+"""
+
+
 @pytest.fixture
-def team(template: Path, tmp_path: Path, default_app: App) -> Team:
+def team(request: pytest.FixtureRequest, template: Path, tmp_path: Path, default_app: App) -> Team:
+    """With ``@pytest.mark.audited``, the app has the audit; else a stub, which always says *implemented*."""
     source = tmp_path / "cookiecutter-secure-flask"
     shutil.copytree(template, source)
+    if not request.node.get_closest_marker("audited"):
+        (source / APP / "tools/audit/__main__.py").write_text(ALL_IMPLEMENTED)
     commit(source)
     tool = Cookiecutter(source, tmp_path / "out", tmp_path / "home")
     app = tool.app()
@@ -82,6 +91,7 @@ def team(template: Path, tmp_path: Path, default_app: App) -> Team:
     return Team(source, app, tool, default_app.folder / ".venv/bin/python")
 
 
+@pytest.mark.audited
 def test_a_fresh_app_has_no_drift(team: Team) -> None:
     os.utime(team.app / "wsgi.py", (0, 0))  # what git status would note in its index
     assert team.drift(0).endswith("\nNo drift.\n")
@@ -162,6 +172,7 @@ def section(told: str, title: str) -> str:
     return re.search(rf"(?ms)^{title}[^\n]*\n(.*?)(?=^\n|^$|\Z)", told)[1]
 
 
+@pytest.mark.audited
 def test_a_year(year: Team, default_app: App, record_property: pytest.RecordProperty) -> None:
     """Drift names all that happened; cruft takes the template's, keeps the team's; once mended, all is green."""
     app, env = year.app, (year.app / ".env").read_bytes()
@@ -332,6 +343,7 @@ def test_what_can_t_be_known_is_one_line_and_exit_2(team: Team, spoil: Callable[
     assert re.match(re.sub(r"\(", r"\(", line), told)
 
 
+@pytest.mark.audited
 def test_an_audit_that_can_t_run_leaves_the_rest_of_the_report(team: Team) -> None:
     unimportable(team)
     told = team.drift(2)
@@ -339,6 +351,7 @@ def test_an_audit_that_can_t_run_leaves_the_rest_of_the_report(team: Team) -> No
     assert told.splitlines()[-1].startswith("The drift can't be known: the audit of this app could not run")
 
 
+@pytest.mark.audited
 def test_without_the_audit_of_the_app_as_generated_weaker_or_not_is_open(team: Team) -> None:
     page = Path("app/views/pages.py")
     whole = (team.app / page).read_text()
@@ -359,6 +372,7 @@ def test_it_is_asked_of_this_folder_s_git_whatever_a_git_hook_says(team: Team, t
     assert "is not committed" not in told
 
 
+@pytest.mark.audited
 def test_a_template_s_folder_that_is_a_link_and_names_that_bite_terminals(team: Team) -> None:
     """The audit looks at the app where it is, so what git or a copy would leave out is there."""
     (team.app / "app/templates").rename(team.app / "pages")
@@ -442,6 +456,7 @@ def test_binary_files_that_clashed_are_listed(team: Team) -> None:
     assert section(team.drift(0), "Left by an update") == "  logo.png\n"
 
 
+@pytest.mark.audited
 def test_ctrl_c_ends_it_without_a_word_and_leaves_nothing(team: Team, tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()

@@ -165,7 +165,6 @@ def test_a_python_without_venv_is_told_before_one_is_made(
     assert not (folder / ".venv").exists()
 
 
-@pytest.mark.xdist_group("default")
 def test_pytest_stops_with_that_line_if_a_chosen_test_starts_a_missing_program(
     default_app: App, tmp_path: Path
 ) -> None:

@@ -13,17 +13,14 @@ from tests.conftest import APP, App, Cookiecutter, check_all_passed
 from tests.test_mitigations import THREATS
 
 
-@pytest.mark.xdist_group("default")
 def test_linters_with_the_defaults(default_app: App) -> None:
     default_app.make("lint")
 
 
-@pytest.mark.xdist_group("default")
 def test_tests_with_the_defaults(default_app: App, record_property: pytest.RecordProperty) -> None:
     record_property("the app's own tests, defaults", check_all_passed(default_app.make("test")))
 
 
-@pytest.mark.xdist_group("default")
 def test_linters_and_quick_tests_in_place(
     default_app: App, tmp_path: Path, record_property: pytest.RecordProperty
 ) -> None:
@@ -34,7 +31,6 @@ def test_linters_and_quick_tests_in_place(
     record_property("a part of the app's own tests, in place", default_app.quick_tests(app))
 
 
-@pytest.mark.xdist_group("no-accounts")
 def test_linters_and_tests_without_options(cookiecutter: Cookiecutter, record_property: pytest.RecordProperty) -> None:
     """With a sample of the payloads, and without the browser and the scanners, which see no accounts anyway."""
     app = App(cookiecutter.app("accounts=no", "docker=no", "ci=none", "lessons=no"))
@@ -44,7 +40,6 @@ def test_linters_and_tests_without_options(cookiecutter: Cookiecutter, record_pr
     record_property("the app's own tests, without options", check_all_passed(printed))
 
 
-@pytest.mark.xdist_group("default")
 def test_each_of_the_34_threats_has_an_attack_that_pytest_collects(default_app: App) -> None:
     collect = [".venv/bin/python", "-m", "pytest", "--collect-only", "--quiet"]
     listed = subprocess.run(collect, cwd=default_app.folder, capture_output=True, encoding="utf-8", check=True).stdout

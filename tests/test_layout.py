@@ -82,7 +82,6 @@ def test_no_modules_of_the_app_import_each_other(submodules: bool) -> None:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
-@pytest.mark.xdist_group("default")
 @pytest.mark.parametrize("module", MODULES)
 def test_each_module_of_the_app_can_be_imported_first(default_app: App, module: str) -> None:
     command = [default_app.folder / ".venv/bin/python", "-c", f"import {module}"]
@@ -103,7 +102,6 @@ def test_the_image_holds_no_tool_and_no_test(template: Path) -> None:
     }
 
 
-@pytest.mark.xdist_group("default")
 @pytest.mark.parametrize(
     "command",
     [("-c", "from app import create_app; create_app()"), ("-m", "pytest", "--collect-only", "--quiet")],

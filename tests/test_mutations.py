@@ -25,7 +25,7 @@ KILLERS = {name: found[0] for name, found in places(ROOT / APP).items()}
 # All of them take their time: ``make mutants``. Each run of the other tests takes a sample.
 CHOSEN = MUTATIONS if os.environ.get("MUTANTS") == "all" else MUTATIONS[::20]
 
-pytestmark = pytest.mark.xdist_group("default")
+pytestmark = pytest.mark.xdist_group("mutations")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from tests.conftest import App, check_all_passed, outside
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.xdist_group("default")
 def test_every_attack_on_the_naive_app_succeeds(default_app: App, record_property: pytest.RecordProperty) -> None:
     command = [default_app.folder / ".venv/bin/python", "-m", "pytest", "-p", "no:cacheprovider", "tests/test_naive.py"]
     run = subprocess.run(command, cwd=ROOT, env=outside(), capture_output=True, text=True, timeout=300)

@@ -24,9 +24,9 @@ import pytest
 import requests
 import trustme
 
-from tests.conftest import App
+from tests.conftest import App, Cookiecutter
 
-pytestmark = pytest.mark.xdist_group("default")
+pytestmark = pytest.mark.xdist_group("server")
 
 PASSWORD = "correct horse battery staple 42"
 
@@ -182,8 +182,10 @@ class Person:
 
 
 @pytest.fixture(scope="module")
-def server(default_app: App, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(default_app: App, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
+    app = Cookiecutter(template, folder / "out", folder / "home").app()
+    programs = default_app.folder / ".venv/bin"
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "authority.pem"))
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(folder / "server.pem"))
@@ -200,11 +202,18 @@ def server(default_app: App, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "MAIL_USE_TLS": "0",
             "MAIL_DEFAULT_SENDER": "app@example.com",
         }
-        command = [".venv/bin/gunicorn", "wsgi:app", "--bind", f"127.0.0.1:{port}", "--certfile", folder / "server.pem"]
-        default_app.run(".venv/bin/flask", "--app", "app", "db", "upgrade")
+        command = [
+            programs / "gunicorn",
+            "wsgi:app",
+            "--bind",
+            f"127.0.0.1:{port}",
+            "--certfile",
+            folder / "server.pem",
+        ]
+        default_app.run(programs / "flask", "--app", "app", "db", "upgrade", cwd=app)
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                command, cwd=default_app.folder, env=os.environ | settings, stdout=log, stderr=subprocess.STDOUT
+                command, cwd=app, env=os.environ | settings, stdout=log, stderr=subprocess.STDOUT
             )
         try:
             wait_for(port, process, folder / "log")

@@ -16,8 +16,6 @@ from tests.test_drift import CRUFT, ROOT, Team, run, section
 
 BEFORE = "71f61c78e9a38212348a7af9643738224c3f1c5d"  # the last commit of 0.1.0
 
-pytestmark = pytest.mark.xdist_group("drift")
-
 TABLE = '''class Product(Model):
     """What the shop sells."""
 
