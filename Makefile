@@ -18,7 +18,7 @@ programs:  ## Install what the tests need besides Python, where this may; else s
 	@$(MAKE) --no-print-directory $(VENV)/installed
 
 mutants: $(VENV)/installed  ## Take out each step in turn, and see that a test and the audit notice
-	MUTANTS=all $(BIN)/pytest tests/test_mutations.py
+	MUTANTS=all $(BIN)/pytest -n auto tests/test_mutations.py
 
 mutations: $(VENV)/installed  ## Print the table of them: what a person does, and which test notices
 	@$(BIN)/python -m tests.test_mutations

@@ -1,7 +1,7 @@
 """Runs mutations in the environment of a generated app: its killer and its audit, each in a process of its own.
 
-``python run_mutants.py APP WORK`` reads mutations as JSON from standard input and writes a line of JSON for each. New
-processes are forked from one that has imported the packages already, which takes longer than most killers.
+``python run_mutants.py APP WORK`` reads a mutation as a line of JSON, and writes a line of JSON about it. New processes
+are forked from one that has imported the packages already, which takes longer than most killers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import runpy
 import shutil
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +55,15 @@ def mutate(app: Path, work: Path, mutation: dict[str, Any]) -> Path:
 
 def run(copy: Path, arguments: list[str]) -> tuple[int, str]:
     """Run ``python -m`` with these arguments in the mutated app; give its exit code and output."""
-    output, code = copy.parent / "output", copy.parent / "code"
-    code.unlink(missing_ok=True)
+    output = copy.parent / "output"
     process = multiprocessing.get_context("forkserver").Process(target=_child, args=(str(copy), arguments))
     process.start()
     process.join(LIMIT)
     if process.is_alive():
         process.kill()
         process.join()
-    # Not process.exitcode: when another thread starts a process, multiprocessing asks after this one too, and of two
-    # that ask at the same moment one is told 255.
     said = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
-    return int(code.read_text()) if code.exists() else -1, said
+    return process.exitcode or 0, said
 
 
 def _child(copy: str, arguments: list[str]) -> None:
@@ -80,8 +77,9 @@ def _child(copy: str, arguments: list[str]) -> None:
     sys.path[0] = copy
     try:
         runpy.run_module(arguments[0], run_name="__main__")
-    except SystemExit as ended:
-        Path(copy).parent.joinpath("code").write_text(str(int(ended.code or 0)))
+    except Exception:  # 1 would say that a test failed
+        traceback.print_exc()
+        sys.exit(70)
 
 
 def examine(app: Path, work: Path, mutation: dict[str, Any]) -> dict[str, Any]:
@@ -99,9 +97,8 @@ def main() -> None:
     app, work = map(Path, sys.argv[1:])
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([name for name in PACKAGES if importlib.util.find_spec(name.partition(".")[0])])
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for result in threads.map(lambda mutation: examine(app, work, mutation), json.load(sys.stdin)):
-            print(json.dumps(result), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(examine(app, work, json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,6 @@ import trustme
 
 from tests.conftest import App, Cookiecutter
 
-pytestmark = pytest.mark.xdist_group("server")
-
 PASSWORD = "correct horse battery staple 42"
 
 # What these browsers send with a navigation, copied from them; a command-line client and an old phone too.
