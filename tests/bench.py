@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.clean_copy import clean_copy
-from tests.conftest import APP, App, Cookiecutter, commit, outside
+from tests.clean_copy import APP, clean_copy
+from tests.conftest import App, Cookiecutter, commit, outside
 
 
 def timed(run: Callable[[], object]) -> float:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+APP = "{{cookiecutter.project_slug}}"
 
 
 def clean_copy(target: Path) -> None:

@@ -17,8 +17,6 @@ from tests.clean_copy import clean_copy
 from tests.programs import PROGRAMS, from_app
 from tests.programs import app as of_app
 
-APP = "{{cookiecutter.project_slug}}"
-
 # These run where Flask and Playwright are: see tests/test_naive_run.py and tests/test_audit.py.
 collect_ignore = ["of_the_tools", *([] if importlib.util.find_spec("playwright") else ["test_naive.py"])]
 

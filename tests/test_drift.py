@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import APP, AUTHOR, App, Cookiecutter, commit, edit, files, outside
+from tests.clean_copy import APP
+from tests.conftest import AUTHOR, App, Cookiecutter, commit, edit, files, outside
 
 ROOT = Path(__file__).resolve().parent.parent
 CRUFT = (sys.executable, "-m", "cruft")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clean_copy import clean_copy
-from tests.conftest import APP, App, Cookiecutter, check_all_passed
+from tests.clean_copy import APP, clean_copy
+from tests.conftest import App, Cookiecutter, check_all_passed
 from tests.test_mitigations import THREATS
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import APP, Cookiecutter, files
+from tests.clean_copy import APP
+from tests.conftest import Cookiecutter, files
 
 # What each option adds. Written by hand: it is what the README promises, whatever the hooks do.
 ADDED = {

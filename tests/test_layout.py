@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import APP, App, Cookiecutter, outside
+from tests.clean_copy import APP
+from tests.conftest import App, Cookiecutter, outside
 
 SOURCE = Path(__file__).resolve().parent.parent / APP
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import APP, App, outside
+from tests.clean_copy import APP
+from tests.conftest import App, outside
 from tests.mutations import MUTATIONS, Mutation, places
 from tests.test_mitigations import STEPS
 

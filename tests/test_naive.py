@@ -35,7 +35,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from werkzeug.serving import make_server
 from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 
-from tests.conftest import APP
+from tests.clean_copy import APP
 from tests.naive.app import create_app
 from tests.test_mitigations import THREATS
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import APP, AUTHOR, App, Cookiecutter, commit, edit, files, outside
+from tests.clean_copy import APP
+from tests.conftest import AUTHOR, App, Cookiecutter, commit, edit, files, outside
 from tests.test_drift import CRUFT, ROOT, Team, run, section
 
 BEFORE = "71f61c78e9a38212348a7af9643738224c3f1c5d"  # the last commit of 0.1.0
