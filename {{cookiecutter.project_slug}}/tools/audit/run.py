@@ -17,7 +17,7 @@ from pathlib import Path
 from unittest import mock
 
 from flask import Flask
-from jinja2.bccache import BytecodeCache, Bucket
+from jinja2.bccache import Bucket, BytecodeCache
 
 from app import paths, settings
 from app.security.findings import Finding, facts
