@@ -1,7 +1,7 @@
 """One contender of the benchmark: an app in a process of its own, which answers requests when it is told to.
 
-``python contender.py KIND FOLDER [WITHOUT]``, in the environment of a generated app. KIND is ``bare`` (Flask alone, with
-the same pages) or ``app`` (the app in FOLDER; WITHOUT names a module of ``app/security`` that is left out).
+``python contender.py KIND FOLDER [WITHOUT]``, in the environment of a generated app. KIND is ``bare`` (Flask alone,
+with the same pages) or ``app`` (the app in FOLDER; WITHOUT names a module of ``app/security`` that is left out).
 A line ``PAGE COUNT`` on standard input is answered with the CPU seconds that COUNT requests for the page took, those of
 Flask's test client included; COUNT 0 makes the first requests, which no figure counts.
 """

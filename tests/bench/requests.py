@@ -35,7 +35,8 @@ class Contender:
 
     def run(self, page: str, count: int) -> float:
         """Return the CPU milliseconds of one of ``count`` requests."""
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         print(page, count, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
