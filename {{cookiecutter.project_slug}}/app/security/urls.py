@@ -1,18 +1,15 @@
 """Mitigation 10, redirects and URLs: no link to this site redirects elsewhere, the server fetches no private URLs.
 
-``safe_redirect_target`` alone decides where a redirect may lead, ``check_outgoing_url`` what the server may fetch.
-The ``Location`` header of every response is checked again before it is sent.
-Source: OWASP Unvalidated Redirects and SSRF Prevention Cheat Sheets; WHATWG URL; ASVS 5.0 V1.3.6, V3.7.2, V3.7.3.
+``safe_redirect_target`` alone decides where a redirect may lead. The ``Location`` header of every response is checked
+again before it is sent. What the server itself may fetch is decided in outgoing.py.
+Source: OWASP Unvalidated Redirects and Forwards Cheat Sheet; WHATWG URL; ASVS 5.0 V3.7.2, V3.7.3.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import posixpath
 import re
-import socket
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -24,6 +21,8 @@ from werkzeug.urls import iri_to_uri
 from app.security.declarations import declare, declared
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
+from app.security.outgoing import OutgoingURLError as OutgoingURLError  # public here too
+from app.security.outgoing import check_outgoing_url as check_outgoing_url
 from app.settings import LOOPBACK_HOSTS
 
 NUMBER = 10
@@ -32,20 +31,13 @@ SUMMARY = "A link to this site stays on this site, or a page first shows where i
 
 UNKNOWN_PLACE = "This link leads to a place that this site does not know."
 MAX_URL = 4096  # characters of path and query
-DEFAULT_PORTS = {"https": 443, "http": 80}
 
 # Browsers remove tabs and line breaks from a URL: "/\t/evil.example" leads to another site.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # The same, percent-encoded once or more: a proxy that decodes turns "/%2fevil.example" into "//evil.example".
 _ENCODED_START = re.compile(r"/%(25)*(2f|5c|[01][0-9a-f]|20|7f)", re.IGNORECASE)
-# All global unicast addresses assigned so far. IPv4 addresses in IPv6 form are outside of it, except those of 6to4.
-_GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
-_6TO4 = ipaddress.ip_network("2002::/16")
-# Python before 3.11.9 treats most of it as public, but one cloud serves its metadata there.
-_IETF_PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")
 
 View = TypeVar("View", bound=Callable[..., Any])
-Resolver = Callable[[str, int], Collection[str]]
 
 
 class HexId(BaseConverter):
@@ -106,71 +98,6 @@ def redirect_to(target: str | None, fallback_endpoint: str) -> Response:
     """
     safe = safe_redirect_target(target)
     return redirect(_by_the_leaving_page(safe) if safe else url_for(fallback_endpoint), 303)  # type: ignore[return-value]
-
-
-class OutgoingURLError(ValueError):
-    """The server must not fetch this URL. The message is for the log: it may reveal details of the network."""
-
-
-@dataclass(frozen=True)
-class OutgoingURL:
-    """A URL that is safe to fetch: ``target`` (path and query) of ``host``, only at ``address`` and ``port``."""
-
-    url: str
-    host: str
-    port: int
-    address: str
-    target: str
-
-
-def _resolve(host: str, port: int) -> Collection[str]:
-    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-
-
-def check_outgoing_url(
-    url: str,
-    *,
-    schemes: Collection[str] = ("https",),
-    ports: Collection[int] = (443, 80),
-    resolve: Resolver = _resolve,
-) -> OutgoingURL:
-    """Check a URL from an untrusted source before the server fetches it (SSRF), and return what to fetch.
-
-    The name is resolved once, and refused if any of its addresses is not public. Connect to ``address``: resolving
-    the name again may return another address (DNS rebinding). Don't follow redirects automatically: check each
-    target with this function first. With urllib3::
-
-        out = check_outgoing_url(url)
-        pool = urllib3.HTTPSConnectionPool(
-            out.address, out.port, server_hostname=out.host, assert_hostname=out.host, timeout=5, retries=False
-        )
-        response = pool.request("GET", out.target, headers={"Host": out.host}, redirect=False)
-
-    Raises OutgoingURLError. Source: OWASP SSRF Prevention Cheat Sheet; ASVS 5.0 V1.3.6.
-    """
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        port = DEFAULT_PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
-        if parts.scheme not in schemes or port not in ports or "@" in parts.netloc:
-            raise OutgoingURLError("its scheme, port or user")
-        if not (re.fullmatch(r"[!-\[\]-~]+", url) and re.fullmatch(r"[a-z0-9.:_-]+", host)):
-            raise OutgoingURLError("a character that clients interpret in different ways")
-        # 127.1, 2130706433, 0x7f000001: a host that ends in a number is an address (WHATWG), but not to all resolvers.
-        is_address = ":" in host or re.search(r"(^|\.)(\d+|0x[0-9a-f]*)\.?$", host)
-        addresses = [ipaddress.ip_address(found) for found in ([host] if is_address else resolve(host, port))]
-    except (ValueError, OSError) as error:
-        raise OutgoingURLError(f"{url!r} is not fetched: {error}") from error
-    if not addresses or not all(map(_is_public, addresses)):
-        raise OutgoingURLError(f"{url!r} is not fetched: its address is not public")
-    target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
-    return OutgoingURL(url, host, port, str(addresses[0]), target)
-
-
-def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    if address.version == 6 and (address not in _GLOBAL_IPV6 or address in _6TO4):
-        return False
-    return address.is_global and not address.is_multicast and address not in _IETF_PROTOCOLS
 
 
 def _decide(target: str) -> str | None:

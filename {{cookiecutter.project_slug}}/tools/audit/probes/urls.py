@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
 from urllib.parse import quote, urlsplit
 
@@ -13,7 +16,7 @@ from flask_wtf.csrf import generate_csrf
 from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response
 
-from app.security import urls
+from app.security import outgoing, urls
 from app.security.findings import Finding
 from app.settings import Settings
 from tools.audit.steps import Relaxed, probe
@@ -44,6 +47,10 @@ PRIVATE = (
     "https://[64:ff9b::a00:1]/",
     "https://[2002:a00:1::]/",
     "https://[fd00::1]/",
+    "https://168.63.129.16/",
+    "https://192.88.99.1/",
+    "https://[3fff::1]/",
+    "https://[2a00:1450::5efe:a00:1]/",
     "file:///etc/passwd",
     "ftp://example.com:443/",
     "https://user@example.com/",
@@ -278,7 +285,7 @@ def _leaves(subject: Subject, answer: TestResponse) -> bool:
 
 def _guard(subject: Subject) -> Iterator[str]:
     fetches = subject.code_mentions(*FETCHERS)
-    if "security/urls.py" not in subject.trees:
+    if "security/outgoing.py" not in subject.trees:
         if fetches:
             yield f"{fetches}: The code fetches URLs, and no guard checks them."
         return
@@ -292,20 +299,51 @@ def _guard(subject: Subject) -> Iterator[str]:
             )
     for url in PRIVATE:
         try:
-            urls.check_outgoing_url(url, resolve=lambda *_: ["93.184.216.34"])
+            outgoing.check_outgoing_url(url, resolve=lambda *_: ["93.184.216.34"])
         except ValueError:
             continue
         yield f"The guard allows {url}."
     for addresses in (["93.184.216.34", "127.0.0.1"], ["169.254.169.254"], ["fd00::1"]):
         try:
-            urls.check_outgoing_url("https://rebinding.example/", resolve=lambda *_, addresses=addresses: addresses)
+            outgoing.check_outgoing_url("https://rebinding.example/", resolve=lambda *_, addresses=addresses: addresses)
         except ValueError:
             continue
         yield f"The guard allows a name that resolves to {addresses[-1]}."
     answers = iter((["93.184.216.34"], ["10.0.0.1"]))
-    pinned = urls.check_outgoing_url("https://example.com/a", resolve=lambda *_: next(answers))
+    pinned = outgoing.check_outgoing_url("https://example.com/a", resolve=lambda *_: next(answers))
     if pinned.address != "93.184.216.34":
         yield "The guard does not pin the address: the name may resolve to another one later (DNS rebinding)."
+    for file, node in subject.nodes:
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Internal":
+            yield Relaxed(f"{file}:{node.lineno}: The code may fetch {', '.join(map(ast.unparse, node.args))}.")
+    yield from _client()
+
+
+def _client() -> Iterator[str]:
+    """Fetch from a server on loopback that redirects to itself under a name that is not allowed."""
+    asked = []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", f"http://{self.headers['Host'].replace('localhost', '127.0.0.1')}/inside")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redirecting) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        port, origin = server.server_port, f"http://localhost:{server.server_port}"
+        for path, internal in (("/outside", []), ("/redirects", [outgoing.Internal(origin, reason="the audit")])):
+            with contextlib.suppress(ValueError):
+                outgoing.fetch_outgoing(origin + path, schemes=("http",), ports=(port,), internal=internal)
+        server.shutdown()
+    if "/outside" in asked:
+        yield "fetch_outgoing fetches from this machine."
+    if "/inside" in asked or "/redirects" not in asked:
+        yield "fetch_outgoing follows redirects without the guard, or not at all."
 
 
 def _ask_for(subject: Subject, target: str) -> TestResponse:
