@@ -37,11 +37,12 @@ EXPECTED = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Strict-Transport-Security": "max-age=63072000; includeSubDomains",
 }
-# The list of the OWASP Secure Headers Project, less interest-cohort, cross-origin-isolated and unload (no powers).
+# The list of the OWASP Secure Headers Project, less interest-cohort, cross-origin-isolated and unload (no powers), and
+# web-share (unknown to Chromium on Linux, which would warn on each page: see tests/browser/test_pages.py).
 POWERFUL = """
     accelerometer autoplay camera clipboard-read clipboard-write display-capture encrypted-media fullscreen gamepad
     geolocation gyroscope hid idle-detection keyboard-map local-fonts magnetometer microphone midi payment
-    picture-in-picture publickey-credentials-get screen-wake-lock serial sync-xhr usb web-share xr-spatial-tracking
+    picture-in-picture publickey-credentials-get screen-wake-lock serial sync-xhr usb xr-spatial-tracking
 """.split()  # noqa: SIM905
 
 
@@ -121,6 +122,14 @@ def test_6_S2_every_response_has_every_header_once(odd_app: Flask, maker: str) -
     method, path, sent, status = RESPONSES[maker]
     with browser_like(odd_app).open(path, method=method, headers=sent) as response:
         assert response.status_code == status
+        assert_complete(response)
+
+
+@pytest.mark.parametrize("query", ["", "?inline=1"])
+def test_6_S2_a_download_has_them_too(member: FlaskClient, query: str) -> None:
+    sent = post(member, "/uploads", {"file": (io.BytesIO(b"text"), "a.txt")}, headers={"Accept": "application/json"})
+    with member.get(f"{sent.headers['Location']}{query}") as response:
+        assert response.status_code == 200
         assert_complete(response)
 
 

@@ -315,7 +315,8 @@ def test_9_T2_what_is_taken_is_sent_as_data(member: FlaskClient, name: str) -> N
         headers = answer.headers
         assert answer.mimetype == TYPES[name.rpartition(".")[2]]
         assert headers["X-Content-Type-Options"] == "nosniff"
-        assert headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+        policy = "sandbox; default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        assert headers["Content-Security-Policy"] == policy
         assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
         assert headers["Cache-Control"] == "private, no-store"
         shown = query and name == "drawing.png"

@@ -26,16 +26,18 @@ SUMMARY = "Every response makes the browser use https, guess no types, and keep 
 
 HSTS_MAX_AGE = 2 * 365 * 24 * 3600  # seconds; the preload list asks for one year at least
 
-# All features that a page could request. A view that needs one sets its own header.
+# The powerful features that today's Chromium knows on every system; it warns of others on each page. So bluetooth and
+# web-share are left out, which it lacks on Linux: both ask the visitor first. Firefox ignores the header. A view that
+# needs a feature sets its own header.
 DENIED_FEATURES = """
-    accelerometer autoplay bluetooth browsing-topics camera
-    captured-surface-control clipboard-read clipboard-write compute-pressure cross-origin-isolated deferred-fetch
-    deferred-fetch-minimal digital-credentials-create digital-credentials-get display-capture encrypted-media fullscreen
-    gamepad geolocation gyroscope hid identity-credentials-get idle-detection keyboard-map language-detector
-    language-model local-fonts local-network local-network-access loopback-network magnetometer microphone midi
-    on-device-speech-recognition otp-credentials payment picture-in-picture private-state-token-issuance
-    private-state-token-redemption publickey-credentials-create publickey-credentials-get screen-wake-lock serial
-    speaker-selection storage-access summarizer sync-xhr translator usb web-share window-management xr-spatial-tracking
+    accelerometer autoplay browsing-topics camera captured-surface-control clipboard-read clipboard-write
+    compute-pressure cross-origin-isolated deferred-fetch deferred-fetch-minimal digital-credentials-create
+    digital-credentials-get display-capture encrypted-media fullscreen gamepad geolocation gyroscope hid
+    identity-credentials-get idle-detection keyboard-map language-detector language-model local-fonts local-network
+    local-network-access loopback-network magnetometer microphone midi on-device-speech-recognition otp-credentials
+    payment picture-in-picture private-state-token-issuance private-state-token-redemption publickey-credentials-create
+    publickey-credentials-get screen-wake-lock serial speaker-selection storage-access summarizer sync-xhr translator
+    usb window-management xr-spatial-tracking
 """.split()  # noqa: SIM905 - one name a line would bury the rest of this file
 
 HEADERS = {

@@ -28,6 +28,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
+from app.security.headers import CSP_OF_LAST_RESORT
 from app.settings import SettingsError
 from app.storage import clamd, content, folder
 from app.storage.folder import StoredFile
@@ -49,9 +50,9 @@ SCAN_SECONDS = 30.0
 LINGER_BYTES = 64 * 2**20
 LINGER_SECONDS = 10
 
-# For responses that contain a file: it can run and load nothing, and no other site can embed it (9.S7).
+# For responses that contain a file: it can run and load nothing, and no site can embed or frame it (9.S7).
 DOWNLOAD_HEADERS = {
-    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "Content-Security-Policy": f"sandbox; {CSP_OF_LAST_RESORT}",
     "Cache-Control": "private, no-store",
 }
 

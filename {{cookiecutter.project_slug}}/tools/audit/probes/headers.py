@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from typing import NoReturn
 from unittest import mock
 
 from flask import Response
-from werkzeug.datastructures import Headers
+from werkzeug.datastructures import FileStorage, Headers
+from werkzeug.test import TestResponse
 
 from tools.audit.probes import is_pinned, server
 from tools.audit.steps import probe
@@ -19,7 +21,7 @@ from tools.audit.subject import Subject
 TWO_YEARS = 2 * 365 * 24 * 3600
 
 # Some of the features that a page does not need. By default, browsers grant most of them to the page itself.
-POWERFUL = ("camera", "microphone", "geolocation", "payment", "usb", "display-capture", "bluetooth", "serial", "hid")
+POWERFUL = ("camera", "microphone", "geolocation", "payment", "usb", "display-capture", "serial", "hid")
 ISOLATION = {
     "Cross-Origin-Opener-Policy": ("same-origin",),
     "Cross-Origin-Embedder-Policy": ("require-corp", "credentialless"),
@@ -63,6 +65,8 @@ def every_response_has_them(subject: Subject) -> Iterator[str]:
         answers["a failure after the response"] = browser.open(subject.page.rule)
     finally:
         teardowns.remove(_fail)
+    if subject.own and subject.takes("/uploads"):
+        answers["a download"] = _download(subject)
     for kind, answer in answers.items():
         twice = [name for name in ONCE if len(answer.headers.getlist(name)) > 1]
         if twice:
@@ -73,6 +77,8 @@ def every_response_has_them(subject: Subject) -> Iterator[str]:
         lacking = [name for name in wanted if name not in answer.headers]
         if lacking:
             yield f"{kind} ({answer.status_code}) lacks {', '.join(lacking)}."
+        if subject.own and "frame-ancestors 'none'" not in answer.headers.get("Content-Security-Policy", ""):
+            yield f"{kind} ({answer.status_code}) may be framed, as far as its Content-Security-Policy says."
     if subject.own:
         yield from server.proxy_refuses_plainly(subject)
 
@@ -168,6 +174,14 @@ def _tests_that_run(subject: Subject) -> Iterator[str]:
                 if not re.search("skip|xfail", marks):
                     # Names only: a string may mention a scanner without running it.
                     yield " ".join([node.name, *(each.id for each in ast.walk(node) if isinstance(each, ast.Name))])
+
+
+def _download(subject: Subject) -> TestResponse:
+    """Upload a file, and download it."""
+    visitor = subject.member or subject.browser()
+    file = FileStorage(io.BytesIO(b"text"), "a.txt", content_type="text/plain")
+    stored = visitor.send("/uploads", {"file": file}, headers={"Accept": "application/json"})
+    return visitor.open(stored.headers.get("Location", "/uploads"))
 
 
 def _fail(_: object) -> NoReturn:

@@ -254,7 +254,7 @@ def downloads_are_data(subject: Subject) -> Iterator[str]:
         "Content-Type": r"text/plain; charset=utf-8",
         "Content-Disposition": r"attachment;.*filename\*=UTF-8''p%C3%A4ge\.txt",
         "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": r"sandbox; default-src 'none'",
+        "Content-Security-Policy": r"sandbox; default-src 'none';.* frame-ancestors 'none'",
         "Cross-Origin-Resource-Policy": "same-origin",
         "Cache-Control": r".*(no-store|private).*",
     }
