@@ -266,8 +266,8 @@ def test_5_T2_the_server_tells_no_version(request: pytest.FixtureRequest, how: s
     server = request.getfixturevalue("serve" if how == "gunicorn" else "serve_proxied")()
     for path in ("/", "/nothing", "/" + "a" * 20_000):
         _, headers, body = server.request(path)
-        assert not re.search(r"\d", headers.get("Server", ""))
-        assert b"gunicorn" not in body
+        assert headers.get_all("Server", []) in ([], ["web" if how == "gunicorn" else "nginx"])
+        assert "gunicorn" not in f"{headers}{body!r}".lower()
         assert not re.search(rb"nginx/\d", body)
 
 

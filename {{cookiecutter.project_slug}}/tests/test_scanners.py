@@ -145,4 +145,4 @@ def test_6_S5_shcheck_misses_no_header(app: Flask, serve: Callable[..., Server],
     assert sorted(reports) == sorted(addresses)
     assert {address: report["missing"] for address, report in reports.items() if report["missing"]} == {}
     told = [report["information_disclosure"] for report in reports.values()]
-    assert told == [{"Server": "gunicorn"}] * len(addresses)  # no version, and nothing of Flask
+    assert told == [{"Server": "web"}] * len(addresses)  # no program, no version, and nothing of Flask
