@@ -85,7 +85,8 @@ def _message(record: logging.LogRecord) -> str:
 
 def _secrets(config: Mapping[str, object]) -> list[str]:
     """Return the values of the settings that must never appear in a log."""
-    values = [config.get("SECRET_KEY"), config.get("MAIL_PASSWORD"), *config.get("SECRET_KEY_FALLBACKS", ())]  # type: ignore[misc]
+    named = ("SECRET_KEY", "READYZ_TOKEN", "MAIL_PASSWORD")
+    values = [*map(config.get, named), *config.get("SECRET_KEY_FALLBACKS", ())]  # type: ignore[misc]
     for name in ("RATELIMIT_STORAGE_URI", "DATABASE_URL"):
         values.append(urlsplit(str(config.get(name, ""))).password)
     return [value for value in values if isinstance(value, str) and value]

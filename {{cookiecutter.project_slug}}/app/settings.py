@@ -179,6 +179,12 @@ class Settings(
         examples=["docs.example.com"],
     )
 
+    READYZ_TOKEN: str = Field(
+        default="",
+        repr=False,
+        description="Who sends it to /readyz (Authorization: Bearer …) learns which part is down. Unset: nobody does.",
+        examples=["(make one with: openssl rand -hex 32)"],
+    )
     LOG_FORMAT: Literal["text", "json"] = Field(default="text", description="Format of log lines.", examples=["json"])
 
     @field_validator("SECRET_KEY", "SECRET_KEY_FALLBACKS")
@@ -187,6 +193,13 @@ class Settings(
         for key in [value] if isinstance(value, str) else value:
             if fault := weakness(key):
                 raise ValueError(fault)
+        return value
+
+    @field_validator("READYZ_TOKEN")
+    @classmethod
+    def _token_cannot_be_guessed(cls, value: str) -> str:
+        if value and (fault := weakness(value)):
+            raise ValueError(fault)
         return value
 
     @field_validator("RATELIMIT_DEFAULT")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import html5lib
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
 from app.project import SECURITY_CONTACT
 from app.security import csp
 from app.security.findings import Finding
+from app.settings import SettingsError
+from app.views import health
 from tests.conftest import browser_like, pages
 
 
@@ -72,19 +74,68 @@ def test_healthz_answers_whatever_else_is_down(app_config: dict[str, object]) ->
     assert client.get("/healthz").json == {"status": "ok"}
 
 
-def test_readyz_names_its_parts(client: FlaskClient) -> None:
-    response = client.get("/readyz")
-    assert response.status_code == 200
-    assert set(response.json.values()) == {"ok"}
-    assert {"uploads", "rate_limits"} <= set(response.json)
+READYZ_TOKEN = "7f3a9c51e0b84d26a1c97e35f60d8b42"
 
 
-def test_readyz_says_what_is_down_and_not_why(app_config: dict[str, object], tmp_path: Path) -> None:
-    client = browser_like(create_app(app_config | {"CLAMD_URL": f"unix://{tmp_path}/nowhere.sock"}))
-    response = client.get("/readyz")
-    assert response.status_code == 503
-    assert response.json["virus_scanner"] == "down"
-    assert str(tmp_path) not in response.text
+@pytest.mark.parametrize(
+    ("scanner", "status", "said"), [("", 200, "ready"), ("unix:///nowhere/clamd.sock", 503, "not ready")]
+)
+def test_readyz_tells_strangers_whether_and_operators_what(
+    app_config: dict[str, object], scanner: str, status: int, said: str
+) -> None:
+    app = create_app(app_config | {"CLAMD_URL": scanner, "READYZ_TOKEN": READYZ_TOKEN})
+    client = browser_like(app)
+    for sent in (
+        {},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer "},
+        {"Authorization": f"Bearer {READYZ_TOKEN[:-1]}"},
+        {"Authorization": f"Bearer {READYZ_TOKEN}0"},
+        {"Authorization": "Bearer \xe4"},
+        {"Authorization": f"Basic {READYZ_TOKEN}"},
+        {"Cookie": f"READYZ_TOKEN={READYZ_TOKEN}"},
+    ):
+        answer = client.get("/readyz", headers=sent)
+        assert (answer.status_code, answer.json) == (status, {"status": said}), sent
+    assert client.get(f"/readyz?token={READYZ_TOKEN}").json == {"status": said}
+    answer = client.get("/readyz", headers={"Authorization": f"Bearer {READYZ_TOKEN}"})
+    assert (answer.status_code, answer.json["status"]) == (status, said)
+    down = ["virus_scanner"] if scanner else []
+    assert [part for part, state in answer.json["parts"].items() if state != "ok"] == down
+    assert {"uploads", "rate_limits"} <= set(answer.json["parts"])
+    assert "nowhere" not in answer.text
+
+
+@pytest.mark.parametrize("sent", [{}, {"Authorization": "Bearer "}, {"Authorization": "Bearer None"}])
+def test_readyz_tells_nobody_without_a_token_in_the_settings(client: FlaskClient, sent: dict[str, str]) -> None:
+    assert client.get("/readyz", headers=sent).json == {"status": "ready"}
+
+
+@pytest.mark.parametrize("token", ["secret", "0" * 64, "changeme-changeme-changeme-42"])
+def test_a_token_that_can_be_guessed_stops_the_start(app_config: dict[str, object], token: str) -> None:
+    with pytest.raises(SettingsError, match="READYZ_TOKEN") as refused:
+        create_app(app_config | {"READYZ_TOKEN": token})
+    assert token not in str(refused.value)
+
+
+def test_the_log_tells_a_change_once_and_why(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    """Once for each process: not once for each probe."""
+    working = True
+
+    def ask() -> None:
+        if not working:
+            raise RuntimeError("the shop is on fire")
+
+    health.needs(app, "shop", ask)
+    client = browser_like(app)
+    caplog.clear()
+    for working in (True, False, False, False, True, True, False):
+        answer = client.get("/readyz")
+        assert answer.status_code == (200 if working else 503)
+        assert "shop" not in answer.text
+    told = [record for record in caplog.records if record.message.startswith("shop: ")]
+    assert [record.message for record in told] == ["shop: down", "shop: ok", "shop: down"]
+    assert ["on fire" in str(record.exc_info) for record in told] == [True, False, True]
 
 
 def test_every_page_is_valid_html(client: FlaskClient, member: FlaskClient) -> None:

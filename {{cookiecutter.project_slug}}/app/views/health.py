@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hmac
+import logging
+import threading
 from collections.abc import Callable
 
-from flask import Blueprint, current_app
+from flask import Blueprint, current_app, request
 from flask.sansio.app import App
 
 from app.security.rate_limits import limiter, unlimited
 
 bp = Blueprint("health", __name__)
+_one_at_a_time = threading.Lock()
 
 
 def needs(app: App, part: str, ask: Callable[[], object]) -> None:
@@ -25,18 +29,45 @@ def healthz() -> dict[str, str]:
 
 
 @bp.get("/readyz")
-def readyz() -> tuple[dict[str, str], int]:
-    """Return each part as ``ok``, ``degraded`` or ``down``; 503 if one is down. Only the log has the reason."""
+def readyz() -> tuple[dict[str, object], int]:
+    """Return whether the parts work that the app needs: 200, or 503 if one is down.
+
+    Only a request with ``READYZ_TOKEN`` (``Authorization: Bearer …``) learns each part as ``ok``, ``degraded`` or
+    ``down``: an attacker could see which part an attack has hit (ASVS V13.4.5). Only the log has the reason.
+    """
     states = {part: _state(part, ask) for part, ask in current_app.extensions.get("readyz", {}).items()}
     # Not a reason to take the app out of service: while Redis is lost, each process goes on counting by itself.
     states["rate_limits"] = "ok" if limiter.storage.check() else "degraded"
-    return states, 503 if "down" in states.values() else 200
+    _log_change("rate_limits", states["rate_limits"])
+    ready = "down" not in states.values()
+    answer: dict[str, object] = {"status": "ready" if ready else "not ready"}
+    if _knows_token():
+        answer["parts"] = states
+    return answer, 200 if ready else 503
+
+
+def _knows_token() -> bool:
+    token, given = current_app.config["READYZ_TOKEN"], request.authorization
+    if not token or given is None or not given.token:
+        return False
+    return hmac.compare_digest(given.token.encode(), token.encode())
 
 
 def _state(part: str, ask: Callable[[], object]) -> str:
     try:
         ask()
-    except Exception:  # a health check must report every failure and not fail itself
-        current_app.logger.exception("not ready: %s", part)
+    except Exception as error:  # a health check must report every failure and not fail itself
+        _log_change(part, "down", error)
         return "down"
+    _log_change(part, "ok")
     return "ok"
+
+
+def _log_change(part: str, state: str, error: Exception | None = None) -> None:
+    """Log a part's new state, once for each process: a probe every few seconds must not flood the log."""
+    with _one_at_a_time:
+        last = current_app.extensions.setdefault("readyz_last", {})
+        changed = last.get(part, "ok") != state
+        last[part] = state
+    if changed:
+        current_app.logger.log(logging.INFO if state == "ok" else logging.ERROR, "%s: %s", part, state, exc_info=error)

@@ -196,6 +196,8 @@ def _own_pages_tell_nothing(subject: Subject) -> Iterator[str]:
                 answer = subject.browser().open(rule.rule)
             if SECRET in answer.text or answer.status_code != 503:
                 yield f"{rule.rule} answers {answer.status_code} and reveals why a part is down."
+            if "uploads" in answer.text:
+                yield f"{rule.rule} tells every visitor which part is down."
 
 
 def _tells(subject: Subject, text: str) -> bool:
