@@ -1,6 +1,7 @@
 """What Python code must not hold: markup that goes around the escaping, templates from data, unchecked redirects.
 
-Found by reading it: 7.S3, 7.S4 and 10.S4. ``tests/lint/test_code.py`` reads the app, and the audit reads any other.
+Found by reading it: 7.S3, 7.S4, 9.S2, 10.S3 and 10.S4. ``tests/lint/test_code.py`` reads the app, and the audit reads
+any other.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from app.security.findings import Finding
+from tests.lint.links import links_to
+from tests.lint.saving import saved_names
 
 # Folders that are not the own code of an app.
 FOREIGN = frozenset(("venv", ".venv", "env", "site-packages", "node_modules", "tests", "test", "build", "dist"))
@@ -50,13 +53,19 @@ def trees_of(folder: Path) -> dict[str, ast.Module]:
 
 
 def check_code(
-    trees: Mapping[str, ast.Module], allowed: Collection[str] = (), *, strict: bool = True
+    trees: Mapping[str, ast.Module], allowed: Collection[str] = (), hosts: Collection[str] = (), *, strict: bool = True
 ) -> Iterator[Finding]:
-    """Read Python files. ``allowed`` is like templating.ALLOWED.
+    """Read Python files. ``allowed`` is like templating.ALLOWED, ``hosts`` are the app's own names.
 
     Unless ``strict``, what compiles a text that is written in the code is no finding.
     """
     for name, tree in trees.items():
+        for line, what in saved_names(tree):
+            evidence = f"{name}:{line}: {what} stores a file under a name that its sender has chosen."
+            yield Finding("UP02", "missing", evidence, "Accept files with uploads.save_all: their names are random.")
+        for line, link in _links_in(tree, hosts):
+            evidence = f"{name}:{line}: {link}, an address of this app, is written by hand."
+            yield Finding("UR03", "missing", evidence, "Use url_for, with _external=True where the host is needed.")
         fixed = set() if strict else set(_fixed(tree))
         for node in ast.walk(tree):
             if node not in fixed and (found := _fault(node)) and f"{name}: {found[1]}" not in allowed:
@@ -97,6 +106,13 @@ def assignments(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
         for key, value in zip(node.keys, node.values, strict=True):
             if isinstance(key, ast.Constant):
                 yield str(key.value), value
+
+
+def _links_in(tree: ast.Module, hosts: Collection[str]) -> Iterator[tuple[int, str]]:
+    documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # no code: docstrings
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
+            yield from ((node.lineno + line, link) for line, link in links_to(hosts, node.value))
 
 
 def _fault(node: ast.AST) -> tuple[str, str, str] | None:

@@ -17,6 +17,7 @@ from flask import Flask
 from jinja2 import BaseLoader, Environment, TemplateNotFound, TemplateSyntaxError, nodes
 
 from app.security.findings import Finding
+from tests.lint.links import links_to
 
 URL_ATTRIBUTES = frozenset(
     ("action", "background", "cite", "data", "formaction", "href", "manifest", "ping", "poster", "src", "srcset")
@@ -30,9 +31,17 @@ _MARK = re.compile("\ue000([^\ue001]*)\ue001")
 _QUOTED = re.compile(r""""[^"]*"|'[^']*'""")
 
 
-def check_templates(app: Flask, allowed: Collection[str], project: Path | None = None) -> Iterator[Finding]:
-    """Read all templates of an app, of a foreign one those in its project. ``allowed`` is like templating.ALLOWED."""
+def check_templates(
+    app: Flask, allowed: Collection[str], project: Path | None = None, hosts: Collection[str] = ()
+) -> Iterator[Finding]:
+    """Read all templates of an app, of a foreign one those in its project.
+
+    ``allowed`` is like templating.ALLOWED, ``hosts`` are the app's own names.
+    """
     for name, source in templates_of(app, project).items():
+        for line, link in links_to(hosts, source):
+            evidence = f"{name}:{line + 1}: {link}, an address of this app, is written by hand."
+            yield Finding("UR03", "missing", evidence, "Use url_for.")
         try:
             yield from check_template(app.jinja_env, name, source, allowed)
         except TemplateSyntaxError as error:

@@ -9,10 +9,11 @@ from flask import Flask
 
 from app.security import templating
 from tests.lint.code import check_code, trees_of
+from tests.lint.links import hosts_of
 
 
 def test_7_S3_7_S4_10_S4_the_code_holds_none_of_it(app: Flask) -> None:
-    assert list(check_code(trees_of(Path(app.root_path)), templating.ALLOWED)) == []
+    assert list(check_code(trees_of(Path(app.root_path)), templating.ALLOWED, hosts_of(app))) == []
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,22 @@ def test_7_S3_7_S4_the_check_finds_faults_in_code(tmp_path: Path, code: str, ids
 def test_10_S4_the_check_finds_redirects_in_code(tmp_path: Path, code: str, ids: list[str]) -> None:
     (tmp_path / "view.py").write_text(code)
     assert [finding.id for finding in check_code(trees_of(tmp_path))] == ids
+
+
+@pytest.mark.parametrize(
+    ("code", "ids"),
+    [
+        ("x = 'https://shop.example/uploads'", ["UR03"]),
+        ("x = {'next': f'https://shop.example/uploads/{id}'}", ["UR03"]),
+        ("x = 'http://localhost:8000/uploads'", ["UR03"]),
+        ("x = 'see https://SHOP.example:443/a and //127.0.0.1/b'", ["UR03", "UR03"]),
+        ("def view():\n    'As on https://shop.example/uploads.'", []),
+        ("x = 'https://www.shop.example.org/'", []),
+        ("x = 'https://evil.example/?next=https%3A//shop.example/'", []),
+        ("x = 'redis://localhost:6379/0', 'http://localhost:9200/', 'http://127.0.0.1:11434'", []),
+        ("x = 'shop.example', '//', 'https://', 'http://['", []),
+    ],
+)
+def test_10_S3_the_check_finds_addresses_of_the_app_in_code(tmp_path: Path, code: str, ids: list[str]) -> None:
+    (tmp_path / "view.py").write_text(code)
+    assert [finding.id for finding in check_code(trees_of(tmp_path), (), {"shop.example"})] == ids

@@ -9,12 +9,13 @@ from flask import Flask
 
 from app.security import templating
 from tests.lint.code import check_code, trees_of
+from tests.lint.links import hosts_of
 from tests.lint.templates import check_template, check_templates
 from tests.test_07_templates import ECHO
 
 
 def test_7_S2_7_S3_2_S4_10_S3_the_templates_hold_none_of_it(app: Flask) -> None:
-    assert list(check_templates(app, templating.ALLOWED)) == []
+    assert list(check_templates(app, templating.ALLOWED, hosts=hosts_of(app))) == []
 
 
 @pytest.mark.parametrize("place", templating.ALLOWED)
@@ -87,3 +88,33 @@ def test_7_S2_7_S3_2_S4_the_check_finds_faults_in_templates(app: Flask, template
 )
 def test_10_S3_the_check_finds_addresses_in_templates(app: Flask, template: str, ids: list[str]) -> None:
     assert [finding.id for finding in check_template(app.jinja_env, "x.html", template)] == ids
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "lines"),
+    [
+        ("x.html", "<a href='https://shop.example/uploads'>", [1]),
+        ("x.html", "\n<form method=get\n action=https://shop.example>", [3]),
+        ("x.html", "<a href='HTTPS://Shop.Example:443/'>", [1]),
+        ("x.html", "<a href='//shop.example/uploads'>", [1]),
+        ("x.html", "<link rel=canonical href='https://shop.example/'>", [1]),
+        ("x.html", "<meta http-equiv=refresh content='0; url=https://shop.example/'>", [1]),
+        ("x.html", "<p data-next='https://shop.example/uploads'>", [1]),
+        ("x.html", "<a href='{{ 'https://shop.example/uploads' }}'>", [1]),
+        ("x.html", "<a href='https://user@shop.example/'><a href='http://localhost:5000/'>", [1, 1]),
+        ("mail.txt", "Hello,\nhttps://shop.example/reset/{{ token }}", [2]),
+        ("x.html", "<a href='https://shop.example.org/'><a href='https://other.example/shop.example/'>", []),
+        ("x.html", "<a href='http://localhost:8025/'>", []),
+        ("x.html", "<a href='{{ url_for('pages.home', _external=True) }}'>", []),
+    ],
+)
+def test_10_S3_the_check_finds_addresses_of_the_app_in_templates(
+    tmp_path: Path, name: str, template: str, lines: list[int]
+) -> None:
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / name).write_text(template)
+    found = check_templates(Flask("shop", root_path=str(tmp_path)), (), hosts={"shop.example"})
+    ours = [finding for finding in found if "an address of this app" in finding.evidence]
+    assert [(finding.id, finding.evidence.split(":")[:2]) for finding in ours] == [
+        ("UR03", [name, str(line)]) for line in lines
+    ]

@@ -21,6 +21,7 @@ from jinja2.bccache import Bucket, BytecodeCache
 
 from app import paths, settings
 from app.security.findings import Finding, facts
+from tests.lint.links import hosts_of
 from tools import ctrl_c
 from tools.audit.mitigations import MITIGATIONS, Step
 from tools.audit.results import Report, Row, StepResult
@@ -85,7 +86,7 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
         def subject(place: Path) -> Subject:
             place.mkdir(exist_ok=True)
             own = {name: value for name, value in _settings(place).items() if name in names}
-            return Subject(copy(own), package, package.parent, place, log, copy, own)
+            return Subject(copy(own), package, package.parent, place, log, copy, own, hosts_of(real))
 
         with (
             mock.patch.object(paths, "ENV_FILE", Path(folder, "instance", ".env")),
@@ -121,7 +122,7 @@ def audit_foreign(load: Callable[[Path], Flask], project: Path) -> Report:
         with contextlib.chdir(copy):
             app = load(copy)
             package = Path(app.root_path).resolve()
-            results = _examine(Subject(app, package, copy, Path(folder), log), MITIGATIONS)
+            results = _examine(Subject(app, package, copy, Path(folder), log, hosts=hosts_of(app)), MITIGATIONS)
             rows = tuple(Row(number, each.title, results[number]) for number, each in MITIGATIONS.items())
         where = package.relative_to(copy).as_posix().strip(".") if package.is_relative_to(copy) else ""
         return Report(rows, (), where, foreign=True)

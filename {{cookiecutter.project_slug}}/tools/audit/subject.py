@@ -15,7 +15,7 @@ import itertools
 import logging
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from pathlib import Path
@@ -33,6 +33,7 @@ from app.security.declarations import declared_by
 from app.security.findings import Finding
 from app.settings import SettingsError
 from tests.lint.code import check_code, trees_of
+from tests.lint.files import check_files
 from tests.lint.templates import check_templates, templates_of
 
 HOST = "audit.example"
@@ -76,7 +77,7 @@ class Subject:
     """The app, a factory for further copies, and the paths of its code and its project.
 
     ``factory`` takes settings; it is None for a foreign app. ``log`` collects the logs of all copies, and ``folder``
-    is the folder that they may write to.
+    is the folder that they may write to. ``hosts`` are the names of the real app.
     """
 
     app: Flask
@@ -86,6 +87,7 @@ class Subject:
     log: io.StringIO
     factory: Callable[[Mapping[str, object]], Flask] | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
+    hosts: Collection[str] = ()
 
     def __post_init__(self) -> None:
         if not self.own:
@@ -129,11 +131,13 @@ class Subject:
     @cached_property
     def _read(self) -> list[Finding]:
         if self.own:
-            return [*check_code(self.trees, ALLOWED), *check_templates(self.app, ALLOWED)]
-        return [*check_code(self.trees, strict=False), *check_templates(self.app, (), self.project)]
+            code = check_code(self.trees, ALLOWED, self.hosts)
+            return [*code, *check_templates(self.app, ALLOWED, hosts=self.hosts), *check_files(self.project)]
+        code = check_code(self.trees, (), self.hosts, strict=False)
+        return [*code, *check_templates(self.app, (), self.project, self.hosts), *check_files(self.project)]
 
     def static(self, finding_id: str) -> list[Finding]:
-        """Return the findings of the static checks of the templates and the code for one step."""
+        """Return the findings of the static checks of the templates, the code and other files for one step."""
         return [found for found in self._read if found.id == finding_id]
 
     def unused_exceptions(self) -> Iterator[str]:

@@ -17,6 +17,7 @@ from flask import Flask
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from app import paths
+from app.security.findings import Finding
 from app.security.secret_key import weakness
 from tests.lint.code import assignments
 from tools.audit.steps import probe
@@ -74,8 +75,9 @@ def random_key_is_made(subject: Subject) -> Iterator[str]:
 
 
 @probe("1.S2")
-def key_is_out_of_sight(subject: Subject) -> Iterator[str]:
+def key_is_out_of_sight(subject: Subject) -> Iterator[str | Finding]:
     """Search the project for the key, and check the permissions of .env."""
+    yield from subject.static("SK02")
     _any_key(subject)
     for file, node in subject.nodes:
         for target, value in assignments(node):

@@ -22,6 +22,7 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse
 
 from app.security import uploads
+from app.security.findings import Finding
 from app.settings import Settings
 from app.storage import content
 from tools.audit.probes import server
@@ -86,8 +87,9 @@ def types_are_checked(subject: Subject) -> Iterator[str]:
 
 
 @probe("9.S2")
-def names_are_for_people(subject: Subject) -> Iterator[str]:
-    """Send names with path traversal, control characters and bidi overrides."""
+def names_are_for_people(subject: Subject) -> Iterator[str | Finding]:
+    """Read the code, and send names with path traversal, control characters and bidi overrides."""
+    yield from subject.static("UP02")
     visitor = _visitor(subject, "secure_filename")
     for name in (
         "../../climbed.txt",
