@@ -57,6 +57,25 @@ def test_a_required_field_of_the_team_is_asked_for(
     assert audit(default_app, folder=app).returncode == 0
 
 
+def test_a_service_inside_that_may_be_fetched_is_relaxed_with_its_reason(
+    default_app: App, cookiecutter: Cookiecutter
+) -> None:
+    app = cookiecutter.app()
+    line = 'bp = Blueprint("redirects", __name__)\n'
+    fetch = """
+from app.security.outgoing import Internal, fetch_outgoing
+
+REPORTS = Internal("http://reports:8080", reason="monthly reports")
+reports = bp.get("/reports")(lambda: fetch_outgoing(f"{REPORTS.origin}/last", internal=[REPORTS]).body)
+"""
+    edit(app, {"app/views/redirects.py": (line, line + fetch)})
+    ended = audit(default_app, "--format", "json", folder=app)
+    (row,) = (row for row in json.loads(ended.stdout)["mitigations"] if row["state"] != "implemented")
+    assert (row["number"], row["state"], ended.returncode) == (10, "relaxed", 0)
+    (found,) = (found for step in row["steps"] for found in step["findings"])
+    assert "Internal('http://reports:8080', reason='monthly reports')" in found["evidence"]
+
+
 NAMES = """
 from flask import Flask
 

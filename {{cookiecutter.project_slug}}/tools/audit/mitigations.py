@@ -470,7 +470,7 @@ MITIGATIONS = {
             Step(
                 "10.S5",
                 "The host comes from the settings; a guard checks every URL that the app fetches",
-                "Set TRUSTED_HOSTS and SERVER_NAME; fetch through check_outgoing_url",
+                "Set TRUSTED_HOSTS and SERVER_NAME; fetch with outgoing.fetch_outgoing",
                 (
                     "V4.1.3",
                     "V1.3.6",

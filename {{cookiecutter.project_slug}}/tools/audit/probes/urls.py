@@ -315,8 +315,8 @@ def _guard(subject: Subject) -> Iterator[str]:
     if pinned.address != "93.184.216.34":
         yield "The guard does not pin the address: the name may resolve to another one later (DNS rebinding)."
     for file, node in subject.nodes:
-        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Internal":
-            yield Relaxed(f"{file}:{node.lineno}: The code may fetch {', '.join(map(ast.unparse, node.args))}.")
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == outgoing.Internal.__name__:
+            yield Relaxed(f"{file}:{node.lineno}: The server may fetch from inside: {ast.unparse(node)}")
     yield from _client()
 
 
