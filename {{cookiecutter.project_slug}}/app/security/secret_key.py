@@ -3,7 +3,7 @@
 A weak or published key is therefore refused at start, and a key that may have leaked can be replaced
 without signing everybody out: ``flask secret-key rotate``, and later ``rotate --prune``. The ``flask`` command starts
 the app, which needs a key; ``python -m app.security.secret_key`` is the same command without the app.
-Source: OWASP Cryptographic Storage Cheat Sheet; ASVS 5.0 V11.2.3, V13.3.1, V13.3.4.
+Source: OWASP Cryptographic Storage Cheat Sheet; ASVS 5.0 V11.5.1, V13.3.2, V13.3.4.
 """
 
 from __future__ import annotations
