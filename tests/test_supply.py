@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import APP, Cookiecutter
+from tests.clean_copy import APP
+from tests.conftest import Cookiecutter
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOWS = sorted(ROOT.glob("**/.github/workflows/*.y*ml"))
