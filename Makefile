@@ -4,7 +4,10 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PYTHON ?= python3
 PORT ?= 8000
 
-.PHONY: demo test programs mutants mutations bench lint format lock clean
+.PHONY: help demo test programs mutants mutations bench lint format lock outdated clean
+
+help:  ## List the targets
+	@awk -F ':.*## *' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: demo/pyproject.toml  ## Generate an app with the defaults (kept if it is there) and serve it, in debug
 	@echo "The demo is in demo/. To test, audit or change it: cd demo, then make test, make audit …"
@@ -26,18 +29,17 @@ mutations: $(VENV)/installed  ## Print the table of them: what a person does, an
 bench: $(VENV)/installed  ## Print what requests, a start, generating and an audit cost (RUNS=15)
 	@$(BIN)/python -m tests.bench $(RUNS)
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed  ## Check the template's own Python
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(VENV)/installed
+format: $(VENV)/installed  ## Fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet --upgrade
 APP := {{cookiecutter.project_slug}}
 lock: $(VENV)/installed  ## Take the newest versions that pyproject.toml allows, here and in the generated app
-	$(BIN)/pip install --quiet uv
 	$(LOCK) --group dev -o requirements-dev.txt
 	rm -rf $(VENV)/template $(VENV)/with $(VENV)/without
 	$(BIN)/python -m tests.clean_copy $(VENV)/template
@@ -47,7 +49,11 @@ lock: $(VENV)/installed  ## Take the newest versions that pyproject.toml allows,
 	$(LOCK) --group $(VENV)/with/pyproject.toml:dev -c "$(APP)/requirements.txt" -o "$(APP)/requirements-dev.txt"
 	$(LOCK) $(VENV)/without/pyproject.toml -c "$(APP)/requirements.txt" -o "$(APP)/requirements-no-accounts.txt"
 
-clean:
+outdated: $(VENV)/installed  ## Print the packages that have newer versions, and which images and actions are pinned
+	@$(BIN)/pip list --outdated --disable-pip-version-check
+	@grep -rhoE '(FROM|image:|uses:) .*' .github "$(APP)/.github" "$(APP)/deploy" | sort -u
+
+clean:  ## Remove the virtual environment, the demo and the caches
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache
 
 demo/pyproject.toml: | $(VENV)/installed

@@ -246,15 +246,18 @@ def test_make_demo_in_a_fresh_clone_names_the_right_folder_and_port(template: Pa
     assert (clone / "demo/pyproject.toml").exists()
 
 
-@pytest.mark.parametrize("accounts", ["yes", "no"])
+@pytest.mark.parametrize("accounts", ["yes", "no", "switched off"])
 def test_make_run_makes_what_a_colleague_s_clone_lacks_first(
     cookiecutter: Cookiecutter, tmp_path: Path, accounts: str
 ) -> None:
-    app = cookiecutter.app(f"accounts={accounts}")
+    app = cookiecutter.app(f"accounts={accounts}" if accounts != "switched off" else "accounts=yes")
+    if accounts == "switched off":  # which leaves the folder
+        assert cookiecutter.run("-f", "accounts=no").returncode == 0
+        assert (app / "app/accounts").is_dir()
     (app / ".env").unlink()
     told = make(app, tmp_path / "bin", "run", "PORT=8123")
     said = [line for line in told.splitlines() if line.startswith(("flask", "python", "Making", "There", "Starting"))]
-    upgrade = ["flask --app app db upgrade"] * (app / "app/accounts").is_dir()
+    upgrade = ["flask --app app db upgrade"] * (accounts == "yes")
     assert said == [
         "Making .venv and installing the packages of requirements.txt and requirements-dev.txt:",
         "There is no .env (git never has it): making one with a new secret key",

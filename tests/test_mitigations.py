@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
 from tests.clean_copy import APP
+from tests.mutations import MUTATIONS
 
 STEPS = {1: 5, 2: 6, 3: 5, 4: 5, 5: 5, 6: 5, 7: 5, 8: 5, 9: 7, 10: 5}
 THREATS = {1: 3, 2: 2, 3: 3, 4: 4, 5: 3, 6: 4, 7: 3, 8: 4, 9: 4, 10: 4}
@@ -49,3 +51,39 @@ def test_a_row_names_code_and_tests_that_exist(template: Path, row: str) -> None
         if test:
             tree = ast.parse((app / path).read_text(encoding="utf-8"))
             assert test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("row", sorted(row for row in IDS if ".S" in row))
+def test_a_row_names_every_file_that_its_step_can_be_taken_out_of(template: Path, row: str) -> None:
+    where = re.split(r"(?<!\\)\|", rows(template / APP)[row])[3]
+    named = tuple(re.findall(r"`([^`]+)`", where))
+    assert [path for path in named if not (template / APP / path).exists()] == []
+    files = {mutation.file for mutation in MUTATIONS if mutation.step == row}
+    assert [file for file in files if file not in named and not file.startswith(tuple(folders(named)))] == []
+
+
+def folders(named: tuple[str, ...]) -> list[str]:
+    return [path for path in named if path.endswith("/")]
+
+
+def requirements(text: str) -> set[str]:
+    """The requirements of ASVS that a text names. ``V3.3.1-V3.3.4`` are four."""
+    found = set()
+    for chapter, first, last in re.findall(r"\b(V\d+\.\d+)\.(\d+)(?:-\1\.(\d+))?", text):
+        found.update(f"{chapter}.{number}" for number in range(int(first), int(last or first) + 1))
+    return found
+
+
+def test_the_judge_reads_ranges_of_requirements() -> None:
+    assert requirements("V3.3.1-V3.3.3, V16.2.5. V1.10.2") == {"V3.3.1", "V3.3.2", "V3.3.3", "V16.2.5", "V1.10.2"}
+
+
+@pytest.mark.parametrize("number", STEPS)
+def test_the_modules_of_a_mitigation_name_the_requirements_that_the_audit_names(template: Path, number: int) -> None:
+    app = template / APP
+    (line,) = re.findall(rf"(?m)^\| {number} \|[^|]*\|([^|]*)\|", (app / "docs/mitigations.md").read_text("utf-8"))
+    places = [app / "app" / name for name in re.findall(r"`([^`]+)`", line)]
+    modules = [path for place in places for path in (sorted(place.glob("*.py")) if place.is_dir() else [place])]
+    texts = [ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "" for path in modules]
+    audited = runpy.run_path(str(app / "tools/audit/mitigations.py"))["MITIGATIONS"][number].steps
+    assert requirements(" ".join(texts)) == {requirement for step in audited for requirement in step.asvs}

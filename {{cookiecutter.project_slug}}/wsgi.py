@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from app import create_app
+from app.security.findings import log_facts
 from app.settings import SettingsError
 
 try:
@@ -14,3 +15,5 @@ except SettingsError as error:
 
 if app.debug:
     sys.exit("FLASK_DEBUG: must not be set here, it disables protections. For development, use: make run")
+
+log_facts(app)

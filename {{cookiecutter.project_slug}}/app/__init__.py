@@ -31,7 +31,6 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
         csrf,
         declarations,
         errors,
-        findings,
         headers,
         rate_limits,
         secret_key,
@@ -68,5 +67,4 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
     )
     for part in app.extensions["parts"]:
         part.init_app(app)
-    findings.log_facts(app)
     return app

@@ -1,7 +1,7 @@
 """Logging: one line per record, with the request id and without secrets (5.S3).
 
 Attackers write to the log through paths and headers. They must not forge a line or control a terminal, and nobody may
-read secrets in the log. Source: OWASP Logging Cheat Sheet; ASVS 5.0 V16.2.5, V16.4.1.
+read secrets in the log. Source: OWASP Logging Cheat Sheet; ASVS 5.0 V16.2.5, V16.3.4, V16.4.1.
 """
 
 from __future__ import annotations

@@ -275,6 +275,8 @@ def load_settings(config: Mapping[str, object] | None = None) -> Settings:
         return Settings(_env_file=paths.ENV_FILE, _env_file_encoding="utf-8", **(config or {}))  # type: ignore[call-arg,arg-type]
     except ValidationError as error:
         faults = [_in_words(fault) for fault in error.errors(include_url=False)]
+    except (OSError, UnicodeDecodeError) as error:
+        faults = [f"{paths.ENV_FILE}: can't be read ({getattr(error, 'strerror', '') or 'not UTF-8 text'})."]
     intro = "The app cannot start: fix these settings in the environment or in .env."
     raise SettingsError("\n  ".join([intro, *faults]))
 

@@ -266,6 +266,47 @@ def test_1_S5_a_key_from_the_environment_is_not_rotated_in_vain(checkout: Path, 
     assert (checkout / ".env").read_text() == f"SECRET_KEY={KEY}\n"
 
 
+# What a shell does in the folder of .env.
+FAULTS = {
+    "of another user": "chmod 000 .env",
+    "in a folder of another user": "chmod 555 .",
+    "not text": "printf '\\377\\376' > .env",
+    "a folder": "rm .env && mkdir .env",
+    "a link into no folder": "ln -sf missing/env .env",
+}
+
+
+def as_anybody() -> list[str]:
+    """What goes before a command, so that permissions hold for it: root may read and write everything."""
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"] * (os.geteuid() == 0)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_1_S2_a_file_that_is_out_of_reach_is_named_in_one_line(checkout: Path, fault: str) -> None:
+    shutil.copy(ROOT / "wsgi.py", checkout)
+    (checkout / ".env").write_text(f"SECRET_KEY={KEY}\n")
+    subprocess.run(FAULTS[fault], shell=True, cwd=checkout, check=True)  # noqa: S602
+    clean = {name: value for name, value in os.environ.items() if name not in settings.Settings.model_fields}
+    told = []
+    for arguments in (
+        ["-m", "app.security.secret_key", "rotate"],
+        ["-m", "app.security.secret_key", "new"],
+        ["wsgi.py"],
+    ):
+        command = [*as_anybody(), sys.executable, "-B", *arguments]
+        ended = subprocess.run(command, cwd=checkout, env=clean, capture_output=True, text=True, timeout=60)
+        assert "Traceback" not in ended.stderr
+        told.append(ended.stderr.splitlines()[-1] if ended.returncode else "")
+    checkout.chmod(0o755)
+    rotated, made, started = told
+    file = checkout / ("missing/env" if "link" in fault else ".env")
+    # Where there is no key to rotate, the next command is the one that can't write.
+    assert f"{file} can't be read and replaced (" in (made if "new" in rotated else rotated)
+    assert KEY not in "".join(told)
+    if fault in ("of another user", "not text"):
+        assert started.startswith(f"  {file}: can't be read (")
+
+
 def test_1_S3_the_environment_wins_over_the_file(
     monkeypatch: pytest.MonkeyPatch, app_config: dict[str, object]
 ) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import html5lib
@@ -12,10 +16,10 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.project import SECURITY_CONTACT
 from app.security import csp
-from app.security.findings import Finding
+from app.security.findings import Finding, log_facts
 from app.settings import SettingsError
 from app.views import health
-from tests.conftest import browser_like, pages
+from tests.conftest import ROOT, Server, browser_like, pages
 
 
 def test_security_txt_has_the_fields_of_rfc_9116(client: FlaskClient) -> None:
@@ -59,14 +63,34 @@ def test_security_is_not_there_outside_debug(client: FlaskClient, member: FlaskC
 
 
 @pytest.mark.parametrize("contact", ["mailto:security@example.com", "mailto:security@bikes.example"])
-def test_a_start_logs_each_fact_once(
+def test_the_facts_are_logged_once_each(
     app_config: dict[str, object], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, contact: str
 ) -> None:
     monkeypatch.setattr("app.views.pages.SECURITY_CONTACT", contact)
-    create_app(app_config | {"TRUSTED_PROXY_HOPS": "0", "CSP_REPORT_ONLY": "1"})
+    app = create_app(app_config | {"TRUSTED_PROXY_HOPS": "0", "CSP_REPORT_ONLY": "1"})
+    assert caplog.records == []
+    log_facts(app)
     ids = [record.message.split()[0] for record in caplog.records if record.name == "app"]
     assert ids.count("DP02") == ids.count("CP04") == 1  # no proxy; a policy that only reports
     assert ids.count("DP01") == contact.endswith("@example.com")
+
+
+def test_a_server_logs_the_facts_once_and_a_command_none(
+    serve: Callable[..., Server], app_config: dict[str, object]
+) -> None:
+    log = serve(CSP_REPORT_ONLY=1, WEB_CONCURRENCY=2).log.read_text()
+    assert log.count(" CP04 relaxed: ") == 1
+    environment = os.environ | {name: str(value) for name, value in app_config.items()}
+    command = [sys.executable, "-m", "flask", "--app", "app", "routes"]
+    ended = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment | {"FLASK_DEBUG": "0", "CSP_REPORT_ONLY": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_healthz_answers_whatever_else_is_down(app_config: dict[str, object]) -> None:

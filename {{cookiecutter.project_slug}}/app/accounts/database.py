@@ -24,6 +24,10 @@ from app.views.health import needs
 
 CHANGED_MEANWHILE = "Your account was changed in another window. Please reload the page and check it."
 NO_TABLES = "The database has no tables yet. Make them with: flask --app app db upgrade"
+NO_DATABASE = (
+    "The file of DATABASE_URL is damaged or no SQLite database. Restore it from a backup, or move it away and run: "
+    "flask --app app db upgrade"
+)
 BUSY_TIMEOUT = 5000  # milliseconds that a writer waits for another writer
 
 
@@ -82,8 +86,18 @@ def sqlite_file(app: Flask) -> Path | None:
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
     """Allow reads during a write (WAL), and enforce foreign keys: deleting a user deletes the sessions."""
-    for pragma in ("foreign_keys = ON", "journal_mode = WAL", "synchronous = NORMAL", f"busy_timeout = {BUSY_TIMEOUT}"):
-        connection.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in (
+            "foreign_keys = ON",
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            f"busy_timeout = {BUSY_TIMEOUT}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            raise
+        raise sqlite3.OperationalError(NO_DATABASE) from error
 
 
 def _refuse_to_make_a_file(_dialect: object, _record: object, arguments: list[str], _: object) -> None:

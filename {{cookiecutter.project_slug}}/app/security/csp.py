@@ -2,7 +2,8 @@
 
 Nothing inline, nothing from elsewhere; a script runs only with the nonce of its response. ``relax_csp`` relaxes the
 policy of one view. A policy that a view sets itself, as downloads do, is kept.
-Source: W3C CSP Level 3; OWASP Content Security Policy Cheat Sheet; ASVS 5.0 V3.4.3, V3.4.6, V3.4.7.
+Source: W3C CSP Level 3; OWASP Content Security Policy Cheat Sheet; ASVS 5.0 V3.4.3, V3.4.6, V3.4.7,
+V3.6.1, V15.2.4.
 """
 
 from __future__ import annotations

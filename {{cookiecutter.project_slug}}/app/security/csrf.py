@@ -3,7 +3,7 @@
 Every state-changing request needs the token of its own session, in the field ``csrf_token`` or the header
 ``X-CSRFToken``, and must come from a page of this host. Views are protected by default. ``@exempt(reason)`` exempts
 a view.
-Source: OWASP Cross-Site Request Forgery Prevention Cheat Sheet; ASVS 5.0 V3.5.1, V3.5.3.
+Source: OWASP Cross-Site Request Forgery Prevention Cheat Sheet; ASVS 5.0 V3.5.1, V3.5.3, V15.2.4.
 """
 
 from __future__ import annotations

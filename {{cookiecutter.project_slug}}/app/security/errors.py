@@ -2,7 +2,7 @@
 
 Tracebacks, paths, versions and SQL statements help an attacker. Every failure, wherever it happens, ends in an error
 page of this module. The page shows a request id, which finds the details in the log.
-Source: OWASP Error Handling Cheat Sheet; RFC 9457; ASVS 5.0 V16.5.1-V16.5.4.
+Source: OWASP Error Handling Cheat Sheet; RFC 9457; ASVS 5.0 V13.4.2, V13.4.4, V16.5.1-V16.5.4.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Facts of this deployment: what its settings and files relax. They are logged at start and shown by the audit.
+"""Facts of this deployment: what its settings and files relax.
 
-A part of the app reports them in ``check(app)``. The tests and the audit examine what the code itself does.
+A part of the app reports them in ``check(app)``. A server logs them at its start (wsgi.py), and the audit shows them.
+The tests and the audit examine what the code itself does.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ def facts(app: Flask) -> list[Finding]:
 
 
 def log_facts(app: Flask) -> None:
-    """Log each fact on its own line. In debug, where most of them are expected, ``/security`` shows them instead."""
-    if not app.debug:
-        for fact in facts(app):
-            app.logger.warning("%s %s: %s %s", fact.id, fact.severity, fact.evidence, fact.fix)
+    """Log each fact on its own line. For a server alone: in the output of each command, nobody would read them."""
+    for fact in facts(app):
+        app.logger.warning("%s %s: %s %s", fact.id, fact.severity, fact.evidence, fact.fix)

@@ -3,7 +3,8 @@
 Every response has them: pages, files, redirects, errors, even the plain 500 of last resort. Talisman sends those it
 supports (see csp.py); this module adds the rest, and any that are missing, outside of Flask. A value that a view has
 set itself is kept.
-Source: OWASP HTTP Headers Cheat Sheet and Secure Headers Project; RFC 6797; ASVS 5.0 V3.4.1-V3.4.8, V4.1.2.
+Source: OWASP HTTP Headers Cheat Sheet and Secure Headers Project; RFC 6797; ASVS 5.0 V3.4.1, V3.4.2,
+V3.4.4, V3.4.5, V3.4.8, V3.5.8, V4.1.3, V13.4.6, V14.3.2, V15.2.4.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A weak or published key is therefore refused at start, and a key that may have leaked can be replaced
 without signing everybody out: ``flask secret-key rotate``, and later ``rotate --prune``. The ``flask`` command starts
 the app, which needs a key; ``python -m app.security.secret_key`` is the same command without the app.
-Source: OWASP Cryptographic Storage Cheat Sheet; ASVS 5.0 V11.2.3, V13.3.1, V13.3.4.
+Source: OWASP Cryptographic Storage Cheat Sheet; ASVS 5.0 V11.5.1, V13.3.2, V13.3.4.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -103,13 +104,27 @@ def rotate(prune: bool) -> None:
     click.echo("After the longest session has expired, run: python -m app.security.secret_key rotate --prune")
 
 
+@contextmanager
+def _faults_of_the_file_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UnicodeDecodeError) as error:
+        file, why = os.path.realpath(paths.ENV_FILE), getattr(error, "strerror", "") or "not UTF-8 text"
+        raise click.ClickException(
+            f"{file} can't be read and replaced ({why}). Run this as a user who may write to that file and its folder, "
+            "or keep SECRET_KEY in the environment."
+        ) from None
+
+
+@_faults_of_the_file_in_one_line()
 def _env() -> dict[str, str | None]:
     return dotenv_values(paths.ENV_FILE, interpolate=False)
 
 
+@_faults_of_the_file_in_one_line()
 def _write(values: dict[str, str]) -> None:
     """Replace these lines of .env atomically: after a crash, the file is either the old or the new one."""
-    target = paths.ENV_FILE.resolve()
+    target = Path(os.path.realpath(paths.ENV_FILE))  # unlike Path.resolve, raises nothing for a loop of links
     lines = target.read_text(encoding="utf-8").splitlines() if target.exists() else []
     kept = [line for line in lines if line.removeprefix("export ").partition("=")[0].strip() not in values]
     text = "".join(f"{line}\n" for line in [*(f"{name}={value}" for name, value in values.items() if value), *kept])

@@ -2,7 +2,7 @@
 
 Every template escapes its output, whatever its file extension. This module also covers what autoescaping can't:
 URLs in ``href`` and ``src`` (``safe_url``), and placeholders in users' texts (``fill_placeholders``).
-Source: OWASP Cross Site Scripting Prevention Cheat Sheet; ASVS 5.0 V1.2.1, V1.2.2, V1.3.7.
+Source: OWASP Cross Site Scripting Prevention Cheat Sheet; ASVS 5.0 V1.2.1-V1.2.3, V1.3.7.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 A file becomes visible only after its type is verified, the virus scanner has passed it, and it fits into its owner's
 quota. It is stored outside the app under a random name, and sent only to its owner, as data.
 app/storage/content.py verifies types, app/storage/names.py sanitizes names, app/storage/folder.py stores the files.
-Source: OWASP File Upload Cheat Sheet; ASVS 5.0 V5.2.1, V5.2.2, V5.2.4, V5.2.6, V5.3.1, V5.3.2, V5.4.1-V5.4.3.
+Source: OWASP File Upload Cheat Sheet; ASVS 5.0 V1.3.4, V3.2.1, V3.5.8, V5.2.1, V5.2.2, V5.2.4, V5.2.6, V5.3.1,
+V5.3.2, V5.4.1-V5.4.3, V8.2.2, V16.5.2, V16.5.3.
 """
 
 from __future__ import annotations

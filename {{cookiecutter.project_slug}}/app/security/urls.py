@@ -2,7 +2,8 @@
 
 ``safe_redirect_target`` alone decides where a redirect may lead. The ``Location`` header of every response is checked
 again before it is sent. What the server itself may fetch is decided in outgoing.py.
-Source: OWASP Unvalidated Redirects and Forwards Cheat Sheet; WHATWG URL; ASVS 5.0 V3.7.2, V3.7.3.
+Source: OWASP Unvalidated Redirects and Forwards Cheat Sheet; WHATWG URL; ASVS 5.0 V1.3.6, V3.7.2, V3.7.3, V4.1.3,
+V15.3.7.
 """
 
 from __future__ import annotations

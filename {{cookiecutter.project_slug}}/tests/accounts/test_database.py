@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from app import create_app, paths
-from app.accounts.database import NO_TABLES
+from app.accounts.database import NO_DATABASE, NO_TABLES
 from app.security.findings import facts
 from app.settings import SettingsError
 from tests.accounts.people import register, sign_in
@@ -57,6 +57,21 @@ def test_missing_tables_are_a_503_and_one_line_that_names_the_command(
     assert place.exists() == (there == "an empty file")
     assert client.get("/").status_code == 200
     assert client.get("/readyz").status_code == 503
+
+
+@pytest.mark.parametrize("content", [b"<!doctype html>" * 99, b"SQLite format 3\0" + b"\xff" * 4096, b"\0" * 8192])
+def test_a_file_that_is_no_database_is_a_503_and_a_line_that_says_so(
+    app_config: dict[str, object], place: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    place.parent.mkdir()
+    place.write_bytes(content)
+    client = browser_like(create_app(app_config))
+    caplog.clear()
+    assert register(client).status_code == 503
+    assert NO_DATABASE in caplog.text
+    assert "Traceback" not in caplog.text
+    assert client.get("/readyz").status_code == 503
+    assert place.read_bytes() == content
 
 
 def test_no_request_makes_the_file(app: Flask, app_config: dict[str, object], place: Path) -> None:

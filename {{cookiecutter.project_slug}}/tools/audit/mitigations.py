@@ -42,11 +42,17 @@ MITIGATIONS = {
         "SK",
         ("secret_key",),
         (
-            Step("1.S1", "The key is random, 256 bits or more", "Make one with: python -m app.security.secret_key new"),
+            Step(
+                "1.S1",
+                "The key is random, 256 bits or more",
+                "Make one with: python -m app.security.secret_key new",
+                ("V11.5.1",),
+            ),
             Step(
                 "1.S2",
                 "The key is only in .env, which only its owner can read",
                 "Run: chmod 600 .env; list it in .gitignore and .dockerignore",
+                ("V13.3.2",),
             ),
             Step(
                 "1.S3",
@@ -58,6 +64,7 @@ MITIGATIONS = {
                 "1.S5",
                 "The key can be rotated without signing anyone out",
                 "Use SECRET_KEY_FALLBACKS and python -m app.security.secret_key rotate",
+                ("V13.3.4",),
             ),
         ),
     ),
@@ -422,6 +429,7 @@ MITIGATIONS = {
                 "Files can be scanned for malware; without a verdict, the upload is refused",
                 "Let app/security/uploads.py scan; set CLAMD_URL",
                 (
+                    "V5.4.3",
                     "V16.5.2",
                     "V16.5.3",
                 ),
