@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
@@ -12,9 +14,12 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.accounts.models import db
+from tests.accounts.mailbox import Mailbox
 from tests.accounts.people import register, sign_in
 from tests.conftest import browser_like, csrf_token, new_member, post
 from tests.test_08_rate_limits import ELSEWHERE, WRONG, addresses
+
+NEW = "another battery staple horse 43"
 
 
 @pytest.fixture
@@ -59,6 +64,15 @@ def test_8_S4_the_login_form_opens_after_the_wait(alice: Flask, clock: time_mach
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
     clock.shift(1)
     assert sign_in(client).status_code == 303
+
+
+def test_8_S4_a_reset_by_mail_ends_the_wait(alice: Flask, clock: time_machine.Coordinates, mailbox: Mailbox) -> None:
+    assert logins(alice, (("alice@example.com", address) for address in islice(addresses(), 5)))[-1] == 429
+    owner = browser_like(alice)
+    assert sign_in(owner).status_code == 429
+    post(owner, "/reset", {"email": "alice@example.com"})
+    assert post(owner, urlsplit(mailbox.link()).path, {"password": NEW, "password_confirm": NEW}).status_code == 303
+    assert sign_in(owner, password=NEW).status_code == 303
 
 
 def test_8_T2_a_member_over_the_limit_costs_no_query(app: Flask) -> None:
