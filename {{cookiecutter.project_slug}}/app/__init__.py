@@ -46,18 +46,18 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
     app.debug = settings.FLASK_DEBUG
 
     # Each part registers before_request hooks, which run in this order. Two rules give it: csp comes before all that
-    # refuse a request, since the error page needs its nonce; errors, headers and rate_limits come before csrf and the
-    # views, so that what these refuse has its headers and is counted.
+    # refuse a request, since the error page needs its nonce; rate_limits comes next, before all others that refuse a
+    # request or do work for it, so that every request counts, and one over the limit costs least.
     app.extensions["parts"] = (
         logs,
         declarations,
         visitors,
         csp,
+        rate_limits,
         secret_key,
         errors,
         urls,
         headers,
-        rate_limits,
         csrf,
         cookies,
         templating,

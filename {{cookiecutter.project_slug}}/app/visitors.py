@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -17,6 +17,10 @@ class Visitors:
 
     def account_id(self) -> str | None:
         """Return the id of the signed-in account, or None."""
+        return None
+
+    def claim(self, session: Mapping[str, Any]) -> str | None:
+        """Return what tells the session of one account from others, without asking the database; None for nobody's."""
         return None
 
     def ask_to_sign_in(self) -> ResponseReturnValue | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, cast
 
@@ -83,6 +84,11 @@ class Members(Visitors):
     def account_id(self) -> str | None:
         """Return the id of the signed-in account, or None."""
         return str(current_user.id) if current_user.is_authenticated else None
+
+    def claim(self, session: Mapping[str, Any]) -> str | None:
+        """Return the secret of a session, which may have ended."""
+        secret: str | None = session.get("_user_id")
+        return secret
 
     def ask_to_sign_in(self) -> ResponseReturnValue | None:
         """Return a redirect to the sign-in, or None for a signed-in user.

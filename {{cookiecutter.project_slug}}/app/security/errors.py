@@ -76,9 +76,9 @@ def refuse(status: int, message: str, *, retry_after: int | None = None) -> NoRe
     raise Refusal(status, message, retry_after=retry_after)
 
 
-def wants_json() -> bool:
+def wants_json(asked: FlaskRequest = request) -> bool:
     """Return whether the client prefers JSON to HTML. A client that accepts both equally gets HTML."""
-    best = request.accept_mimetypes.best_match(["text/html", "application/json", "application/problem+json"])
+    best = asked.accept_mimetypes.best_match(["text/html", "application/json", "application/problem+json"])
     return best is not None and best != "text/html"
 
 

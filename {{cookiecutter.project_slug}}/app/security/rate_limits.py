@@ -1,13 +1,28 @@
 """Mitigation 8, rate limits: no client can flood the app or guess passwords without bound.
 
 **Limits.** Every request counts against the limit of its route: ``RATELIMIT_DEFAULT``, or a stricter one from
-``LIMITS`` for views marked with ``@limited(kind)``. Requests are counted before any other check, so 404s, static files
-and requests that fail the CSRF check count too. A signed-in user is counted by account, any other client by address.
+``LIMITS`` for views marked with ``@limited(kind)``. Requests are counted before anything else looks at them, so those
+that are refused count too: a foreign host, an address that is too long, http, a missing CSRF token, no such page. A
+signed-in user is counted by account, any other client by address. ``refusals.py`` answers a client over its limit.
+
+**IPv6.** A client can change the last 64 bits of its address at will, so it is counted by its /64. Many customers have
+a /56 or a /48, which are 256 and 65,536 of these; but a /48 may also be a town of phones. So sign-ins, registrations
+and resets count for the /56 as well, with 4 times the limits, and for the /48, with 16 times:
+
+=======  ===========================  ============================  ===================================
+         sign-ins                     registrations; as many resets  guesses a day (see below)
+=======  ===========================  ============================  ===================================
+/64      20 a minute, 100 an hour     5 a minute, 20 an hour        107: 3 at once, then up to 900 s apart
+/56      80 a minute, 400 an hour     20 a minute, 80 an hour       402: 12 at once, then up to 225 s apart
+/48      320 a minute, 1600 an hour   80 a minute, 320 an hour      1595: 48 at once, then up to 56 s apart
+=======  ===========================  ============================  ===================================
 
 **Backoff.** A password attempt has to wait 0, 0, 0, then 1, 2, 4 … up to 900 seconds, per account and per address,
 whether the account exists or not. Attempt 3 + k is possible 2^k - 1 seconds after the first, attempt 13 after 1023
 seconds, each later one after another 900. So **107 attempts a day** are possible at one account from all addresses
-together, and as many from one address at all accounts together.
+together, and as many from one address (an IPv4 address or an IPv6 /64) at all accounts together. A /56 has 12 free
+attempts, then waits of 1, 2, 4 … 128, 225, 225 … seconds: attempt 20 is possible after 255 seconds, and one more every
+225, 402 a day. A /48 has 48, then 1, 2, 4 … 32, 56, 56 …: attempt 54 after 63 seconds, one more every 56, 1595 a day.
 
 - A refused attempt changes nothing: it extends no wait. After the wait the right password works and ends the backoff.
 - A success clears the account's backoff. The address gets back only its failures at this account, so an attacker who
@@ -28,22 +43,25 @@ draft-ietf-httpapi-ratelimit-headers-06; ASVS 5.0 V2.4.1, V4.1.3, V6.3.1, V6.3.8
 from __future__ import annotations
 
 import hmac
+import logging
 import os
-import re
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
-from ipaddress import IPv6Address, ip_address
+from functools import partial
 from math import ceil
 from typing import Any, Literal, NoReturn, TypeVar
 
-from flask import Flask, Response, current_app, request
-from flask_limiter import Limiter, RequestLimit
+from flask import Flask, Request, Response, current_app, g, request
+from flask_limiter import Limit, Limiter, RequestLimit
+from limits import parse_many
 
 from app.security.counters import GuardedStorage
-from app.security.declarations import declare, declared
-from app.security.errors import refuse
+from app.security.declarations import declare, declared, declared_by
+from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
+from app.security.networks import WIDER, network
+from app.security.refusals import Refusals, Refused, claimed, door
 from app.visitors import visitors
 
 NUMBER = 8
@@ -60,6 +78,8 @@ LIMITS: dict[Kind, str] = {
     "upload": "30 per minute; 300 per hour",
     "csp_report": "60 per minute",
 }
+# The kinds that count for the networks in networks.WIDER too.
+COUNTED_WIDELY: tuple[Kind, ...] = ("sign_in", "register", "reset")
 # Static files are cheap to serve, a page needs several of them, and many clients may share an address.
 STATIC_LIMIT = "1200 per minute"
 
@@ -91,25 +111,12 @@ def unlimited(reason: str) -> Callable[[View], View]:
     return lambda view: declare(view, UNLIMITED, reason)
 
 
-def network(address: str) -> str:
-    """Return the address as the limits count it: IPv6 by /64, since a client can change the rest (RFC 8981)."""
-    # Some proxies add the port: 192.0.2.1:4711 and [2001:db8::1]:4711.
-    address = re.sub(r"^\[(.*)\](:\d+)?$|^([\d.]+):\d+$", r"\1\3", address)
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return "unknown"  # never empty: Flask-Limiter would not count such a client at all
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
-        return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
-    return str(getattr(parsed, "ipv4_mapped", parsed))
-
-
-def client_address() -> str:
-    """Return the client's address as the limits count it.
+def client_address(prefix: int = 64) -> str:
+    """Return the client's address as the limits count it, or the wider network with ``prefix`` bits; see ``network``.
 
     It comes from ``remote_addr`` alone, which trusts as many proxies as ``TRUSTED_PROXY_HOPS`` says.
     """
-    return network(request.remote_addr or "")
+    return network(request.remote_addr or "", prefix)
 
 
 def client_key() -> str:
@@ -118,39 +125,75 @@ def client_key() -> str:
     Kinds other than ``upload`` always count the address: an attacker's own accounts must not multiply the
     guesses at the accounts of others.
     """
-    user = None if _kind() not in (None, "upload") or _is_file() else visitors().account_id()
+    user = visitors().account_id() if _limit_of(current_app, request)[1] else None
     return f"user {user}" if user else client_address()
 
 
-def _kind() -> Kind | None:
-    kind: Kind | None = None if request.method in SAFE_METHODS else declared(KIND, inherited=True)
+def _limit_of(app: Flask, asked: Request) -> tuple[str, bool]:
+    """Return what a request counts for (its kind, or its route), and whether it counts for the signed-in user."""
+    kind = _kind(app, asked)
+    if kind:
+        return kind, kind == "upload"
+    # Flask-Limiter does not limit requests without an endpoint, or with the endpoint "static".
+    return ("files", False) if _is_file(asked) else (asked.endpoint or "no route", True)
+
+
+def _kind(app: Flask, asked: Request) -> Kind | None:
+    safe = asked.method in SAFE_METHODS
+    kind: Kind | None = None if safe else declared_by(app, asked.endpoint, asked.method, KIND, inherited=True)
     return kind
 
 
-def _limit() -> str:
-    kind = _kind()
-    if kind:
-        return LIMITS[kind]
-    return STATIC_LIMIT if _is_file() else str(current_app.config["RATELIMIT_DEFAULT"])
+def _is_file(asked: Request) -> bool:
+    return (asked.endpoint or "").split(".")[-1] == "static"
 
 
 def _scope() -> str:
-    # Flask-Limiter does not limit requests without an endpoint, or with the endpoint "static".
-    return _kind() or ("files" if _is_file() else request.endpoint or "no route")
+    return _limit_of(current_app, request)[0]
 
 
-def _is_file() -> bool:
-    return (request.endpoint or "").split(".")[-1] == "static"
+def _limit() -> str:
+    kind = _kind(current_app, request)
+    if kind:
+        return LIMITS[kind]
+    return STATIC_LIMIT if _is_file(request) else str(current_app.config["RATELIMIT_DEFAULT"])
 
 
-def _refuse(limit: RequestLimit) -> NoReturn:
-    refuse(429, "There were too many requests. Please wait a little.", retry_after=_seconds_until(limit.window[0]))
+def _wider_limit(prefix: int) -> str:
+    """Return the limit of the client's network with ``prefix`` bits, or nothing if it has none."""
+    kind = _kind(current_app, request)
+    if kind not in COUNTED_WIDELY or not client_address(prefix):
+        return ""
+    return "; ".join(str(type(one)(one.amount * WIDER[prefix], one.multiples)) for one in parse_many(LIMITS[kind]))
+
+
+def _is_unlimited() -> bool:
+    return bool(declared(UNLIMITED))
+
+
+# The limits of the wider networks, and their keys.
+_WIDER: tuple[tuple[Callable[[], str], Callable[[], str]], ...] = tuple(
+    (partial(_wider_limit, prefix), partial(client_address, prefix)) for prefix in WIDER
+)
+
+
+def _refuse(over: RequestLimit) -> NoReturn:
+    """Refuse a client's first request over its limit; until the window ends, ``refusals.py`` refuses the others."""
+    scope, counts_users = _limit_of(current_app, request)
+    own, *wider = (client_address(prefix) for prefix in (64, *WIDER))
+    hit = next((net for net in wider if over.key == over.limit.key_for(net, scope)), own)
+    of_whom = "requests" if hit == own else "requests from your network"
+    refused = Refused(over.limit.amount, over.window[0], f"There were too many {of_whom}. Please wait a little.")
+    claim = claimed(current_app, request) if counts_users else None
+    current_app.extensions["refusals"].add(hit, scope, claim, refused)
+    refuse(429, refused.message, retry_after=refused.seconds())
 
 
 limiter = Limiter(
     client_key,
-    default_limits=[_limit],
-    default_limits_exempt_when=lambda: bool(declared(UNLIMITED)),
+    default_limits=[
+        Limit(limit, key_function=key, exempt_when=_is_unlimited) for limit, key in ((_limit, client_key), *_WIDER)
+    ],
     request_identifier=_scope,
     on_breach=_refuse,
     storage_uri="guarded://",
@@ -163,8 +206,13 @@ def init_app(app: Flask) -> None:
     """Count every request, in the storage ``RATELIMIT_STORAGE_URI``."""
     app.config["RATELIMIT_STORAGE_OPTIONS"] = {"counters_uri": app.config["RATELIMIT_STORAGE_URI"]}
     app.config["RATELIMIT_STRATEGY"] = "fixed-window"  # one number per client; the other strategies store more
+    app.extensions["refusals"] = Refusals()
+    app.wsgi_app = door(app, app.wsgi_app, app.extensions["refusals"], _limit_of)  # type: ignore[method-assign, assignment]
+    app.before_request(_begin)
     limiter.init_app(app)
     app.after_request(_tell_limit)
+    app.after_request(_count_late)
+    logging.getLogger("flask-limiter").setLevel(logging.WARNING)  # it repeats each refusal
 
 
 def check(app: Flask) -> Iterator[Finding]:
@@ -173,6 +221,26 @@ def check(app: Flask) -> Iterator[Finding]:
     if in_memory and os.environ.get("WEB_CONCURRENCY", "1") not in ("", "1"):
         evidence = "Each worker (WEB_CONCURRENCY) counts on its own: a client gets that many times the limits."
         yield Finding("RL02", "missing", evidence, "Set RATELIMIT_STORAGE_URI to a Redis, or run one worker.")
+
+
+def _begin() -> None:
+    """Note that Flask-Limiter's hook, which comes next, counts this request."""
+    g.counted = True
+
+
+def _count_late(response: Response) -> Response:
+    """Count, by address, a request that was refused before that hook ran: by a ``url_value_preprocessor``."""
+    if g.get("counted") or _is_unlimited():
+        return response
+    for limit, key in ((_limit, client_address), *_WIDER):
+        for item in parse_many(text) if (text := limit()) else ():
+            names = [key(), _scope()]
+            if not limiter.limiter.hit(item, *names):
+                try:
+                    _refuse(RequestLimit(limiter, item, names, True, False))
+                except Refusal as refusal:
+                    return respond(refusal)
+    return response
 
 
 def _tell_limit(response: Response) -> Response:
@@ -195,8 +263,9 @@ class _Backoff:
     only one gets through: the one that creates the key ``wait``. The key expires when the next guess may come.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, times: int = 1) -> None:
         self.free, self.wait, self.step = f"{name}/free", f"{name}/wait", f"{name}/step"
+        self.free_tries, self.max_wait = FREE_TRIES * times, MAX_WAIT // times
 
     def waits(self) -> int:
         """Return the seconds until the next guess is possible; 0 if it is possible now."""
@@ -207,9 +276,9 @@ class _Backoff:
         """Count one guess and return 0; if it has to wait, return the seconds instead."""
         storage = limiter.storage
         # The last free guess does not wait, but it starts the first wait.
-        if storage.get(self.free) < FREE_TRIES - 1 and storage.incr(self.free, DAY) < FREE_TRIES:
+        if storage.get(self.free) < self.free_tries - 1 and storage.incr(self.free, DAY) < self.free_tries:
             return 0
-        if storage.incr(self.wait, min(2 ** storage.get(self.step), MAX_WAIT)) > 1:
+        if storage.incr(self.wait, min(2 ** storage.get(self.step), self.max_wait)) > 1:
             return self.waits() or 1
         storage.incr(self.step, DAY)
         return 0
@@ -217,7 +286,7 @@ class _Backoff:
     def left(self) -> int:
         """Return the number of guesses left before the first wait."""
         storage = limiter.storage
-        return max(0, FREE_TRIES - min(storage.get(self.free), FREE_TRIES - 1) - storage.get(self.step))
+        return max(0, self.free_tries - min(storage.get(self.free), self.free_tries - 1) - storage.get(self.step))
 
     def give_back(self, guesses: int) -> None:
         """Undo some guesses, beginning with those that had to wait."""
@@ -271,7 +340,9 @@ def _backoffs(account: str) -> list[_Backoff]:
     pair = _pair(account)
     if _counted_for(f"{pair}/known"):
         return [_Backoff(pair)]
-    return [_Backoff(f"account/{digest(account)}"), _Backoff(f"address/{client_address()}")]
+    networks = {client_address(prefix): times for prefix, times in {64: 1, **WIDER}.items()}
+    addresses = [_Backoff(f"address/{net}", times) for net, times in networks.items() if net]
+    return [_Backoff(f"account/{digest(account)}"), *addresses]
 
 
 def _counted_for(key: str) -> int:

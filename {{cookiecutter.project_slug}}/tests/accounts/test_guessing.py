@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
+from urllib.parse import urlsplit
 
 import pytest
+import sqlalchemy as sa
 import time_machine
 from flask import Flask
+from flask.testing import FlaskClient
 
 from app import create_app
+from app.accounts.models import db
+from tests.accounts.mailbox import Mailbox
 from tests.accounts.people import register, sign_in
-from tests.conftest import browser_like, csrf_token
+from tests.conftest import browser_like, csrf_token, new_member, post
 from tests.test_08_rate_limits import ELSEWHERE, WRONG, addresses
+
+NEW = "another battery staple horse 43"
 
 
 @pytest.fixture
@@ -56,3 +64,39 @@ def test_8_S4_the_login_form_opens_after_the_wait(alice: Flask, clock: time_mach
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
     clock.shift(1)
     assert sign_in(client).status_code == 303
+
+
+def test_8_S4_a_reset_by_mail_ends_the_wait(alice: Flask, clock: time_machine.Coordinates, mailbox: Mailbox) -> None:
+    assert logins(alice, (("alice@example.com", address) for address in islice(addresses(), 5)))[-1] == 429
+    owner = browser_like(alice)
+    assert sign_in(owner).status_code == 429
+    post(owner, "/reset", {"email": "alice@example.com"})
+    assert post(owner, urlsplit(mailbox.link()).path, {"password": NEW, "password_confirm": NEW}).status_code == 303
+    assert sign_in(owner, password=NEW).status_code == 303
+
+
+def test_8_T2_a_member_over_the_limit_costs_no_query(app: Flask) -> None:
+    alice, bob = new_member(app), new_member(app, "bob@example.com")
+    nobody, thief = browser_like(app), browser_like(app)
+    app.config["RATELIMIT_DEFAULT"] = "5 per minute"
+    assert flood(app, alice) == (429, 0)
+    assert [client.get("/account").status_code for client in (bob, nobody)] == [200, 303]  # who share her address
+    assert flood(app, nobody) == (429, 0)
+    assert bob.get("/account").status_code == 200
+    cookie = bob.get_cookie("__Host-session", domain="localhost")
+    assert cookie
+    post(bob, "/logout")
+    thief.set_cookie(cookie.key, cookie.value, domain="localhost", secure=True)
+    assert flood(app, thief) == (429, 0)
+
+
+def flood(app: Flask, client: FlaskClient) -> tuple[int, int]:
+    """Send requests until one is refused, and then more of them; give the status and the queries of the others."""
+    while client.get("/account").status_code != 429:
+        pass
+    queries: list[object] = []
+    with app.app_context():
+        engine = db.engine
+    sa.event.listen(engine, "before_cursor_execute", lambda *_: queries.append(1))
+    statuses = {client.get("/account").status_code for _ in range(20)}
+    return statuses.pop() if len(statuses) == 1 else 0, len(queries)

@@ -347,7 +347,7 @@ MITIGATIONS = {
             ),
             Step(
                 "8.S2",
-                "Requests count by user or address, IPv6 by /64; only our own proxies are trusted",
+                "Requests count by user or address, IPv6 by network; only our own proxies are trusted",
                 "Let app/security/rate_limits.py count; set stricter limits with @limited",
                 (
                     "V2.4.1",

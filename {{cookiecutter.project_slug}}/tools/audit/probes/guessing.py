@@ -18,7 +18,7 @@ from werkzeug.exceptions import HTTPException
 from app.security.counters import GuardedStorage
 from app.security.rate_limits import attempt_succeeded, claim_attempt, limiter
 from tools.audit.steps import probe
-from tools.audit.subject import NotApplicable, Subject
+from tools.audit.subject import PASSWORD, NotApplicable, Subject
 
 WRONG = "a wrong guess"
 SIGN_IN = ("login_user", "LoginManager", "check_password_hash", "check_password", "verify_password", "HTTPBasicAuth")
@@ -48,11 +48,13 @@ def guesses_wait(subject: Subject) -> Iterator[str]:
         yield f"The waits do not double up to 15 minutes: {growing[1:]}."
     if guess is _form_guess:
         yield from _right_password_ends_it(subject)
+        yield from _reset_ends_it(subject)
         yield from _borrowed_browser(subject)
         yield from _known_and_unknown(subject)
     yield from _spellings_and_storage(subject)
     yield from _owners_and_strangers(subject)
     yield from _at_the_same_time(subject)
+    yield from _networks_of_one_customer(subject)
 
 
 def _stopped_clock() -> AbstractContextManager[Any]:
@@ -100,16 +102,51 @@ def _request_from(subject: Subject, address: str) -> RequestContext:
 
 def _right_password_ends_it(subject: Subject) -> Iterator[str]:
     email, password = subject.new_account()
-    for number in range(4):
-        _form_guess(subject, email, f"192.0.2.{80 + number}")
-    later = time.time() + 10
+    now, right = time.time(), {"email": email, "password": password}
+    with mock.patch("time.time", return_value=now):
+        for number in range(3):
+            _form_guess(subject, email, f"192.0.2.{80 + number}")
+        early = subject.browser(address="192.0.2.89")
+        answer = early.send("/login", right)
+        if answer.status_code != 429 or early.open("/account").status_code == 200:
+            yield f"During the wait, the right password is tried ({answer.status_code}): guesses don't wait."
+    later = now + int(answer.headers.get("Retry-After", 1))
     with mock.patch("time.time", return_value=later):
         browser = subject.browser(address="192.0.2.90")
-        browser.send("/login", {"email": email, "password": password})
+        browser.send("/login", right)
         if browser.open("/account").status_code != 200:
             yield "After the wait, the right password does not work."
         if _form_guess(subject, email, "192.0.2.91") is not None:
             yield "The right password does not end the waits."
+
+
+def _reset_ends_it(subject: Subject) -> Iterator[str]:
+    """Keep an account waiting, and reset its password by mail."""
+    email, password = subject.new_account()
+    with _stopped_clock():
+        for number in range(4):
+            _form_guess(subject, email, f"192.0.2.{140 + number}")
+        subject.reset_password(email, f"new {password}")
+        owner = subject.browser(address="192.0.2.149")
+        owner.send("/login", {"email": email, "password": f"new {password}"})
+        if owner.open("/account").status_code != 200:
+            yield "An attacker who keeps an account waiting locks its owner out, even after a reset by mail."
+
+
+def _networks_of_one_customer(subject: Subject) -> Iterator[str]:
+    """Guess from many /64 networks of one /56, and of one /48, each time at another account."""
+    for prefix, step, most in ((56, 1, 24), (48, 256, 96)):
+        with _stopped_clock():
+            waits = [
+                _call_guess(subject, f"many-{prefix}-{number}@audit.example", f"2001:db8:{prefix}:{number * step:x}::1")
+                for number in range(200)
+            ]
+            beside = _call_guess(subject, "beside@audit.example", f"2001:db8:{prefix + 1}::1")
+        at_once = waits.count(None)
+        if at_once > most:
+            yield f"From the networks of one IPv6 /{prefix}, {at_once} guesses are accepted at once."
+        if at_once < 4 or beside:
+            yield f"In an IPv6 /{prefix}, one network's guesses hold up its neighbours."
 
 
 def _spellings_and_storage(subject: Subject) -> Iterator[str]:
@@ -168,7 +205,8 @@ def _borrowed_browser(subject: Subject) -> Iterator[str]:
     form = {"password": WRONG, "new_password": f"{WRONG} {WRONG}", "new_password_confirm": f"{WRONG} {WRONG}"}
     with _stopped_clock():
         answers = [member.send("/account/password", form).status_code for _ in range(5)]
-    if answers[-1] != 429:
+        right = member.send("/account/password", form | {"password": PASSWORD}).status_code
+    if answers[-1] != 429 or right != 429:
         yield "In a borrowed browser, password guesses are not limited."
     email, _password = subject.new_account()
     work = {account: _hashes(subject, account) for account in (email, "nobody-at-all@audit.example")}

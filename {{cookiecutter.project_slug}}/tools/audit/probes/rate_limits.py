@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
+from unittest import mock
 
+from flask import abort
+from limits import parse_many
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
+from app.security.csrf import exempt
 from app.security.declarations import declared_by
-from app.security.rate_limits import UNLIMITED
+from app.security.rate_limits import LIMITS, UNLIMITED, Kind, limited, limiter
 from tools.audit.probes import is_pinned, server
 from tools.audit.steps import Relaxed, probe
 from tools.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, Subject
@@ -46,6 +51,9 @@ def the_right_one_is_counted(subject: Subject) -> Iterator[str]:
         "addresses of one IPv6 network": [f"2001:db8:1:2::{number:x}" for number in range(limit + 1)],
         "an IPv4 address in IPv6 form": [("192.0.2.8", "::ffff:192.0.2.8")[number % 2] for number in range(limit + 1)],
     }
+    if subject.own:
+        holding = ("192.0.2.9", "64:ff9b::192.0.2.9", "2002:c000:209::1", "2002:c000:209:1::1")
+        sources["an IPv4 address behind NAT64 or 6to4"] = [holding[number % 4] for number in range(limit + 1)]
     for what, addresses in sources.items():
         forged = what == "X-Forwarded-For"
         answers = [
@@ -54,12 +62,13 @@ def the_right_one_is_counted(subject: Subject) -> Iterator[str]:
         ]
         if answers[-1].status_code != 429:
             yield f"With {what}, one client gets as many requests as it likes."
-    if _ask(subject, page, "203.0.113.99").status_code == 429:
+    if any(_ask(subject, page, other).status_code == 429 for other in ("203.0.113.99", "64:ff9b::203.0.113.98")):
         yield "One client uses up the budget of all others."
     if _ask(subject, page, "2001:db8:1:3::1").status_code == 429:
         yield "One IPv6 network uses up the budget of its neighbours."
     yield from _users_count_apart(subject)
     if subject.own:
+        yield from _networks_count_together(subject)
         if subject.make({"TRUSTED_PROXY_HOPS": None}).config["TRUSTED_PROXY_HOPS"]:
             yield "A proxy is trusted by default."
         yield from server.proxy_overwrites(subject, "X-Forwarded-For", "$remote_addr", "$proxy_add_x_forwarded_for")
@@ -105,6 +114,7 @@ def every_route_is_limited(subject: Subject) -> Iterator[str]:
         announced = subject.browser(usual_app).open(subject.page.rule).headers.get("RateLimit-Limit", "0")
         if int(announced) > 1000:
             yield f"By default, a client may send {announced} requests of a page."
+        yield from _nothing_goes_first(subject)
         yield from server.counters_hold(subject)
         yield from server.slow_clients_hold_no_thread(subject)
 
@@ -124,10 +134,11 @@ def refusals_are_clear(subject: Subject) -> Iterator[str]:
     if page.status_code != 429:
         yield f"No request is refused: number {MANY + 1} gets a {page.status_code}."
         return
-    if not page.headers.get("Retry-After", "").isdigit():
+    again = _ask(subject, subject.page, "192.0.2.60")
+    if not page.headers.get("Retry-After", "").isdigit() or "Retry-After" not in again.headers:
         yield "The refusal is a 429 without Retry-After."
         return
-    if "data-retry-after=" not in page.text:
+    if "data-retry-after=" not in page.text or "data-retry-after=" not in again.text:
         yield "The page of a 429 has no countdown."
     problem = _ask(subject, subject.page, "192.0.2.60", JSON)
     if problem.mimetype != "application/problem+json" or problem.get_json()["status"] != 429:
@@ -195,6 +206,59 @@ def _users_count_apart(subject: Subject) -> Iterator[str]:
                 member.open("/login", method="POST", headers=JSON)
             if other.open("/login", method="POST", headers=JSON).status_code != 429:
                 yield "An attacker's own accounts multiply the guesses at the accounts of others."
+
+
+def _networks_count_together(subject: Subject) -> Iterator[str]:
+    """Send forms from many /64 networks of one /56, and of one /48."""
+    app = subject.make({})
+
+    @exempt("The audit tries what is counted.")
+    def form() -> str:
+        return ""
+
+    kinds: tuple[Kind, ...] = ("sign_in", "register", "reset")
+    for kind in kinds:
+        app.add_url_rule(f"/audit/{kind}", kind, limited(kind)(partial(form)), methods=["POST"])
+    for kind in kinds:
+        one = parse_many(LIMITS[kind])[0].amount
+        for prefix, step, most in ((56, 1, 8 * one), (48, 256, 32 * one)):
+            sources = (f"2001:db8:{prefix}:{number % 256 * step:x}::1" for number in range(most + 1))
+            browsers = (subject.browser(app, address=source) for source in sources)
+            answers = (browser.open(f"/audit/{kind}", method="POST", headers=JSON).status_code for browser in browsers)
+            passed = next((number for number, status in enumerate(answers) if status == 429), most + 1)
+            if passed > most:
+                yield f"The networks of one IPv6 /{prefix} share no limit for {kind}."
+            if passed <= one:
+                yield f"In an IPv6 /{prefix}, one network uses up the budget of its neighbours for {kind}."
+
+
+def _nothing_goes_first(subject: Subject) -> Iterator[str]:
+    """Send requests that are refused whatever their view says, and then flood a page."""
+    page = subject.page.rule
+    refused: dict[str, tuple[str, dict[str, str]]] = {
+        "for a foreign host": (page, {"host": "evil.example"}),
+        "with an address that is too long": (f"{page}?a={'a' * 9000}", {}),
+        "over http": (page, {"scheme": "http"}),
+        "with an argument twice": (f"{page}?audit=1&audit=2", {}),
+        "with a null byte": (f"{page}?audit=%00", {}),
+    }
+    for what, (path, how) in refused.items():
+        if "RateLimit-Limit" not in subject.browser().open(path, **how).headers:  # type: ignore[arg-type]
+            yield f"A request {what} is not counted."
+    browser = subject.browser()
+    before = subject.app.url_value_preprocessors.setdefault(None, [])
+    before.append(lambda *_: abort(403))
+    answers = [browser.open(page).status_code for _ in range(MANY)]
+    before.pop()
+    if answers[-1] != 429:
+        yield "A request that a url_value_preprocessor refuses is not counted."
+    with (
+        mock.patch.object(limiter.storage, "incr", wraps=limiter.storage.incr) as counted,
+        mock.patch.object(subject.app.jinja_env, "get_or_select_template", side_effect=NotImplementedError) as rendered,
+    ):
+        answers.append(browser.open(page).status_code)
+    if answers[-1] == 429 and (counted.called or rendered.called):
+        yield "A client over its limit still makes the app count and render pages."
 
 
 def _main(text: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import runpy
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from unittest import mock
 
 from redis.exceptions import ConnectionError as NoRedis
 
+from app.security import refusals
 from app.security.counters import BoundedCounters, GuardedStorage
 from app.security.rate_limits import limiter
 from tools.audit.steps import Relaxed
@@ -38,7 +40,15 @@ def counters_hold(subject: Subject) -> Iterator[str]:
     redis.incr.side_effect = NoRedis
     if storage.incr("audit", 60) != 6:
         yield "When Redis is lost, every client gets a fresh budget."
-    if not isinstance(limiter.storage, GuardedStorage) or limiter.storage.memory._max_keys > MOST_KEYS:
+    kept = refusals.Refusals()
+    with mock.patch.object(refusals, "MAX_REFUSALS", 10):
+        for number in range(100):
+            kept.add(f"network {number}", "audit", None, refusals.Refused(1, time.time() + 60, ""))
+    if (
+        not isinstance(limiter.storage, GuardedStorage)
+        or limiter.storage.memory._max_keys > MOST_KEYS
+        or len(kept) > 10
+    ):
         yield "The memory of the counters is not limited."
     few = BoundedCounters(10)
     few.incr("failures", 60, 9)

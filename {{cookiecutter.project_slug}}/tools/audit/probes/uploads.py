@@ -73,6 +73,13 @@ def types_are_checked(subject: Subject) -> Iterator[str]:
     ):
         if not 400 <= (status := _send(subject, visitor, *attempt[1:]).status_code) < 500:
             yield f"{attempt.what} answers {status}."
+    for attempt in (
+        Attempt("a text", "a.txt", "gr\u00fcn".encode(), "text/plain"),
+        Attempt("a PDF", "a.pdf", b"%PDF-1.4\n%%EOF\n", "application/pdf"),
+        Attempt("an animation", "a.gif", _animation(), "image/gif"),
+    ):
+        if (status := _send(subject, _new_visitor(subject), *attempt[1:]).status_code) != 201:
+            yield f"{attempt.what} that is valid is refused ({status})."
     photo = _send(subject, visitor, "a.jpg", _jpeg(), "image/jpeg")
     if photo.status_code != 201 or SECRET_PLACE in visitor.open(f"/uploads/{photo.get_json()['id']}").get_data():
         yield "A photo is returned with the location where it was taken."
@@ -220,12 +227,19 @@ def malware_is_refused(subject: Subject) -> Iterator[str]:
     seam = b"a" * (content.CHUNK - 10) + EICAR
     if (answer := _send(subject, _new_visitor(subject), "a.txt", seam, "text/plain")).status_code < 400:
         yield f"The EICAR test file is accepted when it spans two chunks ({answer.status_code})."
-    for reply, wanted in (("stream: Evil FOUND\0", 422), ("stream: size limit exceeded ERROR\0", 503), ("drip", 503)):
+    for reply, wanted in (
+        ("stream: OK\0", 201),
+        ("stream: Evil FOUND\0", 422),
+        ("stream: size limit exceeded ERROR\0", 503),
+        ("drip", 503),
+    ):
         with _Scanner(reply) as scanner, subject.instead({"CLAMD_URL": scanner.url}):
             start = time.monotonic()
             # A scanner that answers keeps its full time limit: the machine may be busy.
             with mock.patch.object(uploads, "SCAN_SECONDS", 0.15 if reply == "drip" else uploads.SCAN_SECONDS):
-                status = _send(subject, _new_visitor(subject), "a.txt", b"a", "text/plain").status_code
+                status = _send(subject, _new_visitor(subject), "a.txt", b"scanned", "text/plain").status_code
+            if scanner.received != b"scanned":
+                yield "The scanner does not get the whole file."
             if (took := time.monotonic() - start) > 5:
                 yield f"A slow scanner blocks an upload for {took:.0f} seconds."
             if status != wanted:
@@ -269,6 +283,9 @@ def downloads_are_data(subject: Subject) -> Iterator[str]:
     if (kind := owner.open(f"/uploads/{webp}").headers.get("Content-Type")) != "image/webp":
         yield f"A WebP image is sent as {kind}."
     yield from _account_goes_meanwhile(subject)
+    owner.send(f"/uploads/{picture}/delete", {})
+    if owner.open(f"/uploads/{picture}").status_code != 404 or [*_folder(subject).rglob(f"{picture}*")]:
+        yield "The owner can't delete a file."
     if owner.open(f"/uploads/{text}", headers={"Range": "bytes=0-3"}).status_code != 206:
         yield "A download can't be resumed."
 
@@ -396,7 +413,7 @@ class _Scanner(socketserver.ThreadingTCPServer):
 
     def __init__(self, reply: str) -> None:
         super().__init__(("127.0.0.1", 0), _Scan)
-        self.reply = reply
+        self.reply, self.received = reply, b""
         self.url = f"tcp://127.0.0.1:{self.server_address[1]}"
 
     def __enter__(self) -> _Scanner:
@@ -415,7 +432,7 @@ class _Scan(socketserver.StreamRequestHandler):
         """Read the file, then answer."""
         self.rfile.read(10)
         while length := int.from_bytes(self.rfile.read(4), "big"):
-            self.rfile.read(length)
+            self.server.received += self.rfile.read(length)
         for part in [b"s"] * 100 if self.server.reply == "drip" else [self.server.reply.encode()]:
             with contextlib.suppress(OSError):  # the app has closed the connection
                 self.wfile.write(part)

@@ -1,0 +1,154 @@
+"""Clients over their limit (8.T2): after the first refusal, they are refused in front of Flask.
+
+The first refusal of a window is an ordinary error page, and one line in the log. Until the window ends, the client gets
+a small answer that needs no counter, database, template or log line. A forgotten refusal only costs more: the counters
+refuse the client all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from html import escape
+from math import ceil
+from typing import TYPE_CHECKING
+
+from flask import Flask, Request, json
+
+from app import logs
+from app.security.errors import WORDS, wants_json
+from app.security.networks import WIDER, network
+from app.visitors import Visitors
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+MAX_REFUSALS = 10_000  # about 5 MB
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    {reload}<title>{title}</title>
+  </head>
+  <body>
+    <h1>{title}</h1>
+    <p>{message}</p>
+    <p data-retry-after="{seconds}">Wait {seconds} seconds, then try again.</p>
+    <p>If you contact us about this, please include this number: {request_id}</p>
+  </body>
+</html>
+"""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A limit that was hit: its ``amount`` of requests, when its window ends (seconds since 1970), and what to say."""
+
+    amount: int
+    end: float
+    message: str
+
+    def seconds(self) -> int:
+        """Return the seconds until the window ends, at least 1."""
+        return max(1, ceil(self.end - time.time()))
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that tell the limit (draft-ietf-httpapi-ratelimit-headers-06)."""
+        return {"RateLimit-Limit": str(self.amount), "RateLimit-Remaining": "0", "RateLimit-Reset": str(self.seconds())}
+
+
+class Refusals:
+    """The refusals whose window has not ended, at most ``MAX_REFUSALS``, in this process."""
+
+    def __init__(self) -> None:
+        # network → (what is limited, whose session it was) → refusal
+        self._of: dict[str, dict[tuple[str, str | None], Refused]] = {}
+        self._added = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._of.values()))
+
+    def add(self, net: str, scope: str, claim: str | None, refused: Refused) -> None:
+        """Remember a refusal of the requests from ``net`` for ``scope`` with a session of ``claim``."""
+        self._added += 1
+        if self._added > MAX_REFUSALS:  # some may have expired, but a flood must not pay for a look at all of them
+            self._of, self._added = {}, 1
+        self._of.setdefault(net, {})[scope, claim] = refused
+
+    def of(self, nets: Iterable[str]) -> dict[tuple[str, str | None], Refused]:
+        """Return the refusals of these networks."""
+        found: dict[tuple[str, str | None], Refused] = {}
+        for net in nets:
+            if net in self._of:
+                now = time.time()
+                live = {what: refused for what, refused in list(self._of[net].items()) if refused.end > now}
+                self._of[net] = live
+                found |= live
+        return found
+
+
+def claimed(app: Flask, asked: Request) -> str | None:
+    """Return whose session the cookie says it is, without asking the database; None for nobody's."""
+    if app.config["SESSION_COOKIE_NAME"] not in asked.cookies:
+        return None
+    try:
+        session = app.session_interface.open_session(app, asked)
+    except Exception:  # a session storage that fails: it will fail in Flask too, which logs it
+        return None
+    visitors: Visitors = app.extensions["visitors"]
+    return visitors.claim(session or {})
+
+
+def door(
+    app: Flask, wsgi_app: WSGIApplication, refusals: Refusals, limit_of: Callable[[Flask, Request], tuple[str, bool]]
+) -> WSGIApplication:
+    """Put the refusals in front of ``wsgi_app``. ``limit_of`` tells what a request counts for, and if users count."""
+
+    def refusing(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        address = environ.get("REMOTE_ADDR", "")
+        known = refusals.of(network(address, prefix) for prefix in (64, *WIDER))
+        if known:
+            context = app.request_context(environ)  # it is not pushed, so it opens no session
+            try:
+                if context.url_adapter:
+                    context.match_request()
+            except Exception:  # of a URL converter: Flask handles it
+                return wsgi_app(environ, start_response)
+            scope, counts_users = limit_of(app, context.request)
+            refused = known.get((scope, claimed(app, context.request) if counts_users else None))
+            if refused:
+                return _answer(context.request, refused, start_response)
+        return wsgi_app(environ, start_response)
+
+    return refusing
+
+
+def _answer(asked: Request, refused: Refused, start_response: StartResponse) -> Iterable[bytes]:
+    seconds, request_id = refused.seconds(), logs.request_id.get()
+    if wants_json(asked):
+        content_type = "application/problem+json"
+        problem = {"title": "Too Many Requests", "status": 429, "detail": refused.message, "request_id": request_id}
+        text = json.dumps(problem)
+    else:
+        content_type = "text/html; charset=utf-8"
+        text = PAGE.format(
+            title=escape(WORDS[429][0]),
+            message=escape(refused.message),
+            seconds=seconds,
+            request_id=request_id,
+            # Only a GET may be sent again without asking.
+            reload=f'<meta http-equiv="refresh" content="{seconds}">\n    ' if asked.method == "GET" else "",
+        )
+    body = text.encode()
+    headers = {
+        "Content-Type": content_type,
+        "Content-Length": str(len(body)),
+        "Retry-After": str(seconds),
+        "Vary": "Accept",
+        **refused.headers(),
+    }
+    start_response("429 TOO MANY REQUESTS", list(headers.items()))
+    return [] if asked.method == "HEAD" else [body]
