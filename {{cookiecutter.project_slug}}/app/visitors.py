@@ -19,6 +19,10 @@ class Visitors:
         """Return the id of the signed-in account, or None."""
         return None
 
+    def account_name(self) -> str | None:
+        """Return what the signed-in account signs in with, or None. The log has a digest of it."""
+        return None
+
     def ask_to_sign_in(self) -> ResponseReturnValue | None:
         """Return the response that asks the visitor to sign in, or None if the visitor may continue."""
         return None

@@ -26,6 +26,7 @@ from itsdangerous import URLSafeTimedSerializer
 from app.accounts import credentials
 from app.accounts.mail import BackgroundMail
 from app.accounts.models import Session, User, db, utcnow
+from app.logs import security_event
 from app.security.cookies import start_session
 from app.security.csrf import UNSAFE_METHODS
 from app.security.errors import refuse, wants_json
@@ -84,6 +85,10 @@ class Members(Visitors):
         """Return the id of the signed-in account, or None."""
         return str(current_user.id) if current_user.is_authenticated else None
 
+    def account_name(self) -> str | None:
+        """Return the address of the signed-in account, or None."""
+        return current_user.email if current_user.is_authenticated else None
+
     def ask_to_sign_in(self) -> ResponseReturnValue | None:
         """Return a redirect to the sign-in, or None for a signed-in user.
 
@@ -127,6 +132,11 @@ def create_user(email: str, password: str) -> bool:
     if taken:
         db.session.delete(user)
     db.session.commit()
+    # Both cases log an event, for the same reason.
+    if taken:
+        security_event("input_validation_fail", account=email, reason="The address already has an account.")
+    else:
+        security_event("user_created", account=email)
     return not taken
 
 
@@ -148,15 +158,18 @@ def sign_in(user: User) -> None:
 def sign_out() -> None:
     """End this browser's session, which invalidates all copies of its cookie."""
     if current_user.is_authenticated:
-        end_sessions(Session.id == current_session_id())
+        end_sessions(Session.id == current_session_id(), reason="logout")
     start_session()
 
 
-def end_sessions(which: sa.ColumnElement[bool]) -> int:
+def end_sessions(which: sa.ColumnElement[bool], reason: str = "revoked") -> int:
     """End the signed-in account's sessions that match ``which``, and commit. Returns their number."""
     ended = db.session.execute(sa.delete(Session).where(Session.user_id == current_user.id, which))
     db.session.commit()
-    return cast("sa.CursorResult[Any]", ended).rowcount
+    count = cast("sa.CursorResult[Any]", ended).rowcount
+    if count:
+        security_event("session_expired", reason=reason, sessions=count)
+    return count
 
 
 def live_sessions(user: User) -> list[Session]:
@@ -195,6 +208,7 @@ def _load_user(secret: str) -> User | None:
     row_id = _row_id(secret)
     found = _live_session(row_id)
     if found is None:
+        g.session_end = "session_use_after_expire", "ended"
         start_session()
         return None
     if utcnow() - found.last_seen_at >= timedelta(seconds=LAST_SEEN_PRECISION):

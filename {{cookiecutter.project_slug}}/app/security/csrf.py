@@ -92,7 +92,7 @@ def _refuse_other_origins() -> None:
     attacker could strip both; over https a request with neither is refused.
     """
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
-        refuse(400, FOREIGN_MESSAGE)
+        refuse(400, FOREIGN_MESSAGE, event="malicious_cors")
     source = request.headers.get("Origin") or request.headers.get("Referer")
     if source is None:
         if request.is_secure:
@@ -103,7 +103,7 @@ def _refuse_other_origins() -> None:
     except ValueError:
         scheme, host = "", ""
     if (scheme, host) != (request.scheme, request.host):
-        refuse(400, FOREIGN_MESSAGE)
+        refuse(400, FOREIGN_MESSAGE, event="malicious_cors", origin=f"{scheme}://{host}")
 
 
 def _show_the_form_again(error: CSRFError) -> ResponseReturnValue:

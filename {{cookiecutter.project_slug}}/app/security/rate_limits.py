@@ -144,7 +144,11 @@ def _is_file() -> bool:
 
 
 def _refuse(limit: RequestLimit) -> NoReturn:
-    refuse(429, "There were too many requests. Please wait a little.", retry_after=_seconds_until(limit.window[0]))
+    wait = _seconds_until(limit.window[0])
+    # A flood must not fill the log: the first refusal is an event, the others until the window ends are not logged.
+    is_first = limiter.storage.incr(f"{limit.key}/refused", wait) == 1
+    message = "There were too many requests. Please wait a little."
+    refuse(429, message, retry_after=wait, event="" if is_first else None, limit=limit.limit)
 
 
 limiter = Limiter(
@@ -246,7 +250,8 @@ def claim_attempt(account: str) -> None:
     for backoff in reversed(backoffs):  # the address first: a guess that it refuses must not count for the account
         wait = wait or backoff.claim()
     if wait:
-        refuse(429, "There were several wrong passwords. Please wait before the next try.", retry_after=wait)
+        message = "There were several wrong passwords. Please wait before the next try."
+        refuse(429, message, retry_after=wait, event="authn_login_lock", account=account)
     limiter.storage.incr(f"{_pair(account)}/guesses", DAY)
 
 
