@@ -18,13 +18,14 @@ from datetime import UTC, datetime
 from flask import Flask, has_request_context, request
 
 from app.events import EVENTS
-from app.redaction import REDACTED, is_secret, path_of, redact, route_of, secrets_of
+from app.redaction import REDACTED, is_secret, redact, redact_path, route_of, secrets_of
 from app.visitors import visitors
 
 # Set by the guard in errors.init_app for the whole request, including its teardown.
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 HANDLER_NAME = "app"
+MAX_FIELD = 300  # characters of a field of an event
 EVENT_FIELDS = "security_event"  # the attribute of a record that has the fields of an event
 
 # Control characters, line separators, bidi overrides (they reorder the displayed text), lone surrogates (unencodable).
@@ -38,27 +39,33 @@ _security = logging.getLogger("security")
 def security_event(name: str, *, account: str | None = None, **fields: object) -> None:
     """Log a security event: a ``name`` of ``app/events.py``, and ``fields`` that say more, such as the id of a file.
 
-    ``account`` is the e-mail address or another name of the account that is concerned, by default the visitor's own. The
-    log has a digest of it, which is the same in all events. The client's network, the method and the route are added,
-    and in every line the request id. The value of a field with a name like ``password`` or ``token`` is redacted. As
-    text, a line has ``event=… name=value …``, with all values but plain ones quoted as in JSON; as JSON, it has these
+    ``account`` is the e-mail address, or another name, of the account concerned; by default that of the visitor. The log
+    has a keyed digest of it, the same in all events. The network of the client, the method and the route are added, and
+    the request id to every line. A field with a name like ``password`` or ``token`` is redacted, a long one is cut. As
+    text, a line has ``event=… name=value …``, where all but plain values are quoted as in JSON. As JSON, it has these
     fields beside the message.
     """
     from app.security.rate_limits import client_address, digest  # imports errors, which imports this module
 
-    event: dict[str, str] = {"event": name}
-    with contextlib.suppress(Exception):  # without a database nobody knows the visitor, and the event still counts
-        if account is None and has_request_context():
+    event = {"event": name}
+    if account is None and has_request_context():
+        with contextlib.suppress(Exception):  # without a database nobody knows the visitor, and the event still counts
             account = visitors().account_name()
     if account is not None:
         event["account"] = digest(account)[:16]
     if has_request_context():
-        route = route_of(request.url_rule) if request.url_rule else path_of(request)
+        route = route_of(request.url_rule) if request.url_rule else redact_path(request.path)
         event |= {"network": client_address(), "method": request.method, "route": route}
-    event |= {field: REDACTED if is_secret(field) else str(value) for field, value in fields.items()}
-    message = " ".join(f"{field}={value if _PLAIN.fullmatch(value) else json.dumps(value)}" for field, value in event.items())
+    for field, value in fields.items():
+        event.setdefault(field, REDACTED if is_secret(field) else redact(str(value)))
+    event = {field: value[:MAX_FIELD] for field, value in event.items()}
+    message = " ".join(f"{field}={_quoted(value)}" for field, value in event.items())
     level, _ = EVENTS.get(name, (logging.WARNING, ""))
     _security.log(level, "%s", message, extra={EVENT_FIELDS: event})
+
+
+def _quoted(value: str) -> str:
+    return value if _PLAIN.fullmatch(value) else json.dumps(value)
 
 
 class LineFormatter(logging.Formatter):

@@ -11,7 +11,6 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from urllib.parse import quote, unquote, urlsplit
 
-from flask import Request
 from werkzeug.routing import Rule
 
 REDACTED = "[redacted]"
@@ -22,25 +21,28 @@ MAX_LENGTH = 16 * 1024
 MARGIN = 4 * 1024
 
 # What the name of a secret contains. A password may have spaces, and the values of these headers do.
-_PASSWORD, _HEADER = "passw|passphrase|pwd", "cookie|authorization"  # noqa: S105 # nosec B105
-_WORDS = (*_PASSWORD.split("|"), *_HEADER.split("|"), "secret", "token", "credential", "csrf", "jwt", "signa", "sess", "key")
+_PASSWORD, _HEADER = "passw|passphrase|pwd", "cookie|authorization"  # nosec B105
+_WORDS = (*f"{_PASSWORD}|{_HEADER}".split("|"), "secret", "token", "credential", "csrf", "jwt", "signa", "sess", "key")
 _REST = r"[\w.-]{0,64}+"  # of a name: password_confirm
 _NAME = (
     rf"(?:{_PASSWORD}|{_HEADER}|secret|token|credential|csrf|jwt|signature|sess(?:ion)?[_-]?id"
     rf"|(?:api|access|auth|private|signing|encryption)[_-]?key){_REST}"
 )
+_SPACE = r"\s{0,8}"
+_LINE_END = r"(?:\\r|\\n|\r|\n)"
 _QUOTE = r"(?:\\{0,7}[\"'])"
+_FIELD = rf"\bname={_QUOTE}[\w-]{{0,40}}?{_NAME}{_QUOTE}"
 # JSON within JSON escapes its quotes: a value ends at a quote with as many backslashes as its first one, or the line.
 _QUOTED = r"(?P<quote>\\{0,7}[\"'])(?:(?!(?<!\\)(?P=quote))[^\r\n])*(?P=quote)?"
 _SEVERAL = r"[\[({](?:\"(?:\\.|[^\"\\\r\n])*\"?|'(?:\\.|[^'\\\r\n])*'?|[^\"'\])}\r\n])*"  # ['a', 'b]']
 _VALUE = rf"(?:[\w.]{{0,40}}(?:{_QUOTED}|{_SEVERAL})|[^\s&\"']+)"  # also b'…', Markup('…')
-_LINE_END = r"(?:\\r|\\n|\r|\n)"
 
 # What is redacted → its pattern. The group "shown" is kept.
 PATTERNS = {
     "a private key": r"(?P<shown>-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----)(?:(?!-----END)[\s\S])+",
-    # The password of scheme://user:password@host, or a long token as its user.
-    "user information of a URL": r"(?P<shown>://(?:[^\s/:@]*:(?=[^\s/\"'<>]*@)|(?=[^\s/:@\"'<>]{20,}@)))[^\s/\"'<>]*(?=@)",
+    # scheme://user:password@host
+    "a password in a URL": r"(?P<shown>://[^\s/:@]*:)[^\s/\"'<>]*(?=@)",
+    "a token in a URL": r"(?P<shown>://)[^\s/:@\"'<>]{20,}(?=@)",
     "an argument of a URL": r"(?P<shown>[?&](?:key|sig|code|auth|pass|pw|pin|otp)=)[^\s&#\"'<>]+",
     # payload.time.signature, of itsdangerous: session cookies, CSRF tokens, reset links.
     "a signed value": r"(?<![\w-])[\w-]++\.[\w-]{6,7}\.(?:[\w-]{86}|[\w-]{43}|[\w-]{27})(?![\w-])",
@@ -52,14 +54,14 @@ PATTERNS = {
 # Those that depend on a name, which are slower. They are tried if the text contains one of the words.
 NAMED = {
     # Password: three words, Cookie: a=b; c=d
-    "the rest of a line": rf"(?P<shown>(?:(?:{_PASSWORD}){_REST}\s{{0,8}}[:=](?=[ \t])|(?:{_HEADER}){_REST}\s{{0,8}}[:=])"
+    "the rest of a line": rf"(?P<shown>(?:(?:{_PASSWORD}){_REST}{_SPACE}[:=](?=[ \t])|(?:{_HEADER}){_REST}{_SPACE}[:=])"
     rf"[ \t]{{0,8}})(?![ \t]|\w{{0,2}}{_QUOTE}|[\[({{])[^\r\n]+",
     # password=…, "password": …, ('password', …), form['password'] = …, user[password]=…, and their form in a URL
-    "a named value": rf"(?P<shown>{_NAME}(?:{_QUOTE}\]?\s{{0,8}}[:=,]>?\s{{0,8}}|\]?\s{{0,8}}[:=]>?\s{{0,8}}"
+    "a named value": rf"(?P<shown>{_NAME}(?:{_QUOTE}\]?{_SPACE}[:=,]>?{_SPACE}|\]?{_SPACE}[:=]>?{_SPACE}"
     rf"|(?:%(?:25){{0,3}}(?:2[27]|5D|3[AD])){{1,4}}))(?!\[redacted){_VALUE}",
     # <input name="password" value="…">, <meta name="csrf-token" content="…">
-    "an attribute": rf"(?P<shown>\bname={_QUOTE}[\w-]{{0,40}}?{_NAME}{_QUOTE}[^<>]{{0,99}}?\b(?:value|content)=){_QUOTED}",
-    "a part of a form": rf"(?P<shown>\bname={_QUOTE}[\w-]{{0,40}}?{_NAME}{_QUOTE}{_LINE_END}{{2,4}})(?:(?!{_LINE_END})[\s\S])+",
+    "an attribute": rf"(?P<shown>{_FIELD}[^<>]{{0,99}}?\b(?:value|content)=){_QUOTED}",
+    "a part of a form": rf"(?P<shown>{_FIELD}{_LINE_END}{{2,4}})(?:(?!{_LINE_END})[\s\S])+",
     "an XML element": rf"(?P<shown><[\w:.-]{{0,40}}?{_NAME}(?:\s[^<>]{{0,200}})?>)[^<]+(?=</)",
     "an option of a command": rf"(?<![^\s\"'])(?P<shown>--[\w-]{{0,40}}?{_NAME}\s{{1,4}})[^\s\"']+",
 }
@@ -81,20 +83,16 @@ def redact(text: str, known: Collection[str] = ()) -> str:
     return f"{start[:-margin]}[{len(text) - MAX_LENGTH} characters cut]{end[margin:]}"
 
 
-def redact_path(path: str) -> str:
+def redact_path(path: str, rule: Rule | None = None) -> str:
     """Return a path as it may be written: percent-encoded, without the segments that look like a token.
 
-    Percent-encoded, it can't pass for another part of its line, and can't make the rest of its line look like a secret:
-    a client must not hide its address from the log with ``/cookie: ``.
+    If its route has an argument with a name like ``token``, return the route instead. Percent-encoded, a path can't
+    pass for another part of its line, and can't make the rest of its line look like a secret: a client must not hide
+    its address from the log with ``/cookie: ``.
     """
+    if rule and any(map(is_secret, rule.arguments)):
+        return route_of(rule)
     return _RANDOM.sub(REDACTED, redact(quote(path, safe="/@!$*+~", errors="replace")))
-
-
-def path_of(request: Request) -> str:
-    """Return the path of a request as it may be written; its route, if that has an argument with a secret's name."""
-    if request.url_rule and any(map(is_secret, request.view_args or ())):
-        return route_of(request.url_rule)
-    return redact_path(request.path)
 
 
 def route_of(rule: Rule) -> str:

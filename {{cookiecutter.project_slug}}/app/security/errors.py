@@ -21,7 +21,7 @@ from werkzeug.utils import cached_property
 from werkzeug.wsgi import ClosingIterator, FileWrapper
 
 from app import logs
-from app.redaction import path_of, redact_path
+from app.redaction import redact_path
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -142,7 +142,7 @@ def respond(error: Exception) -> Response:
         _log(logging.INFO, status, error)
     else:
         status = 500
-        current_app.logger.error("Exception on %s %s", request.method, path_of(request), exc_info=error)
+        current_app.logger.error("Exception on %s %s", request.method, _path(), exc_info=error)
         got_request_exception.send(current_app._get_current_object(), exception=error)  # type: ignore[attr-defined]
 
     response = _page(status, error)
@@ -154,17 +154,23 @@ def respond(error: Exception) -> Response:
 
 def log_refusal(error: HTTPException) -> None:
     """Log a refusal in one line. Call it for a refusal that a page shows instead of an error page."""
-    status = error.code or 500
-    event = getattr(error, "event", "")
-    if event or (event == "" and status in EVENTS):
-        logs.security_event(event or EVENTS[status], **{"status": status, "reason": error.description} | getattr(error, "fields", {}))
-    elif event == "":
-        _log(logging.ERROR if status >= 500 else logging.INFO, status, error.description)
+    status, reason = error.code or 500, error.description
+    event, fields = getattr(error, "event", ""), getattr(error, "fields", {})
+    if event == "":
+        event = EVENTS.get(status, "")
+    if event:
+        logs.security_event(event, **{"status": status, "reason": reason} | fields)
+    elif event is not None:
+        _log(logging.ERROR if status >= 500 else logging.INFO, status, reason)
 
 
 def _log(level: int, status: int, reason: object) -> None:
     line = "%s %s from %s: %s %s"
-    current_app.logger.log(level, line, request.method, path_of(request), request.remote_addr, status, reason)
+    current_app.logger.log(level, line, request.method, _path(), request.remote_addr, status, reason)
+
+
+def _path() -> str:
+    return redact_path(request.path, request.url_rule)
 
 
 def _page(status: int, error: Exception) -> Response:
