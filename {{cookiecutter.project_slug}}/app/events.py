@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from logging import CRITICAL, INFO, WARNING
 
-# Name → level and meaning. OWASP has CRITICAL for authz_fail and session_use_after_expire. Here a page in a forgotten tab
-# is enough to cause them, and nobody heeds an alarm that rings every day.
+# Name → level and meaning. OWASP has CRITICAL for authz_fail and session_use_after_expire. A page in a forgotten tab
+# causes them too, and nobody heeds an alarm that rings every day.
 EVENTS: dict[str, tuple[int, str]] = {
     "authn_login_success": (INFO, "Somebody signed in."),
     "authn_login_fail": (WARNING, "A wrong password, at the sign-in or where the app asks for the password again."),

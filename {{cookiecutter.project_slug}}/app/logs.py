@@ -39,11 +39,11 @@ _security = logging.getLogger("security")
 def security_event(name: str, *, account: str | None = None, **fields: object) -> None:
     """Log a security event: a ``name`` of ``app/events.py``, and ``fields`` that say more, such as the id of a file.
 
-    ``account`` is the e-mail address, or another name, of the account concerned; by default that of the visitor. The log
-    has a keyed digest of it, the same in all events. The network of the client, the method and the route are added, and
-    the request id to every line. A field with a name like ``password`` or ``token`` is redacted, a long one is cut. As
-    text, a line has ``event=… name=value …``, where all but plain values are quoted as in JSON. As JSON, it has these
-    fields beside the message.
+    ``account`` is the e-mail address, or another name, of the account concerned; by default that of the visitor. The
+    log has a keyed digest of it, the same in all events. The network of the client, the method and the route are added,
+    and the request id to every line. A field with a name like ``password`` or ``token`` is redacted, a long one is cut.
+    As text, a line has ``event=… name=value …``, where all but plain values are quoted as in JSON. As JSON, it has
+    these fields beside the message.
     """
     from app.security.rate_limits import client_address, digest  # imports errors, which imports this module
 
@@ -61,7 +61,7 @@ def security_event(name: str, *, account: str | None = None, **fields: object) -
     event = {field: value[:MAX_FIELD] for field, value in event.items()}
     message = " ".join(f"{field}={_quoted(value)}" for field, value in event.items())
     level, _ = EVENTS.get(name, (logging.WARNING, ""))
-    _security.log(level, "%s", message, extra={EVENT_FIELDS: event})
+    _security.log(level, "%s", message, extra={EVENT_FIELDS: event}, stacklevel=2)
 
 
 def _quoted(value: str) -> str:

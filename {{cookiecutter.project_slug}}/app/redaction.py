@@ -48,7 +48,7 @@ PATTERNS = {
     "a signed value": r"(?<![\w-])[\w-]++\.[\w-]{6,7}\.(?:[\w-]{86}|[\w-]{43}|[\w-]{27})(?![\w-])",
     "a JSON Web Token": r"(?<![\w-])eyJ[\w-]++(?:\.[\w-]*)+",
     # $argon2id$…, and $salt$hash in that of Werkzeug.
-    "a hash of a password": r"\$(?:(?:argon2\w{1,2}|2\w|scrypt|[156])\$[^\s\"',;)\]}]+|\w{8,32}\$[\da-f]{40,}+)",
+    "a hash of a password": r"\$(?:(?:argon2\w{1,2}|2\w|scrypt|[156])\$[^\s\"';)\]}]+|\w{8,32}\$[\da-f]{40,}+)",
     "HTTP credentials": r"(?P<shown>\b(?:bearer|basic)\s{1,4})[\w.~+/=-]{8,}",
 }
 # Those that depend on a name, which are slower. They are tried if the text contains one of the words.
