@@ -28,6 +28,7 @@ draft-ietf-httpapi-ratelimit-headers-06; ASVS 5.0 V2.4.1, V6.1.1, V6.3.1.
 from __future__ import annotations
 
 import hmac
+import logging
 import os
 import re
 import time
@@ -169,6 +170,7 @@ def init_app(app: Flask) -> None:
     app.config["RATELIMIT_STRATEGY"] = "fixed-window"  # one number per client; the other strategies store more
     limiter.init_app(app)
     app.after_request(_tell_limit)
+    logging.getLogger("flask-limiter").setLevel(logging.WARNING)  # it repeats each refusal
 
 
 def check(app: Flask) -> Iterator[Finding]:
