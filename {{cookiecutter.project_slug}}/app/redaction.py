@@ -45,7 +45,7 @@ PATTERNS = {
     "a token in a URL": r"(?P<shown>://)[^\s/:@\"'<>]{20,}(?=@)",
     "an argument of a URL": r"(?P<shown>[?&](?:key|sig|code|auth|pass|pw|pin|otp)=)[^\s&#\"'<>]+",
     # payload.time.signature, of itsdangerous: session cookies, CSRF tokens, reset links.
-    "a signed value": r"(?<![\w-])[\w-]++\.[\w-]{6,7}\.(?:[\w-]{86}|[\w-]{43}|[\w-]{27})(?![\w-])",
+    "a signed value": r"(?<![\w-])\.?[\w-]++\.[\w-]{6,7}\.(?:[\w-]{86}|[\w-]{43}|[\w-]{27})(?![\w-])",
     "a JSON Web Token": r"(?<![\w-])eyJ[\w-]++(?:\.[\w-]*)+",
     # $argon2id$…, and $salt$hash in that of Werkzeug.
     "a hash of a password": r"\$(?:(?:argon2\w{1,2}|2\w|scrypt|[156])\$[^\s\"';)\]}]+|\w{8,32}\$[\da-f]{40,}+)",
