@@ -16,7 +16,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     "authn_login_fail": (WARNING, "A wrong password, at the sign-in or where the app asks for the password again."),
     "authn_login_lock": (WARNING, "A guess at a password has to wait, after several wrong ones."),
     "authn_password_change": (INFO, "A password was changed by its owner, or reset with a link from a mail."),
-    "authz_fail": (WARNING, "A 403, or a request for a file or session that is not, or no longer, the visitor's."),
+    "authz_fail": (WARNING, "A 403, nobody signed in, or a file or session that is not, or no longer, the visitor's."),
     "excess_rate_limit_exceeded": (
         WARNING,
         "A client reached a limit. Its other requests in that time are not logged.",

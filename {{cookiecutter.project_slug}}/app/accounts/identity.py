@@ -98,7 +98,8 @@ class Members(Visitors):
         if current_user.is_authenticated:
             return None
         if wants_json():
-            refuse(401, "Please sign in first.")
+            refuse(401, "Please sign in first.", event="authz_fail")
+        security_event("authz_fail", reason="Nobody is signed in.")
         flash("Please sign in first.")
         # A redirect can't repeat a POST.
         target = request.full_path.rstrip("?") if request.method in ("GET", "HEAD") else None

@@ -148,8 +148,8 @@ def _refuse(limit: RequestLimit) -> NoReturn:
     wait = _seconds_until(limit.window[0])
     # A flood must not fill the log: the first refusal is an event, the others until the window ends are not logged.
     is_first = limiter.storage.incr(f"{limit.key}/refused", wait) == 1
-    message = "There were too many requests. Please wait a little."
-    refuse(429, message, retry_after=wait, event="" if is_first else None, limit=limit.limit)
+    event = "" if is_first else None
+    refuse(429, "There were too many requests. Please wait a little.", retry_after=wait, event=event, limit=limit.limit)
 
 
 limiter = Limiter(

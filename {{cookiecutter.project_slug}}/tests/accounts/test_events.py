@@ -75,6 +75,14 @@ def test_5_S3_each_step_of_an_account_s_life_is_an_event(app: Flask, mailbox: Ma
         assert secret not in everything
 
 
+def test_5_S3_a_page_for_members_only_is_an_event(app: Flask) -> None:
+    log, client = capture_log(), browser_like(app)
+    for accept in ("text/html", "application/json"):
+        client.get("/account", headers={"Accept": accept})
+        (event,) = logged(log)
+        assert (event["event"], event["route"], event["level"]) == ("authz_fail", "/account", "WARNING")
+
+
 def test_5_S3_a_guess_that_has_to_wait_is_an_event(app: Flask) -> None:
     register(browser_like(app))
     log, client = capture_log(), browser_like(app)
