@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from werkzeug.routing import Rule
 
@@ -116,8 +116,8 @@ def secrets_of(config: Mapping[str, object]) -> Iterator[str]:
     for value in config.values():
         if isinstance(value, str) and "://" in value and "@" in value:
             # With characters that a URL must not contain, programs differ in what they take for the password.
-            passwords = {urlsplit(value).password or "", *re.findall("://[^:/@]*:([^@]+)@", value)}
-            yield from (f":{each}@" for each in passwords | set(map(unquote, passwords)) if each)
+            passwords = {*re.findall("://[^:/@]*:([^/]+)@", value), *re.findall("://[^:/@]*:([^@]+)@", value)}
+            yield from (f":{each}@" for each in passwords | set(map(unquote, passwords)))
 
 
 def _redact(text: str, known: Collection[str]) -> str:
