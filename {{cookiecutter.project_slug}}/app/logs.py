@@ -1,57 +1,80 @@
-"""Logging: one line per record, with the request id and without secrets (5.S3).
+"""Logging: one line per record, with the request id and without secrets (5.S3), and the security events.
 
 Attackers write to the log through paths and headers. They must not forge a line or control a terminal, and nobody may
-read secrets in the log. Source: OWASP Logging Cheat Sheet; ASVS 5.0 V16.2.5, V16.3.4, V16.4.1.
+read secrets in the log. Source: OWASP Logging Cheat Sheet; ASVS 5.0 V16.2.5, V16.3.1, V16.3.3, V16.3.4, V16.4.1.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
-from flask import Flask
+from flask import Flask, has_request_context, request
+
+from app.events import EVENTS
+from app.redaction import REDACTED, is_secret, redact, redact_path, route_of, secrets_of
+from app.visitors import visitors
 
 # Set by the guard in errors.init_app for the whole request, including its teardown.
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
-REDACTED = "[redacted]"
 HANDLER_NAME = "app"
+MAX_FIELD = 300  # characters of a field of an event
+EVENT_FIELDS = "security_event"  # the attribute of a record that has the fields of an event
 
 # Control characters, line separators, bidi overrides (they reorder the displayed text), lone surrogates (unencodable).
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _TERMINAL_COLOURS = re.compile(r"\x1b\[[\d;]*m")
+_PLAIN = re.compile(r"[\w./:<>@~+-]+", re.ASCII)
 
-_SENSITIVE = (
-    # The whole header, because its value contains spaces.
-    (re.compile(r"(?i)((?:cookie|authorization)[\"']?\s*[:=]\s*)(?:\"[^\"]*\"|'[^']*'|[^\r\n]+)"), rf"\1{REDACTED}"),
-    (
-        re.compile(
-            r"(?i)((?:password|passwd|secret|token|api[_-]?key|credential)[\w-]*[\"']?\s*[:=]\s*)"
-            r"(?:\"[^\"]*\"|'[^']*'|[^\s&;,\"')}\]]+)"
-        ),
-        rf"\1{REDACTED}",
-    ),
-    # The password in scheme://user:password@host.
-    (re.compile(r"(://[^\s/:@]*:)[^\s/@]+@"), rf"\1{REDACTED}@"),
-    # Values signed by itsdangerous (payload.time.signature): session cookies, CSRF tokens, reset links.
-    (re.compile(r"[\w-]+\.[\w-]{6,7}\.(?:[\w-]{86}|[\w-]{43}|[\w-]{27})(?![\w-])"), REDACTED),
-)
+_security = logging.getLogger("security")
+
+
+def security_event(name: str, *, account: str | None = None, **fields: object) -> None:
+    """Log a security event: a ``name`` of ``app/events.py``, and ``fields`` that say more, such as the id of a file.
+
+    ``account`` is the e-mail address, or another name, of the account concerned; by default that of the visitor. The
+    log has a keyed digest of it, the same in all events. The network of the client, the method and the route are added,
+    and the request id to every line. A field with a name like ``password`` or ``token`` is redacted, a long one is cut.
+    As text, a line has ``event=… name=value …``, where all but plain values are quoted as in JSON. As JSON, it has
+    these fields beside the message.
+    """
+    from app.security.rate_limits import client_address, digest  # imports errors, which imports this module
+
+    event = {"event": name}
+    if account is None and has_request_context():
+        with contextlib.suppress(Exception):  # without a database nobody knows the visitor, and the event still counts
+            account = visitors().account_name()
+    if account is not None:
+        event["account"] = digest(account)[:16]
+    if has_request_context():
+        route = route_of(request.url_rule) if request.url_rule else redact_path(request.path)
+        event |= {"network": client_address(), "method": request.method, "route": route}
+    for field, value in fields.items():
+        event.setdefault(field, REDACTED if is_secret(field) else redact(str(value)))
+    event = {field: value[:MAX_FIELD] for field, value in event.items()}
+    message = " ".join(f"{field}={_quoted(value)}" for field, value in event.items())
+    level, _ = EVENTS.get(name, (logging.WARNING, ""))
+    _security.log(level, "%s", message, extra={EVENT_FIELDS: event}, stacklevel=2)
+
+
+def _quoted(value: str) -> str:
+    return value if _PLAIN.fullmatch(value) else json.dumps(value)
 
 
 class LineFormatter(logging.Formatter):
     """Formats a record as one line of text or JSON, and redacts ``secrets`` wherever they appear."""
 
-    def __init__(self, log_format: str, secrets: list[str]) -> None:
+    def __init__(self, log_format: str, secrets: Collection[str]) -> None:
         super().__init__()
         self.as_json = log_format == "json"
-        # Longest first: a secret that contains a shorter one must be redacted as a whole.
-        self.secrets = sorted(secrets, key=len, reverse=True)
+        self.secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without a line ending."""
@@ -60,20 +83,15 @@ class LineFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "request_id": request_id.get(),
-            "message": self._redact(_TERMINAL_COLOURS.sub("", _message(record))),
+            "message": redact(_TERMINAL_COLOURS.sub("", _message(record)), self.secrets),
         }
         if record.exc_info:
-            fields["exception"] = self._redact(self.formatException(record.exc_info))
+            fields["exception"] = redact(self.formatException(record.exc_info), self.secrets)
         if self.as_json:
+            for name, value in getattr(record, EVENT_FIELDS, {}).items():
+                fields.setdefault(name, redact(value, self.secrets))
             return json.dumps(fields)
         return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), " ".join(fields.values()))
-
-    def _redact(self, text: str) -> str:
-        for secret in self.secrets:
-            text = text.replace(secret, REDACTED)
-        for pattern, replacement in _SENSITIVE:
-            text = pattern.sub(replacement, text)
-        return text
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -83,20 +101,11 @@ def _message(record: logging.LogRecord) -> str:
         return str(record.msg)
 
 
-def _secrets(config: Mapping[str, object]) -> list[str]:
-    """Return the values of the settings that must never appear in a log."""
-    named = ("SECRET_KEY", "READYZ_TOKEN", "MAIL_PASSWORD")
-    values = [*map(config.get, named), *config.get("SECRET_KEY_FALLBACKS", ())]  # type: ignore[misc]
-    for name in ("RATELIMIT_STORAGE_URI", "DATABASE_URL"):
-        values.append(urlsplit(str(config.get(name, ""))).password)
-    return [value for value in values if isinstance(value, str) and value]
-
-
 def init_app(app: Flask) -> None:
     """Log the app, its libraries and gunicorn's worker to standard error, in one format."""
     handler = logging.StreamHandler(sys.stderr)
     handler.name = HANDLER_NAME
-    handler.setFormatter(LineFormatter(app.config["LOG_FORMAT"], _secrets(app.config)))
+    handler.setFormatter(LineFormatter(app.config["LOG_FORMAT"], set(secrets_of(app.config))))
 
     root = logging.getLogger()
     root.setLevel(logging.INFO)

@@ -23,6 +23,10 @@ class Visitors:
         """Return what tells the session of one account from others, without asking the database; None for nobody's."""
         return None
 
+    def account_name(self) -> str | None:
+        """Return what the signed-in account signs in with, or None. The log has a digest of it."""
+        return None
+
     def ask_to_sign_in(self) -> ResponseReturnValue | None:
         """Return the response that asks the visitor to sign in, or None if the visitor may continue."""
         return None

@@ -13,9 +13,11 @@ from flask import Flask, abort
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.redaction import REDACTED
 from app.security import csp
 from app.views import csp_reports
 from tests.conftest import browser_like
+from tests.test_05_errors import capture_log
 
 # CSP Level 3; each directive as docs/mitigations.md asks for it (3.S3). The nonce is another in each response.
 POLICY = {
@@ -190,6 +192,40 @@ def test_3_S5_both_formats_are_taken_and_cut_down(
     logged = [line for line in caplog.messages if line.startswith("CSP violation ")]
     assert [json.loads(line.removeprefix("CSP violation ")) for line in logged] == [KEPT]
     assert (Path(app.instance_path) / "csp-reports.jsonl").stat().st_mode & 0o077 == 0
+
+
+# Of the length and the letters of what Flask-Security and ``secrets`` make.
+SIGNED = "WyIzZjFjMGE2YmUyZDk0Yzg3Il0.aVx8Qw.q1Z0m3vXbE7cT5yR9uK2wLsDfGh"
+RANDOM = "p1bOxgmvSmVQh4yq9cVYz0uX5b7NwQmW-hJ0Ty_kq3U"
+
+
+@pytest.mark.parametrize("token", [SIGNED, RANDOM, f".{SIGNED}", SIGNED.replace(".", "%2E")])
+@pytest.mark.parametrize("prefix", ["", "/mounted"])
+@pytest.mark.parametrize("path", ["/confirm/{}/now", "/sent-only/{}", "/nothing/{}"])
+def test_3_S5_no_token_of_a_link_is_kept(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture, path: str, prefix: str, token: str
+) -> None:
+    """Pages with a token in their address send reports too, and inline scripts have the page as their source."""
+    app.add_url_rule("/confirm/<string(maxlength=512):token>/now", "confirm", lambda token: "")
+    app.add_url_rule("/sent-only/<token>", "sent_only", lambda token: "", methods=["POST"])
+    client.origin += prefix  # type: ignore[attr-defined]
+    here = f"https://localhost{prefix}{path.format(token)}"
+    change = {
+        "document-uri": here,
+        "source-file": here,
+        "blocked-uri": f"https://{RANDOM}@evil.example/x/{token}?{token}",
+    }
+    capture = capture_log()
+    assert report(client, {"csp-report": OLD | change}) == 204
+    written = (Path(app.instance_path) / "csp-reports.jsonl").read_text()
+    for text in (written, capture.getvalue(), caplog.text, app.test_cli_runner().invoke(args=["csp-reports"]).output):
+        assert "evil.example" in text
+        assert RANDOM[:8] not in text
+        assert SIGNED[-27:] not in text
+    (found,) = kept(app)
+    route = {"/confirm/{}/now": "/confirm/<token>/now", "/sent-only/{}": "/sent-only/<token>"}
+    assert found["document"] == route.get(path, f"{prefix}/nothing/{REDACTED}")
+    assert found["source"].endswith(found["document"])
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from itsdangerous import URLSafeTimedSerializer
 from app.accounts import credentials
 from app.accounts.mail import BackgroundMail
 from app.accounts.models import Session, User, db, utcnow
+from app.logs import security_event
 from app.security.cookies import start_session
 from app.security.csrf import UNSAFE_METHODS
 from app.security.errors import refuse, wants_json
@@ -90,6 +91,10 @@ class Members(Visitors):
         secret: str | None = session.get("_user_id")
         return secret
 
+    def account_name(self) -> str | None:
+        """Return the address of the signed-in account, or None."""
+        return current_user.email if current_user.is_authenticated else None
+
     def ask_to_sign_in(self) -> ResponseReturnValue | None:
         """Return a redirect to the sign-in, or None for a signed-in user.
 
@@ -99,7 +104,8 @@ class Members(Visitors):
         if current_user.is_authenticated:
             return None
         if wants_json():
-            refuse(401, "Please sign in first.")
+            refuse(401, "Please sign in first.", event="authz_fail")
+        security_event("authz_fail", reason="Nobody is signed in.")
         flash("Please sign in first.")
         # A redirect can't repeat a POST.
         target = request.full_path.rstrip("?") if request.method in ("GET", "HEAD") else None
@@ -133,6 +139,11 @@ def create_user(email: str, password: str) -> bool:
     if taken:
         db.session.delete(user)
     db.session.commit()
+    # Both cases log an event, for the same reason.
+    if taken:
+        security_event("input_validation_fail", account=email, reason="The address already has an account.")
+    else:
+        security_event("user_created", account=email)
     return not taken
 
 
@@ -154,15 +165,18 @@ def sign_in(user: User) -> None:
 def sign_out() -> None:
     """End this browser's session, which invalidates all copies of its cookie."""
     if current_user.is_authenticated:
-        end_sessions(Session.id == current_session_id())
+        end_sessions(Session.id == current_session_id(), reason="logout")
     start_session()
 
 
-def end_sessions(which: sa.ColumnElement[bool]) -> int:
+def end_sessions(which: sa.ColumnElement[bool], reason: str = "revoked") -> int:
     """End the signed-in account's sessions that match ``which``, and commit. Returns their number."""
     ended = db.session.execute(sa.delete(Session).where(Session.user_id == current_user.id, which))
     db.session.commit()
-    return cast("sa.CursorResult[Any]", ended).rowcount
+    count = cast("sa.CursorResult[Any]", ended).rowcount
+    if count:
+        security_event("session_expired", reason=reason, sessions=count)
+    return count
 
 
 def live_sessions(user: User) -> list[Session]:
@@ -201,6 +215,7 @@ def _load_user(secret: str) -> User | None:
     row_id = _row_id(secret)
     found = _live_session(row_id)
     if found is None:
+        g.session_end = "session_use_after_expire", "ended"
         start_session()
         return None
     if utcnow() - found.last_seen_at >= timedelta(seconds=LAST_SEEN_PRECISION):

@@ -28,6 +28,7 @@ from wtforms.validators import EqualTo, InputRequired, Length, StopValidation
 from app.accounts import credentials, identity
 from app.accounts.mail import may_be_sent_to
 from app.accounts.models import Session, User, db
+from app.logs import security_event
 from app.security.cookies import start_session
 from app.security.csrf import form_view
 from app.security.errors import refuse
@@ -140,7 +141,9 @@ def login() -> ResponseReturnValue:
     elif verify_and_update_password(form.password.data, user):
         attempt_succeeded(form.email.data)
         identity.sign_in(user)
+        security_event("authn_login_success", account=user.email)
         return redirect_to(form.next.data, "pages.home")
+    security_event("authn_login_fail", account=form.email.data)
     form.form_errors.append("The e-mail address or the password is wrong.")
     tries = remaining_tries(form.email.data)
     return render_template("security/login_user.html", login_user_form=form, remaining_tries=tries), 403
@@ -194,6 +197,7 @@ def reset_password(token: str) -> ResponseReturnValue:
     """Set a new password with the link from the mail, and end all sessions."""
     expired, invalid, user = reset_password_token_status(token)  # type: ignore[no-untyped-call]
     if expired or invalid or user is None:
+        security_event("input_validation_fail", field="token", reason="The link was used, is too old or not ours.")
         flash("This link has been used or is too old. Here you can get another one.", "error")
         return redirect(url_for("security.forgot_password"), 303)
     form = NewPasswordForm(request.form)
@@ -204,6 +208,7 @@ def reset_password(token: str) -> ResponseReturnValue:
     update_password(user, form.password.data)  # type: ignore[no-untyped-call]
     db.session.commit()
     attempt_succeeded(user.email)
+    security_event("authn_password_change", account=user.email, by="reset")
     flash("Your new password is set. Please sign in with it.")
     return redirect(url_for("security.login"), 303)
 
@@ -219,6 +224,7 @@ def change_password() -> ResponseReturnValue:
         return render_template("security/change_password.html", change_password_form=form), _status(form)
     change_user_password(user, form.new_password.data, autologin=False)
     identity.sign_in(user)
+    security_event("authn_password_change", account=user.email, by="owner")
     flash("Your password is changed. All other browsers are signed out.")
     return redirect(url_for("accounts.account"), 303)
 
@@ -245,7 +251,7 @@ def account() -> ResponseReturnValue:
 def end_session(session_id: str) -> ResponseReturnValue:
     """End one session of the account."""
     if not identity.end_sessions(Session.id == session_id):
-        refuse(404, "This session has already ended.")
+        refuse(404, "This session has already ended.", event="authz_fail")
     flash("That session has ended.")
     return redirect(url_for("accounts.account"), 303)
 
@@ -272,6 +278,7 @@ def delete() -> ResponseReturnValue:
     db.session.delete(user)
     db.session.commit()
     start_session()
+    security_event("user_deleted", account=user.email)
     return _goodbye("Your account and your files are deleted.")
 
 
@@ -291,6 +298,7 @@ def _knows_password(user: User, field: Field) -> bool:
     if verify_and_update_password(field.data, user):
         attempt_succeeded(user.email)
         return True
+    security_event("authn_login_fail", account=user.email)
     field.errors = [f"This is not your password. Tries left before you have to wait: {remaining_tries(user.email)}"]
     return False
 

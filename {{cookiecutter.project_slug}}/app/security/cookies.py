@@ -11,6 +11,8 @@ import time
 from flask import Flask, Request, Response, g, request, session
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 
+from app.logs import security_event
+
 NUMBER = 4
 TITLE = "Session cookies"
 SUMMARY = "The session cookie is sent over https only, is hidden from scripts and other sites, and expires."
@@ -35,7 +37,12 @@ class ExpiringSessions(SecureCookieSessionInterface):
         now = int(time.time())
         born = found.get(BORN)
         if found and not (isinstance(born, int) and 0 <= now - born < app.config["SESSION_ABSOLUTE_LIFETIME"]):
+            g.session_end = "session_expired", "lifetime"
             return self.session_class()
+        if not found and (cookie := request.cookies.get(self.get_cookie_name(app))):
+            serializer = self.get_signing_serializer(app)
+            if serializer and serializer.loads_unsafe(cookie)[0]:  # the signature is right, only too old
+                g.session_end = "session_expired", "idle"
         return found
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
@@ -68,3 +75,11 @@ def init_app(app: Flask) -> None:
         SESSION_REFRESH_EACH_REQUEST=True,
     )
     app.session_interface = ExpiringSessions()
+    app.before_request(_log_end)  # after the rate limits: a flood with an old cookie must not fill the log
+
+
+def _log_end() -> None:
+    """Log that this request has the cookie of a session that has ended; what found it set ``g.session_end``."""
+    if "session_end" in g:
+        name, reason = g.session_end
+        security_event(name, reason=reason)

@@ -8,6 +8,7 @@ Source: OWASP Cross-Site Request Forgery Prevention Cheat Sheet; ASVS 5.0 V3.5.1
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -50,6 +51,7 @@ def init_app(app: Flask) -> None:
         WTF_CSRF_SSL_STRICT=False,
     )
     csrf.init_app(app)
+    logging.getLogger("flask_wtf.csrf").setLevel(logging.WARNING)  # it repeats each refusal
     app.before_request(_protect)
     app.jinja_env.globals["stale_message"] = STALE_MESSAGE
     app.register_error_handler(CSRFError, _show_the_form_again)
@@ -92,7 +94,7 @@ def _refuse_other_origins() -> None:
     attacker could strip both; over https a request with neither is refused.
     """
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
-        refuse(400, FOREIGN_MESSAGE)
+        refuse(400, FOREIGN_MESSAGE, event="malicious_cors")
     source = request.headers.get("Origin") or request.headers.get("Referer")
     if source is None:
         if request.is_secure:
@@ -103,7 +105,7 @@ def _refuse_other_origins() -> None:
     except ValueError:
         scheme, host = "", ""
     if (scheme, host) != (request.scheme, request.host):
-        refuse(400, FOREIGN_MESSAGE)
+        refuse(400, FOREIGN_MESSAGE, event="malicious_cors", origin=f"{scheme}://{host}")
 
 
 def _show_the_form_again(error: CSRFError) -> ResponseReturnValue:
@@ -117,4 +119,5 @@ def _show_the_form_again(error: CSRFError) -> ResponseReturnValue:
         if response.status_code == 200:
             response.status_code = 400
         return response
-    return respond(Refusal(400, STALE_MESSAGE if error.description in STALE_REASONS else MISSING_MESSAGE))
+    message = STALE_MESSAGE if error.description in STALE_REASONS else MISSING_MESSAGE
+    return respond(Refusal(400, message, reason=error.description))

@@ -21,6 +21,7 @@ from werkzeug.utils import cached_property
 from werkzeug.wsgi import ClosingIterator, FileWrapper
 
 from app import logs
+from app.redaction import redact_path
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -53,14 +54,34 @@ WORDS = {
 }
 
 
-class Refusal(HTTPException):
-    """An HTTP error whose ``message`` is safe to show. The texts of other exceptions are never shown."""
+# The security events that a refusal is by its status. Other refusals are common, and get a line without an event.
+EVENTS = {
+    400: "input_validation_fail",
+    403: "authz_fail",
+    413: "input_validation_fail",
+    414: "input_validation_fail",
+    415: "input_validation_fail",
+    422: "input_validation_fail",
+    429: "excess_rate_limit_exceeded",
+}
 
-    def __init__(self, status: int, message: str, *, retry_after: int | None = None) -> None:
+
+class Refusal(HTTPException):
+    """An HTTP error whose ``message`` is safe to show. The texts of other exceptions are never shown.
+
+    It is logged once, as the security event ``event`` with ``fields``, by default that of ``EVENTS`` for its status.
+    With the event None it is not logged, because an earlier one has said it all.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, retry_after: int | None = None, event: str | None = "", **fields: object
+    ) -> None:
         super().__init__(message)
         self.code = status
         self.message = message
         self.retry_after = retry_after
+        self.event = event
+        self.fields = fields
 
     def get_headers(self, *args: Any, **kwargs: Any) -> list[tuple[str, str]]:
         """Return the headers of the response, including ``Retry-After``."""
@@ -68,12 +89,14 @@ class Refusal(HTTPException):
         return headers if self.retry_after is None else [*headers, ("Retry-After", str(self.retry_after))]
 
 
-def refuse(status: int, message: str, *, retry_after: int | None = None) -> NoReturn:
+def refuse(
+    status: int, message: str, *, retry_after: int | None = None, event: str | None = "", **fields: object
+) -> NoReturn:
     """Answer the request with ``status`` and show ``message``, which must not contain an exception's text.
 
-    ``retry_after`` is in seconds. Always raises Refusal.
+    ``retry_after`` is in seconds; for ``event`` and ``fields`` see Refusal, which this always raises.
     """
-    raise Refusal(status, message, retry_after=retry_after)
+    raise Refusal(status, message, retry_after=retry_after, event=event, **fields)
 
 
 def wants_json(asked: FlaskRequest = request) -> bool:
@@ -113,14 +136,13 @@ def respond(error: Exception) -> Response:
         if error.response is not None or status < 400:
             return current_app.make_response(error.get_response(request.environ))
         headers = [(name, value) for name, value in error.get_headers(request.environ) if name != "Content-Type"]
-        level = logging.ERROR if status >= 500 else logging.INFO
-        _log(level, status, error.description)
+        log_refusal(error)
     elif type(error).__module__ == "gunicorn.http.errors":
         status = 400  # the client disconnected, or its body is malformed
         _log(logging.INFO, status, error)
     else:
         status = 500
-        current_app.logger.error("Exception on %s %s", request.method, request.path, exc_info=error)
+        current_app.logger.error("Exception on %s %s", request.method, _path(), exc_info=error)
         got_request_exception.send(current_app._get_current_object(), exception=error)  # type: ignore[attr-defined]
 
     response = _page(status, error)
@@ -130,9 +152,25 @@ def respond(error: Exception) -> Response:
     return response
 
 
+def log_refusal(error: HTTPException) -> None:
+    """Log a refusal in one line. Call it for a refusal that a page shows instead of an error page."""
+    status, reason = error.code or 500, error.description
+    event, fields = getattr(error, "event", ""), getattr(error, "fields", {})
+    if event == "":
+        event = EVENTS.get(status, "")
+    if event:
+        logs.security_event(event, **{"status": status, "reason": reason} | fields)
+    elif event is not None:
+        _log(logging.ERROR if status >= 500 else logging.INFO, status, reason)
+
+
 def _log(level: int, status: int, reason: object) -> None:
     line = "%s %s from %s: %s %s"
-    current_app.logger.log(level, line, request.method, request.path, request.remote_addr, status, reason)
+    current_app.logger.log(level, line, request.method, _path(), request.remote_addr, status, reason)
+
+
+def _path() -> str:
+    return redact_path(request.path, request.url_rule)
 
 
 def _page(status: int, error: Exception) -> Response:
@@ -194,7 +232,8 @@ def _guard(wsgi_app: WSGIApplication) -> WSGIApplication:
             if not isinstance(body, environ.get("wsgi.file_wrapper", FileWrapper)):
                 body = _begun(body)
         except Exception:
-            logging.getLogger(__name__).exception("Exception outside of the view on %s", environ.get("PATH_INFO"))
+            path = redact_path(environ.get("PATH_INFO", ""))
+            logging.getLogger(__name__).exception("Exception outside of the view on %s", path)
             held = ["500 INTERNAL SERVER ERROR", [("Content-Type", PLAIN_TEXT)]]
             body = [_plain_text(*WORDS[500]).encode()]
         status, headers = held[:2]

@@ -186,7 +186,7 @@ def _refuse(over: RequestLimit) -> NoReturn:
     refused = Refused(over.limit.amount, over.window[0], f"There were too many {of_whom}. Please wait a little.")
     claim = claimed(current_app, request) if counts_users else None
     current_app.extensions["refusals"].add(hit, scope, claim, refused)
-    refuse(429, refused.message, retry_after=refused.seconds())
+    refuse(429, refused.message, retry_after=refused.seconds(), limit=over.limit.limit)
 
 
 limiter = Limiter(
@@ -315,7 +315,8 @@ def claim_attempt(account: str) -> None:
     for backoff in reversed(backoffs):  # the address first: a guess that it refuses must not count for the account
         wait = wait or backoff.claim()
     if wait:
-        refuse(429, "There were several wrong passwords. Please wait before the next try.", retry_after=wait)
+        message = "There were several wrong passwords. Please wait before the next try."
+        refuse(429, message, retry_after=wait, event="authn_login_lock", account=account)
     limiter.storage.incr(f"{_pair(account)}/guesses", DAY)
 
 

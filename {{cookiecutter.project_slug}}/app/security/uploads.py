@@ -27,6 +27,7 @@ from jinja2.filters import do_filesizeformat
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from app.logs import security_event
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
 from app.security.headers import CSP_OF_LAST_RESORT
@@ -127,19 +128,21 @@ def save_all(files: Sequence[FileStorage], owner: str) -> list[StoredFile]:
                 delete(owner, done.id)
             if isinstance(error, Refusal) and error.code and len(files) > 1:
                 text = f"{display_name(file.filename or '')}: {error.message} None of the files was kept."
-                refuse(error.code, text, retry_after=error.retry_after)
+                refuse(error.code, text, retry_after=error.retry_after, event=error.event, **error.fields)
             raise
     return stored
 
 
 def find(owner: str, file_id: str) -> StoredFile:
     """Return one file of ``owner``. Raises Refusal (404) if there is none, or if it belongs to another owner."""
-    return folder.find(owner, file_id) or refuse(404, "There is no such file here. It may have been deleted.")
+    message = "There is no such file here. It may have been deleted."
+    return folder.find(owner, file_id) or refuse(404, message, event="authz_fail", file=file_id)
 
 
 def delete(owner: str, file_id: str) -> None:
     """Delete one file of ``owner``. Raises Refusal (404)."""
     folder.delete(find(owner, file_id))
+    security_event("upload_delete", file=file_id)
 
 
 def quota(owner: str) -> Quota:
@@ -228,8 +231,7 @@ def _refuse_malware(stream: IO[bytes]) -> None:
         log.exception("upload refused: the virus scanner gave no verdict")
         refuse(503, "Files can't be scanned for viruses at the moment, so none are accepted.", retry_after=60)
     if found:
-        log.warning("upload refused: the virus scanner found %s", found)
-        refuse(422, "The virus scanner found malware in this file.")
+        refuse(422, "The virus scanner found malware in this file.", event="upload_validation", found=found)
 
 
 def _refuse_on_full_disk(size: int) -> None:
@@ -250,9 +252,11 @@ def _not_stored() -> NoReturn:
 
 def _store(stream: IO[bytes], name: str, media_type: str, owner: str) -> StoredFile:
     try:
-        return folder.store(stream, name, media_type, owner, check_quota=_refuse_over_quota)
+        file = folder.store(stream, name, media_type, owner, check_quota=_refuse_over_quota)
     except OSError:
         _not_stored()
+    security_event("upload_stored", file=file.id, type=file.type, size=file.size)
+    return file
 
 
 def _refuse_over_quota(sizes: list[int]) -> None:

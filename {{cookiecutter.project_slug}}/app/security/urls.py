@@ -141,9 +141,8 @@ def _check_redirect(response: Response) -> Response:
         return response
     safe = safe_redirect_target(location)
     if safe is None:
-        current_app.logger.error("A redirect to %r was stopped", location)
         # Reuse this response: the scripts and styles of the page need the headers that it already has.
-        page = respond(Refusal(400, UNKNOWN_PLACE))
+        page = respond(Refusal(400, UNKNOWN_PLACE, reason="A redirect was stopped.", target=location))
         response.status_code, response.content_type = page.status_code, page.content_type
         response.set_data(page.get_data())
         del response.headers["Location"]

@@ -150,8 +150,8 @@ def _refuse_eicar(stream: IO[bytes]) -> None:
     seam = b""
     for chunk in _chunks(stream):
         if EICAR in seam + chunk:
-            log.warning("upload refused: EICAR test file")
-            refuse(422, "This file is the EICAR test for virus scanners. It is not accepted.")
+            message = "This file is the EICAR test for virus scanners. It is not accepted."
+            refuse(422, message, event="upload_validation", found="EICAR")
         seam = chunk[1 - len(EICAR) :]
 
 

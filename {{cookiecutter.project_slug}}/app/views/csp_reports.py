@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import click
 from flask import Blueprint, current_app, request
+from werkzeug.routing import Rule
 
 from app import paths
+from app.redaction import redact, redact_path
 from app.security.csp import REPORT_PATH
 from app.security.csrf import exempt
 from app.security.errors import refuse
@@ -90,12 +92,21 @@ def _harmless(name: str, report: dict[str, Any]) -> str:
         host = url.hostname or ""
     except ValueError:
         return ""
+    is_ours = url.netloc == request.host
+    path = redact_path(unquote(url.path), _route(unquote(url.path)) if is_ours else None)
     if name == "document":
-        clean = url.path if url.netloc == request.host else ""  # pages of other sites don't have our policy
+        clean = path if is_ours else ""  # pages of other sites don't have our policy
     else:
-        clean = f"{url.scheme}://{host}{url.path}" if host else url.scheme
-    # Without the query, which may contain tokens, and with everything quoted that a URL may not contain.
-    return quote(clean, safe="/:%[]@!$&'()*+,;=~", errors="replace")[:MAX_FIELD]
+        clean = f"{url.scheme}://{quote(host, safe=':[]')}{path}" if host else url.scheme
+    # Without the query, which may contain tokens, and redacted before it is cut: half a token would not be recognized.
+    return redact(clean)[:MAX_FIELD]
+
+
+def _route(path: str) -> Rule | None:
+    adapter = current_app.create_url_adapter(request)
+    path = path.removeprefix(request.root_path)
+    methods = adapter.allowed_methods(path) if adapter else ()
+    return adapter.match(path, method=next(iter(methods)), return_rule=True)[0] if adapter and methods else None
 
 
 def _keep(line: str) -> None:

@@ -18,7 +18,7 @@ def leave() -> ResponseReturnValue:
     """Redirect to ``next`` within this site; show a page before an allowed site; refuse all else (400)."""
     target = safe_redirect_target(request.args.get("next"))
     if target is None:
-        refuse(400, UNKNOWN_PLACE)
+        refuse(400, UNKNOWN_PLACE, target=request.args.get("next"))
     if target.startswith("/"):
         return redirect_to(target, "pages.home")
     # The host in ASCII: look-alike letters of other scripts show as xn--….

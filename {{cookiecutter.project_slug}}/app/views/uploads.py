@@ -13,7 +13,7 @@ from werkzeug.datastructures import CombinedMultiDict, FileStorage
 
 from app.security import uploads
 from app.security.csrf import form_view
-from app.security.errors import Refusal, refuse, wants_json
+from app.security.errors import Refusal, log_refusal, refuse, wants_json
 from app.security.rate_limits import limited
 from app.storage import clamd, folder
 from app.views import health
@@ -44,6 +44,7 @@ def index() -> ResponseReturnValue:
         except Refusal as refusal:
             if wants_json() or refusal.retry_after:
                 raise
+            log_refusal(refusal)
             form.file.errors, status = [refusal.message], refusal.code or 422
     elif form.is_submitted():
         if wants_json():

@@ -220,12 +220,15 @@ MITIGATIONS = {
             ),
             Step(
                 "5.S3",
-                "The log has all details, one line each, with the id that the page shows, without secrets",
-                "Let app/security/errors.py handle every failure",
+                "The log has all details and security events, with the id that the page shows, without secrets",
+                "Let app/security/errors.py handle every failure; call security_event of app/logs.py",
                 (
                     "V16.2.5",
-                    "V16.4.1",
+                    "V16.3.1",
+                    "V16.3.2",
+                    "V16.3.3",
                     "V16.3.4",
+                    "V16.4.1",
                 ),
             ),
             Step(

@@ -18,6 +18,9 @@ LOCKS = (
 # The same for each line of this app's own requirements.txt, with continuation lines joined.
 LOCKED = re.compile(r"[\w.\[\],-]+==\S+ .*--hash=sha256:[0-9a-f]{64}")
 
+# A token as it stands in a reset link: payload, time and signature.
+SIGNED = "IjRhYmMi.aVx8Qw.q1Z0m3vXbE7cT5yR9uK2wLsDfGh"
+
 
 def is_pinned(subject: Subject, package: str) -> Iterator[str]:
     """Check that the project's requirements pin a package to one version with a hash.

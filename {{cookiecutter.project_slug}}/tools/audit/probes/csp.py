@@ -12,7 +12,7 @@ from flask import Flask
 
 from app.security import csp
 from app.views import csp_reports
-from tools.audit.probes import is_pinned
+from tools.audit.probes import SIGNED, is_pinned
 from tools.audit.steps import Relaxed, probe
 from tools.audit.subject import Subject
 
@@ -131,7 +131,7 @@ def violations_are_reported(subject: Subject) -> Iterator[str]:
         yield "report-to and Reporting-Endpoints do not name the same URL."
     if not subject.own:
         return
-    page = f"https://{subject.host}/audit"
+    page = f"https://{subject.host}/audit/{SIGNED}"
     old = {"document-uri": f"{page}?token=hunter2", "violated-directive": "img-src", "effective-directive": "img-src"}
     blocked = 'https://evil.example/x"<b>\n2026 ERROR forged?q=hunter2'
     foreign = "https://foreign.example/page"
@@ -160,9 +160,9 @@ def violations_are_reported(subject: Subject) -> Iterator[str]:
     logged = [line for line in subject.log.getvalue()[start:].splitlines() if "CSP violation" in line]
     if len(logged) != 2:
         yield f"{len(logged)} reports were logged, instead of the 2 valid ones."
-    if re.search(r"hunter2|foreign\.example|<b>|ERROR forged", "".join(logged)):
-        yield "Secret, foreign or forged parts of reports are logged."
     summary = subject.run("csp-reports")
+    if re.search(rf"hunter2|{SIGNED}|foreign\.example|<b>|ERROR forged", "".join([*logged, summary])):
+        yield "Secret, foreign or forged parts of reports are logged, or kept."
     if "evil.example" not in summary or "font-src" not in summary:
         yield "flask csp-reports does not summarize the reports."
     many = json.dumps([{"type": "csp-violation", "body": {"documentURL": page, "effectiveDirective": "img-src"}}] * 100)

@@ -6,7 +6,7 @@ import html
 import importlib
 import re
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 from unittest import mock
 
 from flask import Response, abort, redirect, request, url_for
@@ -15,6 +15,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.test import TestResponse
 
 from app.security.findings import facts
+from tools.audit.probes import SIGNED
 from tools.audit.steps import probe
 from tools.audit.subject import Browser, Subject, random_key
 
@@ -92,15 +93,73 @@ def the_log_has_it_all(subject: Subject) -> Iterator[str]:
     if forged == "forged-id":
         yield "Clients can choose the id of their requests, and so forge another request's."
     if subject.own:
-        former, start = random_key(), len(subject.log.getvalue())
-        rotated = subject.make({"SECRET_KEY_FALLBACKS": former})
-        keys = f"{former} and {rotated.secret_key!s}"
-        with subject.view(subject.page.endpoint, lambda: _throw(AuditError(keys)), rotated):
-            subject.browser(rotated).open(subject.page.rule)
-        if former in subject.log.getvalue()[start:] or str(rotated.secret_key) in subject.log.getvalue()[start:]:
-            yield "The app's own keys are in the log."
+        yield from _settings_are_redacted(subject)
+        yield from _forms_and_paths_are_redacted(subject)
+        yield from _attacks_are_events(subject)
     if any(line.startswith(("\x1b", "forged")) for line in log.splitlines()) or "\x1b" in log:
         yield "A client can forge a line of the log with a path."
+
+
+def _settings_are_redacted(subject: Subject) -> Iterator[str]:
+    former, start = random_key(), len(subject.log.getvalue())
+    copy = subject.make({"SECRET_KEY_FALLBACKS": former, "RATELIMIT_STORAGE_URI": "redis://:remains@127.0.0.1:1/0"})
+    text = f"{former} and {copy.secret_key!s}; the word remains"
+    with subject.view(subject.page.endpoint, lambda: _throw(AuditError(text)), copy):
+        subject.browser(copy).open(subject.page.rule)
+    log = subject.log.getvalue()[start:]
+    if former in log or str(copy.secret_key) in log:
+        yield "The app's own keys are in the log."
+    if "the word remains" not in log:
+        yield "A password of the settings that is a word is cut out of every line, which reveals it."
+
+
+def _forms_and_paths_are_redacted(subject: Subject) -> Iterator[str]:
+    """Log a form as Python shows it, and open links with a token."""
+    start = len(subject.log.getvalue())
+    form = {"password": [SECRET], "csrf_token": SECRET}
+    text = f"{form} {list(form.items())} <password>{SECRET}</password> redis://:{SECRET}@host"
+    _failing(subject, lambda: _throw(AuditError(text)))
+    for token in (SIGNED, SIGNED.replace(".", "")):
+        subject.browser().open(f"/audit/{token}")
+    subject.browser().open("/audit/cookie: x")
+    log = subject.log.getvalue()[start:]
+    if SECRET in log:
+        yield "A password in a form is in the log."
+    if SIGNED in log or SIGNED.replace(".", "") in log:
+        yield "A token in the path of a link is in the log."
+    if not any("/audit/cookie" in line and "404" in line for line in log.splitlines()):
+        yield "A path hides the rest of its line."
+
+
+def _attacks_are_events(subject: Subject) -> Iterator[str]:
+    """Look for security events, and for what they must not contain."""
+    requests: dict[str, tuple[Browser, str, dict[str, Any]]] = {}
+    for rule in subject.rules("POST")[:1]:
+        foreign = {"method": "POST", "headers": {"Origin": "https://evil.example"}}
+        requests["from another site"] = subject.browser(), subject.url(rule), foreign
+    if subject.takes("/login"):
+        guess = subject.browser()
+        form = {"csrf_token": guess.token(), "email": "nobody@audit.example", "password": SECRET}
+        requests["with a wrong password"] = guess, "/login", {"method": "POST", "data": form}
+    if subject.takes("/uploads"):
+        requests["for the file of another owner"] = (
+            subject.new_member() or subject.browser(),
+            f"/uploads/{'0' * 32}",
+            {},
+        )
+    for name, (browser, path, how) in requests.items():
+        start = len(subject.log.getvalue())
+        number = browser.open(path, **how).headers.get("X-Request-ID", "")
+        lines = [line for line in subject.log.getvalue()[start:].splitlines() if "event" in line and number in line]
+        if len(lines) != 1 or browser.address not in lines[0]:
+            yield f"A request {name} leaves {len(lines)} security events, which must name the client's network."
+        if re.search(rf"{SECRET}|nobody@", "".join(lines)):
+            yield "A security event contains the address or the password that somebody entered."
+    flood = subject.browser()
+    start = len(subject.log.getvalue())
+    answers = [flood.open(subject.page.rule).status_code for _ in range(200)]
+    if (refused := answers.count(429)) > 1 and subject.log.getvalue()[start:].count("\n") > 5:
+        yield f"A client over its limit writes to the log with each of {refused} requests."
 
 
 @probe("5.S4")
