@@ -113,7 +113,7 @@ def secrets_of(config: Mapping[str, object]) -> Iterator[str]:
     only where it stands as a password: in a URL, or after its name.
     """
     keys = [config.get("SECRET_KEY"), config.get("READYZ_TOKEN"), *config.get("SECRET_KEY_FALLBACKS", ())]  # type: ignore[misc]
-    yield from filter(None, keys)  # type: ignore[misc]
+    yield from filter(None, keys)
     for value in config.values():
         if isinstance(value, str) and "://" in value and "@" in value:
             # With characters that a URL must not contain, programs differ in what they take for the password.

@@ -186,7 +186,7 @@ def _refuse(over: RequestLimit) -> NoReturn:
     refused = Refused(over.limit.amount, over.window[0], f"There were too many {of_whom}. Please wait a little.")
     claim = claimed(current_app, request) if counts_users else None
     current_app.extensions["refusals"].add(hit, scope, claim, refused)
-    refuse(429, refused.message, retry_after=refused.seconds(), limit=over.limit.limit)
+    refuse(429, refused.message, retry_after=refused.seconds(), limit=over.limit)
 
 
 limiter = Limiter(
