@@ -23,6 +23,7 @@ from email.message import EmailMessage
 from email.utils import formatdate
 from functools import cache
 from threading import Event, Lock, Thread
+from typing import Any, cast
 
 import click
 import sqlalchemy as sa
@@ -104,7 +105,7 @@ class Postman:
     """The thread of this process that sends the waiting mails of ``app``."""
 
     def __init__(self, app: Flask) -> None:
-        self._app, self._lock, self._called = app, Lock(), Event()
+        self.app, self._lock, self._called = app, Lock(), Event()
         self._thread: Thread | None = None
         self._next_look = 0.0
 
@@ -128,7 +129,7 @@ class Postman:
         while pause is not None:
             self._called.clear()
             try:
-                pause = send_next(self._app)
+                pause = send_next(self.app)
             except Exception as error:  # the mails still wait, and a later request wakes the thread again
                 pause = None
                 logger.error("Waiting mails could not be read: %s", type(error).__name__)
@@ -156,9 +157,9 @@ def _claimed(mail: Mail) -> bool:
     """Keep other processes from a mail for a while. Returns False if one of them was faster."""
     still_due = sa.and_(Mail.id == mail.id, Mail.due_at == mail.due_at)
     claim = sa.update(Mail).where(still_due).values(due_at=utcnow() + CLAIM, tries=Mail.tries + 1)
-    claimed = db.session.execute(claim).rowcount == 1  # type: ignore[attr-defined]
+    claimed = cast("sa.CursorResult[Any]", db.session.execute(claim)).rowcount
     db.session.commit()
-    return claimed
+    return claimed == 1
 
 
 def _send(app: Flask, mail: Mail) -> None:
