@@ -80,6 +80,8 @@ def _guesses(password: str, known_words: list[str]) -> int:
     """Estimate how many guesses ``password`` takes."""
     from zxcvbn import zxcvbn  # here, because its word lists take 14 MB
 
+    if repeated := re.fullmatch(r"(.+?)\1+", password, re.DOTALL):
+        password = repeated[1]  # cut in the middle, a repetition would seem harder to guess
     judged = JUDGED if len(SIGNS.intersection(password)) <= MANY_SIGNS else JUDGED_OF_MANY_SIGNS
     start = re.sub(r"\s", " ", password[:judged])  # zxcvbn fails on some line breaks
     with _one_at_a_time:

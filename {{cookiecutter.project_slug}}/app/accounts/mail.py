@@ -92,7 +92,7 @@ class WaitingMail(MailUtil):
         mail.body = text.replace(token, TOKEN) if token else text
         db.session.add(mail)
         db.session.flush()
-        if mail.recipient:
+        if mail.recipient:  # either way, one statement more
             mail.due_at += timedelta(seconds=random.uniform(*PAUSE))  # noqa: S311 # nosec B311 - no secret
         else:
             db.session.delete(mail)

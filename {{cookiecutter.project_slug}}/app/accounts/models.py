@@ -38,8 +38,8 @@ class User(Model, UserMixin):  # type: ignore[misc]
 
     ``fs_uniquifier`` (Flask-Security's name) changes with the password, which invalidates reset links and sessions.
     ``owner_key`` identifies the owner of uploads; unlike ``id`` it is never reused.
-    ``confirmed_at`` is None until the user has proved to read the mails of ``email``. Until then, somebody else may have
-    registered the address.
+    ``confirmed_at`` is None until the user has proved to read the mails of ``email``: somebody else may have registered
+    the address.
     """
 
     __tablename__ = "users"
@@ -77,7 +77,7 @@ class Session(Model):
 class Mail(Model):
     """A mail that waits to be sent. ``app/accounts/mail.py`` deletes the row when the mail server has taken the mail.
 
-    With ``needs_token``, the link in ``body`` lacks its token, which is made for the recipient's account at the sending.
+    With ``needs_token``, the link in ``body`` lacks its token. It is made when the mail is sent.
     """
 
     __tablename__ = "mails"
