@@ -200,7 +200,7 @@ def forgot_password() -> ResponseReturnValue:
     form = EmailForm(request.form)
     if not form.validate_on_submit():
         return render_template("security/forgot_password.html", forgot_password_form=form), _status(form)
-    # For an unknown address the same work is done, and the mail to nobody dropped at its end.
+    # For an unknown address the same work is done: app/accounts/mail.py writes a mail to nobody and deletes it.
     nobody = User(email="", password="", fs_uniquifier="")  # nosec B106
     if may_be_sent_to(form.email.data, "reset"):
         send_reset_password_instructions(identity.find_user(form.email.data) or nobody)  # type: ignore[no-untyped-call]

@@ -135,7 +135,12 @@ def interrupted(case: Case, first: Action, second: Action, place: int) -> list[i
 @pytest.mark.parametrize("second", CHANGES, ids=lambda action: action.__name__)
 @pytest.mark.parametrize("first", ALL, ids=lambda action: action.__name__)
 def test_5_T3_two_requests_at_one_moment_have_clear_answers(
-    quick: Flask, app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch, first: Action, second: Action
+    quick: Flask,
+    app_config: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    first: Action,
+    second: Action,
 ) -> None:
     monkeypatch.setattr("app.accounts.mail.Postman.wake", lambda _, response=None: response)
     place, statuses = 0, [0, 0]
@@ -152,6 +157,7 @@ def test_5_T3_two_requests_at_one_moment_have_clear_answers(
         kept = {path.parent.name for path in Path(str(app_config["UPLOAD_DIR"])).rglob("*.json")}
         assert (case.owner in kept) is (user is not None and user.owner_key == case.owner), where
     assert place > 2
+    assert "The error page itself failed" not in caplog.text
 
 
 def test_two_registrations_of_an_address_make_one_account(quick: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
