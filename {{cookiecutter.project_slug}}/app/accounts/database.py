@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from flask import Flask, Response, current_app
+from flask import Flask, Response, current_app, g
 from flask_alembic import Alembic
 from sqlalchemy import orm
 
@@ -22,7 +22,7 @@ from app.security.errors import Refusal, respond
 from app.settings import SettingsError
 from app.views.health import needs
 
-CHANGED_MEANWHILE = "Your account was changed in another window. Please reload the page and check it."
+CHANGED_MEANWHILE = "Your account was changed or deleted in another window. Please reload the page and check it."
 NO_TABLES = "The database has no tables yet. Make them with: flask --app app db upgrade"
 NO_DATABASE = (
     "The file of DATABASE_URL is damaged or no SQLite database. Restore it from a backup, or move it away and run: "
@@ -57,7 +57,8 @@ def init_app(app: Flask) -> None:
     app.teardown_appcontext_funcs = [hook for hook in app.teardown_appcontext_funcs if not iscoroutinefunction(hook)]
     for error in (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, sa.exc.ProgrammingError):
         app.register_error_handler(error, _answer_without_database)
-    app.register_error_handler(orm.exc.StaleDataError, lambda _: respond(Refusal(409, CHANGED_MEANWHILE)))
+    for race in (orm.exc.StaleDataError, orm.exc.ObjectDeletedError):
+        app.register_error_handler(race, answer_to_a_race)
     with app.app_context():
         engine = db.engine
     if engine.dialect.name == "sqlite":
@@ -104,6 +105,14 @@ def _refuse_to_make_a_file(_dialect: object, _record: object, arguments: list[st
     """Never create a SQLite file on connect: it would be empty, and other users could read it."""
     if not Path(arguments[0]).exists():
         raise sqlite3.OperationalError(NO_TABLES)
+
+
+def answer_to_a_race(_: Exception) -> Response:
+    """Return a 409 for a request that another one has overtaken, by changing or deleting the account."""
+    db.session.rollback()
+    db.session.expunge_all()
+    g.pop("_login_user", None)  # the error page asks again who is here
+    return respond(Refusal(409, CHANGED_MEANWHILE))
 
 
 def _answer_without_database(error: sa.exc.DBAPIError) -> Response:

@@ -25,13 +25,14 @@ from flask_security import FSQLALiteUserDatastore, RoleMixin, Security, current_
 from itsdangerous import URLSafeTimedSerializer
 
 from app.accounts import credentials
-from app.accounts.mail import BackgroundMail
+from app.accounts.mail import WaitingMail
 from app.accounts.models import Session, User, db, utcnow
 from app.logs import security_event
 from app.security.cookies import start_session
 from app.security.csrf import UNSAFE_METHODS
 from app.security.errors import refuse, wants_json
 from app.security.templating import render_text
+from app.storage import folder
 from app.visitors import Visitors
 
 LAST_SEEN_PRECISION = 60  # seconds; a write per request would be too many
@@ -56,6 +57,7 @@ def init_app(app: Flask) -> None:
         # Reset links contain a hash of the password hash, which is long and random and so needs no slow hash.
         SECURITY_HASHING_SCHEMES=["hex_sha256"],
         SECURITY_RESET_PASSWORD_WITHIN=timedelta(hours=1),
+        SECURITY_CONFIRM_EMAIL_WITHIN=timedelta(days=2),
         SECURITY_EMAIL_HTML=False,
         SECURITY_CLI_USERS_NAME=None,
         SECURITY_CLI_ROLES_NAME=None,
@@ -65,12 +67,13 @@ def init_app(app: Flask) -> None:
         app,
         FSQLALiteUserDatastore(db, User, RoleMixin),  # there are no roles
         register_blueprint=False,
-        mail_util_cls=BackgroundMail,
+        mail_util_cls=WaitingMail,
         render_template=render_text,
     )
     # Flask-Security ignores the fallbacks. Given several keys, the last one signs and all are accepted (1.S5).
     keys = [*reversed(app.config["SECRET_KEY_FALLBACKS"]), app.config["SECRET_KEY"]]
     security.reset_serializer = URLSafeTimedSerializer(keys, salt=app.config["SECURITY_RESET_SALT"])
+    security.confirm_serializer = URLSafeTimedSerializer(keys, salt=app.config["SECURITY_CONFIRM_SALT"])
     security.principal.skip_static = True
     security.login_manager.user_loader(_load_user)
     security.login_manager.request_loader(lambda _: None)
@@ -126,8 +129,8 @@ def find_user(email: str) -> User | None:
     return db.session.scalar(sa.select(User).where(User.email == email))
 
 
-def create_user(email: str, password: str) -> bool:
-    """Create an account; return False if the address has one. Both cases write as much, and so take as long."""
+def create_user(email: str, password: str) -> User | None:
+    """Create an account, without commit, and return it; None if the address has one. Both cases write as much."""
     taken = find_user(email) is not None
     user = User(email=f"{secrets.token_hex(16)}@invalid" if taken else email, password=hash_password(password))
     db.session.add(user)
@@ -135,16 +138,34 @@ def create_user(email: str, password: str) -> bool:
         db.session.flush()
     except sa.exc.IntegrityError:  # another request registered the address at the same time
         db.session.rollback()
-        return False
+        return None
     if taken:
         db.session.delete(user)
-    db.session.commit()
+        db.session.flush()
     # Both cases log an event, for the same reason.
     if taken:
         security_event("input_validation_fail", account=email, reason="The address already has an account.")
     else:
         security_event("user_created", account=email)
-    return not taken
+    return None if taken else user
+
+
+def erase(user: User) -> None:
+    """Delete an account with its sessions and files, without commit.
+
+    Call ``folder.delete_all`` again after the commit: until then, a new session can still store files.
+    """
+    db.session.delete(user)
+    db.session.flush()  # raises StaleDataError before any file is deleted
+    folder.delete_all(user.owner_key)
+
+
+def start_empty(user: User) -> User:
+    """Replace an account by an empty one of the same address, without commit, and return it."""
+    erase(user)
+    empty = User(email=user.email, password=user.password)
+    db.session.add(empty)
+    return empty
 
 
 def sign_in(user: User) -> None:
@@ -251,6 +272,8 @@ def create(email: str) -> None:
     password = credentials.normal_password(password)
     if fault := credentials.fault(password, address):
         raise click.ClickException(fault)
-    if not create_user(address, password):
+    if not (user := create_user(address, password)):
         raise click.ClickException(f"{address} already has an account.")
+    user.confirmed_at = utcnow()  # the administrator vouches for the address
+    db.session.commit()
     click.echo(f"The account {address} was created.")

@@ -1,4 +1,4 @@
-"""The tables: accounts and their sessions. ``app/accounts/migrations`` creates and changes them."""
+"""The tables: accounts, their sessions, and mails to send. ``app/accounts/migrations`` creates and changes them."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class User(Model, UserMixin):  # type: ignore[misc]
 
     ``fs_uniquifier`` (Flask-Security's name) changes with the password, which invalidates reset links and sessions.
     ``owner_key`` identifies the owner of uploads; unlike ``id`` it is never reused.
+    ``confirmed_at`` is None until the user has proved to read the mails of ``email``: somebody else may have registered
+    the address.
     """
 
     __tablename__ = "users"
@@ -48,6 +50,7 @@ class User(Model, UserMixin):  # type: ignore[misc]
     fs_uniquifier: Mapped[str] = mapped_column(sa.String(64), unique=True, default=lambda: secrets.token_hex(16))
     owner_key: Mapped[str] = mapped_column(sa.String(32), unique=True, default=lambda: secrets.token_hex(16))
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    confirmed_at: Mapped[datetime | None]
 
     # Of two concurrent changes, for example of the password, one succeeds; the other raises StaleDataError.
     __mapper_args__ = {"version_id_col": fs_uniquifier, "version_id_generator": False}  # noqa: RUF012 - SQLAlchemy's way
@@ -69,3 +72,21 @@ class Session(Model):
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     last_seen_at: Mapped[datetime] = mapped_column(default=utcnow)
     user: Mapped[User] = orm.relationship(lazy="joined", innerjoin=True)
+
+
+class Mail(Model):
+    """A mail that waits to be sent. ``app/accounts/mail.py`` deletes the row when the mail server has taken the mail.
+
+    With ``needs_token``, the link in ``body`` lacks its token. It is made when the mail is sent.
+    """
+
+    __tablename__ = "mails"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    recipient: Mapped[str] = mapped_column(sa.String(254))
+    subject: Mapped[str] = mapped_column(sa.String(200))
+    body: Mapped[str] = mapped_column(sa.Text)
+    needs_token: Mapped[bool]
+    tries: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime] = mapped_column(index=True)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)

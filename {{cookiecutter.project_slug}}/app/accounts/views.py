@@ -1,8 +1,12 @@
 """Accounts: register, sign in and out, reset and change the password, end sessions, delete the account.
 
 Responses to a visitor who is not signed in don't reveal whether an address has an account, in wording or in timing.
-One leak remains, because accounts need no confirmation by mail: a visitor who registers an address and then can't sign
-in knows that it had an account. This costs a guess of the backoff, and the owner is notified by mail.
+One leak remains, because accounts work without a confirmation by mail: a visitor who registers an address and then
+can't sign in knows that it had an account. This costs a guess of the backoff, and the owner is notified by mail.
+
+Anybody can register an address of somebody else. Its owner gets the account by resetting the password, but nothing that
+is in it: until the address is confirmed, a reset starts an empty account. The link that confirms it works only for who
+is signed in, so the owner can't confirm an account whose password somebody else knows.
 """
 
 from __future__ import annotations
@@ -15,6 +19,12 @@ from flask import Blueprint, Flask, flash, redirect, render_template, request, u
 from flask.typing import ResponseReturnValue
 from flask_security import current_user, hash_password
 from flask_security.changeable import change_user_password
+from flask_security.confirmable import (
+    confirm_email_token_status,
+    confirm_user,
+    generate_confirmation_link,
+    send_confirmation_instructions,
+)
 from flask_security.recoverable import (
     reset_password_token_status,
     send_reset_password_instructions,
@@ -26,8 +36,9 @@ from wtforms import EmailField, Field, HiddenField, PasswordField
 from wtforms.validators import EqualTo, InputRequired, Length, StopValidation
 
 from app.accounts import credentials, identity
+from app.accounts.database import answer_to_a_race
 from app.accounts.mail import may_be_sent_to
-from app.accounts.models import Session, User, db
+from app.accounts.models import Session, User, db, utcnow
 from app.logs import security_event
 from app.security.cookies import start_session
 from app.security.csrf import form_view
@@ -40,6 +51,12 @@ from app.visitors import sign_in_required
 # Flask-Security builds its links with the endpoints of the blueprint "security".
 security = Blueprint("security", __name__)
 bp = Blueprint("accounts", __name__, template_folder="templates")
+
+# For example a sign-in to an account that is deleted at this moment. Only here: elsewhere it would hide a mistake.
+security.register_error_handler(sa.exc.IntegrityError, answer_to_a_race)
+bp.register_error_handler(sa.exc.IntegrityError, answer_to_a_race)
+
+TOO_MANY_LINKS = "This address was sent the most links for one hour. Please use the newest one, or wait an hour."
 
 
 def init_app(app: Flask) -> None:
@@ -167,9 +184,12 @@ def register() -> ResponseReturnValue:
     if not form.validate_on_submit():
         return render_template("security/register_user.html", register_user_form=form), _status(form)
     email = form.email.data
-    template = "welcome" if identity.create_user(email, form.password.data) else "welcome_existing"
+    user = identity.create_user(email, form.password.data)
+    template = "welcome" if user else "welcome_existing"
+    link = generate_confirmation_link(user)[0] if user else ""  # type: ignore[no-untyped-call]
     if may_be_sent_to(email, "register"):
-        send_mail("Your account", email, f"security/email/{template}")
+        send_mail("Your account", email, f"security/email/{template}", confirmation_link=link)
+    db.session.commit()
     flash("Your account is ready, you can sign in. If this address already had an account, it is unchanged.")
     return redirect(url_for("security.login"), 303)
 
@@ -182,11 +202,14 @@ def forgot_password() -> ResponseReturnValue:
     form = EmailForm(request.form)
     if not form.validate_on_submit():
         return render_template("security/forgot_password.html", forgot_password_form=form), _status(form)
-    # For an unknown address the same work is done, and the mail to nobody dropped at its end.
+    # For an unknown address the same work is done: app/accounts/mail.py writes a mail to nobody and deletes it.
     nobody = User(email="", password="", fs_uniquifier="")  # nosec B106
     if may_be_sent_to(form.email.data, "reset"):
         send_reset_password_instructions(identity.find_user(form.email.data) or nobody)  # type: ignore[no-untyped-call]
-    flash("If this address has an account, we have sent a link to it. The link works once, within one hour.")
+        db.session.commit()
+        flash("If this address has an account, a link is on its way to it. The link works once, within one hour.")
+    else:
+        flash(TOO_MANY_LINKS, "error")
     return redirect(url_for("security.login"), 303)
 
 
@@ -203,10 +226,16 @@ def reset_password(token: str) -> ResponseReturnValue:
     form = NewPasswordForm(request.form)
     form.account = user
     if not form.validate_on_submit():
-        page = render_template("security/reset_password.html", reset_password_form=form, reset_password_token=token)
-        return page, _status(form)
+        page = {"reset_password_form": form, "reset_password_token": token, "starts_empty": user.confirmed_at is None}
+        return render_template("security/reset_password.html", **page), _status(form)
+    former_owner = user.owner_key
+    if user.confirmed_at is None:
+        user = identity.start_empty(user)
+        user.confirmed_at = utcnow()
     update_password(user, form.password.data)  # type: ignore[no-untyped-call]
     db.session.commit()
+    if user.owner_key != former_owner:
+        folder.delete_all(former_owner)
     attempt_succeeded(user.email)
     security_event("authn_password_change", account=user.email, by="reset")
     flash("Your new password is set. Please sign in with it.")
@@ -222,7 +251,8 @@ def change_password() -> ResponseReturnValue:
     form.account = user
     if not (form.validate_on_submit() and _knows_password(user, form.password)):
         return render_template("security/change_password.html", change_password_form=form), _status(form)
-    change_user_password(user, form.new_password.data, autologin=False)
+    notify = may_be_sent_to(user.email, "change")
+    change_user_password(user, form.new_password.data, notify=notify, autologin=False)
     identity.sign_in(user)
     security_event("authn_password_change", account=user.email, by="owner")
     flash("Your password is changed. All other browsers are signed out.")
@@ -244,6 +274,38 @@ def account() -> ResponseReturnValue:
         for entry in identity.live_sessions(identity.member())
     ]
     return render_template("account.html", sessions=sessions, end_form=FlaskForm())
+
+
+@security.route("/account/confirm/<string(maxlength=512):token>", methods=["GET", "POST"])
+@form_view
+@sign_in_required
+def confirm_email(token: str) -> ResponseReturnValue:
+    """Confirm the account's address with the link from the mail, so that a reset keeps what is in the account."""
+    expired, invalid, user = confirm_email_token_status(token)  # type: ignore[no-untyped-call]
+    if expired or invalid or user != identity.member():
+        flash("This link is too old, or is one of another account. Here you can get another one.", "error")
+        return redirect(url_for("accounts.account"), 303)
+    form = FlaskForm()
+    if not form.validate_on_submit():
+        return render_template("security/confirm_email.html", form=form, token=token), _status(form)
+    confirm_user(identity.member())  # type: ignore[no-untyped-call]
+    db.session.commit()
+    flash("Your address is confirmed.")
+    return redirect(url_for("accounts.account"), 303)
+
+
+@bp.post("/account/confirm")
+@sign_in_required
+def send_confirmation() -> ResponseReturnValue:
+    """Send another link that confirms the account's address."""
+    user = identity.member()
+    if may_be_sent_to(user.email, "confirm"):
+        send_confirmation_instructions(user)  # type: ignore[no-untyped-call]
+        db.session.commit()
+        flash("A link is on its way to your address. It works for two days.")
+    else:
+        flash(TOO_MANY_LINKS, "error")
+    return redirect(url_for("accounts.account"), 303)
 
 
 @bp.post("/account/sessions/<hex_id:session_id>/end")
@@ -274,9 +336,11 @@ def delete() -> ResponseReturnValue:
     if not (form.validate_on_submit() and _knows_password(user, form.password)):
         return render_template("account_delete.html", form=form), _status(form)
     identity.end_sessions(sa.true())  # first, so that no other browser can upload meanwhile
-    folder.delete_all(user.owner_key)
-    db.session.delete(user)
+    identity.erase(user)
+    if may_be_sent_to(user.email, "delete"):
+        send_mail("Your account is deleted", user.email, "security/email/delete_notice")
     db.session.commit()
+    folder.delete_all(user.owner_key)
     start_session()
     security_event("user_deleted", account=user.email)
     return _goodbye("Your account and your files are deleted.")

@@ -9,5 +9,5 @@ from tests.test_08_rate_limits import clock, unlimited  # noqa: F401 - fixtures
 
 
 @pytest.fixture
-def mailbox(monkeypatch: pytest.MonkeyPatch) -> Mailbox:
-    return Mailbox(monkeypatch)
+def mailbox(monkeypatch: pytest.MonkeyPatch, app_config: dict[str, object]) -> Mailbox:
+    return Mailbox(monkeypatch, app_config["DATABASE_URL"])

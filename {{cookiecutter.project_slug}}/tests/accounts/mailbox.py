@@ -13,14 +13,19 @@ from app.accounts import mail
 
 
 class Mailbox:
-    """``next("alice@example.com")`` waits for a mail with that in it, ``link()`` for the link of a reset."""
+    """``next("alice@example.com")`` waits for a mail with that in it, ``link()`` for the link of a reset.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    It takes the mails of the apps with the database ``url``: an app of an earlier test may still be sending.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, url: object) -> None:
         self.mails: queue.Queue[EmailMessage] = queue.Queue()
+        self.url = url
         monkeypatch.setattr(mail, "_deliver", self._deliver)
 
     def _deliver(self, app: Flask, message: EmailMessage) -> None:
-        self.mails.put(message)
+        if app.config["DATABASE_URL"] == self.url:
+            self.mails.put(message)
 
     def next(self, about: str) -> str:
         """The text of the next mail to or about ``about``; those before it are thrown away."""

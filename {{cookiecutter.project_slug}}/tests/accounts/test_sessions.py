@@ -16,7 +16,6 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app.accounts import mail
 from app.security.rate_limits import limiter
 from tests.accounts.mailbox import Mailbox
 from tests.accounts.people import PASSWORD, can_sign_in, is_signed_in, register, sign_in
@@ -307,18 +306,3 @@ def test_5_T2_known_and_unknown_addresses_take_alike(client: FlaskClient, form: 
             times[which].append(time.thread_time() - start)
     known, unknown = map(min, times)
     assert 0.67 < known / unknown < 1.5
-
-
-def test_5_T2_a_slow_mail_server_tells_nothing(
-    client: FlaskClient, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    register(client)
-    mailbox.next("Welcome")
-    jobs: list[object] = []
-    monkeypatch.setattr(mail._sender, "submit", lambda *job: jobs.append(job))
-    monkeypatch.setattr(mail._room, "acquire", lambda blocking: True)
-    for email in (ALICE, "unknown@example.com"):
-        before = len(jobs)
-        post(client, "/reset", {"email": email})
-        assert len(jobs) == before + 1  # the same work for both, none of it by the mail server
-    assert mailbox.mails.empty()

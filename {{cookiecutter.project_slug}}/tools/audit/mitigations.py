@@ -371,6 +371,7 @@ MITIGATIONS = {
                 "Password guesses wait 1, 2, 4 … seconds, up to 15 minutes; no account is locked",
                 "Call claim_attempt before verifying a password, attempt_succeeded after a correct one",
                 (
+                    "V6.2.4",
                     "V6.3.1",
                     "V6.3.8",
                 ),

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from flask import Flask
@@ -98,13 +99,20 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
             if "app.accounts.mail" in sys.modules:
                 # Send mails at once: a mail sent in the background would be logged after the audit.
                 waiting.enter_context(mock.patch("app.accounts.mail.PAUSE", (0, 0)))
-                waiting.enter_context(mock.patch("app.accounts.mail._sender.submit", lambda send, *args: send(*args)))
+                waiting.enter_context(mock.patch("app.accounts.mail.Postman.look", return_value=None))
+                waiting.enter_context(mock.patch("app.accounts.mail.Postman.wake", _send_at_once))
             paths.ENV_FILE.parent.mkdir()
             if split and hasattr(os, "fork") and (os.cpu_count() or 1) > 1:
                 results = _examine_in_two(subject, Path(folder))
             else:
                 results = _examine(subject(Path(folder)), MITIGATIONS)
             return _report(results, real, stated, package.name)
+
+
+def _send_at_once(postman: Any, response: object) -> object:
+    while sys.modules["app.accounts.mail"].send_next(postman.app) == 0:
+        pass
+    return response
 
 
 def audit_foreign(load: Callable[[Path], Flask], project: Path) -> Report:

@@ -21,6 +21,7 @@ from tools.audit.steps import probe
 from tools.audit.subject import PASSWORD, NotApplicable, Subject
 
 WRONG = "a wrong guess"
+GUESSABLE = ("Password123!", "Summer2026!!", "qwertyuiopas", "1q2w3e4r5t6y", "tdutybqjytuby")
 SIGN_IN = ("login_user", "LoginManager", "check_password_hash", "check_password", "verify_password", "HTTPBasicAuth")
 
 
@@ -51,6 +52,7 @@ def guesses_wait(subject: Subject) -> Iterator[str]:
         yield from _reset_ends_it(subject)
         yield from _borrowed_browser(subject)
         yield from _known_and_unknown(subject)
+        yield from _guessable_passwords(subject)
     yield from _spellings_and_storage(subject)
     yield from _owners_and_strangers(subject)
     yield from _at_the_same_time(subject)
@@ -228,6 +230,14 @@ def _known_and_unknown(subject: Subject) -> Iterator[str]:
             seen.add((answer.status_code, answer.headers.get("Location"), re.sub(tokens, "", text)))
         if len(seen) > 1:
             yield f"{path} reveals which addresses have an account."
+
+
+def _guessable_passwords(subject: Subject) -> Iterator[str]:
+    """Register with passwords that attackers guess first. That a good one is accepted, the other probes show."""
+    for number, password in enumerate(GUESSABLE):
+        form = {"email": f"guessable-{number}@audit.example", "password": password, "password_confirm": password}
+        if subject.browser().send("/register", form).status_code == 303:
+            yield f"A new account may have the password {password}, one of the first that attackers guess."
 
 
 def _hashes(subject: Subject, account: str) -> int:

@@ -1,0 +1,311 @@
+"""Mails: what the page promises arrives, whatever others request, and whatever fails meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import smtplib
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import time_machine
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.accounts import identity, mail
+from app.accounts.models import Mail, db
+from tests.accounts.mailbox import Mailbox
+from tests.accounts.people import PASSWORD, register
+from tests.accounts.smtp import MailServer
+from tests.conftest import TOKEN, Server, browser_like, new_member, post
+
+ALICE = "alice@example.com"
+NOBODY = "nobody@example.com"
+PEOPLE = [f"person{number}@example.com" for number in range(40)]
+ON_ITS_WAY = "a link is on its way"
+
+
+def file_of(app_config: dict[str, object]) -> str:
+    return str(app_config["DATABASE_URL"]).removeprefix("sqlite:///")
+
+
+def waiting(app: Flask) -> list[Mail]:
+    with app.app_context():
+        return list(db.session.scalars(sa.select(Mail).order_by(Mail.id)))
+
+
+def ask(app: Flask, email: str, source: str = "127.0.0.1") -> str:
+    """Request a link for a new password; give what the page says then."""
+    visitor = browser_like(app)
+    visitor.environ_base["REMOTE_ADDR"] = source
+    assert post(visitor, "/reset", {"email": email}).status_code == 303
+    return visitor.get("/login").text
+
+
+@pytest.fixture
+def smtp() -> Iterator[MailServer]:
+    with MailServer() as server:
+        yield server
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread sends mails: the test does it."""
+    monkeypatch.setattr(mail.Postman, "wake", lambda _, response=None: response)
+
+
+@pytest.fixture
+def down(monkeypatch: pytest.MonkeyPatch, still: None) -> list[str]:
+    """A mail server that refuses everything; the list grows with each try."""
+    tries: list[str] = []
+
+    def refuse(app: Flask, message: Any) -> None:
+        tries.append(message["To"])
+        raise smtplib.SMTPServerDisconnected
+
+    monkeypatch.setattr(mail, "_deliver", refuse)
+    return tries
+
+
+def test_mails_to_nobody_take_no_room(app: Flask, mailbox: Mailbox) -> None:
+    """300 requests for addresses without an account, as many as the limits allow, then one for Alice."""
+    register(browser_like(app))
+    mailbox.next("Welcome")
+    for number in range(300):
+        ask(app, f"nobody{number}@example.com", f"198.51.100.{number // 5}")
+    assert ON_ITS_WAY in ask(app, ALICE)
+    while waiting(app):
+        time.sleep(0.02)
+    messages = [mailbox.mails.get_nowait() for _ in range(mailbox.mails.qsize())]
+    assert [message["To"] for message in messages] == [ALICE]
+    assert "/reset/" in messages[0].get_content()
+
+
+def test_a_link_for_a_new_password_overtakes_other_mails(app: Flask, down: list[str]) -> None:
+    for email in (ALICE, *PEOPLE[:4]):
+        register(browser_like(app), email)
+    with app.app_context():
+        db.session.execute(sa.update(Mail).values(due_at=mail.utcnow() - timedelta(minutes=1)))
+        db.session.commit()
+    ask(app, ALICE)
+    mail.send_next(app)
+    with app.app_context():
+        assert [entry.needs_token for entry in waiting(app) if entry.tries] == [True]
+
+
+def test_5_T2_a_request_writes_as_much_for_nobody(app: Flask, still: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of it is the mail server's work, which the thread does later for who exists."""
+    monkeypatch.setattr(mail, "PAUSE", (1, 1))
+    register(browser_like(app))
+    written: list[str] = []
+    with app.app_context():
+        sa.event.listen(db.engine, "before_cursor_execute", lambda *call: written.append(call[2].split()[0]))
+        sa.event.listen(db.engine, "commit", lambda _: written.append("COMMIT"))
+    seen = []
+    for email in (ALICE, NOBODY):
+        written.clear()
+        ask(app, email)
+        seen.append([{"UPDATE": "DELETE"}.get(verb, verb) for verb in written])  # both change one row
+    assert seen[0] == seen[1]
+    assert seen[0].count("INSERT") == seen[0].count("DELETE") == 1
+    assert [entry.recipient for entry in waiting(app) if entry.needs_token] == [ALICE]
+
+
+def test_a_failed_delivery_is_tried_again_later_and_later_for_a_day(
+    app: Flask, down: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with time_machine.travel(time.time(), tick=False) as clock:
+        register(browser_like(app))
+        times, start = [], time.time()
+        while (pause := mail.send_next(app)) is not None:
+            times += [time.time() - start] if len(down) > len(times) else []
+            clock.shift(pause)
+    # Worked out by hand: after 0, 30, 30 + 60, 30 + 60 + 120 … seconds, then each hour.
+    assert [round(seconds) for seconds in times[:10]] == [0, 30, 90, 210, 450, 930, 1890, 3810, 7410, 11010]
+    assert all(round(later - sooner) == 3600 for sooner, later in pairwise(times[7:]))
+    assert 82_800 <= times[-1] < 86_400
+    assert waiting(app) == []
+    errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == len(times)
+    assert "given up" in errors[-1]
+    assert not any("given up" in error for error in errors[:-1])
+
+
+def test_what_waits_is_sent_after_a_restart_without_another_mail(
+    app: Flask, app_config: dict[str, object], down: list[str], monkeypatch: pytest.MonkeyPatch, smtp: MailServer
+) -> None:
+    register(browser_like(app))
+    mail.send_next(app)
+    monkeypatch.undo()
+    with time_machine.travel(time.time() + 60):
+        again = create_app(app_config | smtp.settings)
+        assert smtp.recipients == []
+        again.test_client().get("/healthz", base_url="https://localhost")
+        patience = time.monotonic() + 10
+        while not smtp.recipients and time.monotonic() < patience:
+            time.sleep(0.02)
+    assert smtp.recipients == [ALICE]
+
+
+def links_for(server: Server, people: list[str]) -> list[int]:
+    """Request a link for each, five from one address of loopback; give the statuses."""
+
+    def one(number: int) -> int:
+        with server.raw(f"127.0.1.{number // 5 + 1}") as line:
+            page = answer(line, "GET /reset")
+            token, cookie = TOKEN.search(page), re.search(r"(?i)set-cookie: ([^;]+)", page)
+            assert token
+            assert cookie
+            form = f"csrf_token={token[1]}&email={people[number]}"
+            headers = f"Cookie: {cookie[1]}\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+            headers += f"Origin: {server.url}\r\nContent-Length: {len(form)}\r\n"
+            return int(answer(line, "POST /reset", headers, form).split()[1])
+
+    def answer(line: Any, start: str, headers: str = "", body: str = "") -> str:
+        line.sendall(f"{start} HTTP/1.1\r\nHost: localhost:{server.port}\r\n{headers}\r\n{body}".encode())
+        text = b""
+        while b"\r\n\r\n" not in text:
+            text += line.recv(65536)
+        head, _, rest = text.partition(b"\r\n\r\n")
+        length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])  # type: ignore[index]
+        while len(rest) < length:
+            rest += line.recv(65536)
+        return (head + b"\r\n\r\n" + rest).decode()
+
+    with ThreadPoolExecutor(8) as together:
+        return list(together.map(one, range(len(people))))
+
+
+def test_a_killed_worker_loses_no_mail(
+    app: Flask, app_config: dict[str, object], serve: Callable[..., Server], smtp: MailServer, monkeypatch: Any
+) -> None:
+    """40 links wait for a mail server that does not answer. Then the worker is killed, and the server answers."""
+    app.extensions["security"].pwd_context.update(argon2__memory_cost=8, argon2__time_cost=1)
+    with app.app_context():
+        for email in PEOPLE:
+            identity.create_user(email, PASSWORD)
+        db.session.commit()
+    smtp.answers.clear()
+    server = serve(**smtp.settings)
+    assert set(links_for(server, PEOPLE)) == {303}
+    assert len(waiting(app)) == 40
+    time.sleep(1)  # the first one is under way now
+    children = subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True, check=True)
+    for child in children.stdout.split():
+        os.kill(int(child), signal.SIGKILL)
+    smtp.answers.set()
+    patience = time.monotonic() + 60
+    while len(smtp.recipients) < 39 and time.monotonic() < patience:
+        server.request("/healthz")
+        time.sleep(0.1)
+    # The one that was under way is claimed for two minutes.
+    (claimed,) = waiting(app)
+    assert claimed.tries == 1
+    monkeypatch.undo()
+    with time_machine.travel(time.time() + 150):
+        mail.send_next(create_app(app_config | smtp.settings))
+    assert sorted(smtp.recipients) == sorted(PEOPLE)
+    assert waiting(app) == []
+
+
+def test_several_processes_send_each_mail_once(
+    app: Flask, app_config: dict[str, object], still: None, smtp: MailServer
+) -> None:
+    with app.app_context():
+        for email in PEOPLE:
+            db.session.add(Mail(recipient=email, subject="s", body="b", needs_token=False, due_at=mail.utcnow()))
+        db.session.commit()
+    apps = [create_app(app_config | smtp.settings) for _ in range(4)]
+
+    def work(app: Flask) -> None:
+        while mail.send_next(app) is not None:
+            pass
+
+    with ThreadPoolExecutor(4) as together:
+        list(together.map(work, apps))
+    assert sorted(smtp.recipients) == sorted(PEOPLE)
+
+
+def test_who_reads_the_table_can_set_no_password(app: Flask, app_config: dict[str, object], down: list[str]) -> None:
+    register(browser_like(app))
+    ask(app, ALICE)
+    with sqlite3.connect(file_of(app_config)) as database:
+        stored = "\n".join(database.iterdump())
+    database.close()
+    links = re.findall(r"https://localhost(/reset/\S+)", stored)
+    assert links
+    assert {browser_like(app).get(link).headers.get("Location") for link in links} == {"/reset"}
+
+
+def test_a_link_to_a_deleted_account_is_not_sent(app: Flask, mailbox: Mailbox, still: None) -> None:
+    member = new_member(app)
+    ask(app, ALICE)
+    post(member, "/account/delete", {"password": PASSWORD})
+    while mail.send_next(app) is not None:
+        pass
+    texts = [str(mailbox.mails.get_nowait().get_content()) for _ in range(mailbox.mails.qsize())]
+    assert not any("/reset/" in text for text in texts)
+    assert "were deleted" in texts[-1]
+
+
+def test_without_its_database_the_page_promises_nothing(
+    app: Flask, app_config: dict[str, object], still: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program holds the database."""
+    register(browser_like(app))
+    monkeypatch.setattr("app.accounts.database.BUSY_TIMEOUT", 100)
+    app = create_app(app_config)
+    holder = sqlite3.connect(file_of(app_config))
+    holder.execute("BEGIN IMMEDIATE")
+    for email in (ALICE, NOBODY):
+        visitor = browser_like(app)
+        assert post(visitor, "/reset", {"email": email}).status_code == 503
+        assert ON_ITS_WAY not in visitor.get("/login").text
+    holder.rollback()
+    holder.close()
+    assert ON_ITS_WAY in ask(app, ALICE)
+
+
+@pytest.mark.parametrize("email", [ALICE, NOBODY])
+def test_the_page_says_when_no_more_links_are_sent(app: Flask, mailbox: Mailbox, email: str) -> None:
+    register(browser_like(app))
+    mailbox.next("Welcome")
+    pages = [ask(app, email, f"198.51.100.{number}") for number in range(7)]
+    assert [ON_ITS_WAY in page for page in pages] == [True] * 5 + [False] * 2
+    assert "the most links for one hour" in pages[-1]
+    arrived = [mailbox.mails.get(timeout=5) for _ in range(5 if email == ALICE else 0)]
+    assert {message["To"] for message in arrived} <= {ALICE}
+
+
+def test_a_deleted_account_is_told_by_mail(member: FlaskClient, mailbox: Mailbox) -> None:
+    post(member, "/account/delete", {"password": PASSWORD})
+    text = mailbox.next("were deleted")
+    assert "If it was not you" in text
+
+
+def test_nobodys_mailbox_is_flooded_by_an_account_with_the_address(app: Flask, mailbox: Mailbox) -> None:
+    """Mallory registers Alice's address, and does again and again what its owner is told by mail."""
+    mallory, old, new = new_member(app), PASSWORD, "another phrase of mine"
+    for _ in range(8):
+        post(mallory, "/account/password", {"password": old, "new_password": new, "new_password_confirm": new})
+        post(mallory, "/account/confirm")
+        old, new = new, old
+    while waiting(app):
+        time.sleep(0.02)
+    subjects = [mailbox.mails.get_nowait()["Subject"] for _ in range(mailbox.mails.qsize())]
+    assert {subject: min(subjects.count(subject), 6) for subject in subjects} == {
+        "Your account": 1,
+        "Your password has been changed": 5,
+        "Please confirm your email": 5,
+    }
