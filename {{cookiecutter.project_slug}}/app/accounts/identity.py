@@ -28,7 +28,7 @@ from app.accounts.mail import BackgroundMail
 from app.accounts.models import Session, User, db, utcnow
 from app.security.cookies import start_session
 from app.security.csrf import UNSAFE_METHODS
-from app.security.errors import refuse, wants_json
+from app.security.errors import refuse, wants_problem
 from app.security.templating import render_text
 from app.visitors import Visitors
 
@@ -92,7 +92,7 @@ class Members(Visitors):
         """
         if current_user.is_authenticated:
             return None
-        if wants_json():
+        if wants_problem():
             refuse(401, "Please sign in first.")
         flash("Please sign in first.")
         # A redirect can't repeat a POST.

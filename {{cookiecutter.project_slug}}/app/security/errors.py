@@ -31,6 +31,7 @@ TITLE = "Error handling"
 SUMMARY = "When something fails, the page says what you can do, and never how the app is built."
 
 PLAIN_TEXT = "text/plain; charset=utf-8"
+JSON_TYPES = ("application/json", "application/problem+json")
 
 # Status → title and message. They say what to do and reveal nothing about the cause.
 WORDS = {
@@ -77,9 +78,28 @@ def refuse(status: int, message: str, *, retry_after: int | None = None) -> NoRe
 
 
 def wants_json() -> bool:
-    """Return whether the client prefers JSON to HTML. A client that accepts both equally gets HTML."""
-    best = request.accept_mimetypes.best_match(["text/html", "application/json", "application/problem+json"])
-    return best is not None and best != "text/html"
+    """Return whether the client prefers JSON to HTML as an answer. One that accepts both equally gets HTML."""
+    return _prefers_json(default=False)
+
+
+def wants_problem() -> bool:
+    """Return whether the client prefers a problem in JSON (RFC 9457) to an error page.
+
+    The header ``Accept`` decides. Without a preference in it, as ``fetch`` and XMLHttpRequest send it, scripts get a
+    problem and people a page. A request is a script's if its body is JSON, or a browser or a library says so. A
+    command-line client like curl says nothing: it gets the page, unless it sends JSON or an ``Accept``.
+    """
+    is_script = (
+        request.is_json
+        or request.headers.get("X-Requested-With") == "XMLHttpRequest"
+        or request.headers.get("Sec-Fetch-Dest") == "empty"  # fetch, XMLHttpRequest, sendBeacon, EventSource
+    )
+    return _prefers_json(default=is_script)
+
+
+def _prefers_json(*, default: bool) -> bool:
+    offers = [*JSON_TYPES, "text/html"] if default else ["text/html", *JSON_TYPES]  # of equals, the first is the best
+    return request.accept_mimetypes.best_match(offers, offers[0]) in JSON_TYPES
 
 
 class StrictRequest(FlaskRequest):
@@ -126,7 +146,7 @@ def respond(error: Exception) -> Response:
     response = _page(status, error)
     response.status_code = status
     response.headers.extend(headers)
-    response.vary.add("Accept")
+    response.vary.update(("Accept", "Sec-Fetch-Dest", "X-Requested-With"))
     return response
 
 
@@ -141,7 +161,7 @@ def _page(status: int, error: Exception) -> Response:
     if isinstance(error, Refusal):
         message = error.message
     request_id = logs.request_id.get()
-    if wants_json():
+    if wants_problem():
         # A problem without a type has the phrase of its status as title (RFC 9457, 4.2.1).
         problem = {"title": phrase, "status": status, "detail": message, "request_id": request_id}
         return Response(json.dumps(problem), content_type="application/problem+json")
