@@ -213,15 +213,28 @@ def _guard(wsgi_app: WSGIApplication) -> WSGIApplication:
             body = wsgi_app(environ, lambda *answer: held.extend(answer))  # type: ignore[arg-type]
             if not isinstance(body, environ.get("wsgi.file_wrapper", FileWrapper)):
                 body = _begun(body)
-        except Exception:
+        except Exception as error:
+            if _is_signal(error, environ):
+                raise
             logging.getLogger(__name__).exception("Exception outside of the view on %s", environ.get("PATH_INFO"))
             held = ["500 INTERNAL SERVER ERROR", [("Content-Type", PLAIN_TEXT)]]
             body = [_plain_text(*WORDS[500]).encode()]
+        if not held:  # the view answered on the connection itself, and the server knows
+            return body
         status, headers = held[:2]
         start_response(status, [*headers, ("X-Request-ID", logs.request_id.get())])
         return body
 
     return guarded
+
+
+def _is_signal(error: Exception, environ: WSGIEnvironment) -> bool:
+    """Return whether ``error`` tells the server that a WebSocket has ended, so that no response must follow.
+
+    Under gunicorn, a view that took the connection over ends with StopIteration, as flask-sock does. Anywhere else,
+    StopIteration is a fault like others.
+    """
+    return isinstance(error, StopIteration) and environ.get("HTTP_UPGRADE", "").lower() == "websocket"
 
 
 def _begun(body: Iterable[bytes]) -> Iterable[bytes]:
