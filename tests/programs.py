@@ -26,7 +26,7 @@ PROGRAMS = [
     app.Program(("git",), ("git", "git", "git")),
     app.Program(("gs",), ("ghostscript", "ghostscript", "ghostscript")),
     app.Program(("make",), ("make", "make", "make")),
-    app.Program(("pdftotext",), ("poppler-utils", "poppler-utils", "poppler")),
+    app.Program(("pdfattach",), ("poppler-utils", "poppler-utils", "poppler")),
 ]
 
 if __name__ == "__main__":

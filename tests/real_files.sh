@@ -20,5 +20,19 @@ gs -q -dBATCH -dNOPAUSE -sDEVICE=pdfwrite -sOutputFile=printed.pdf \
     --print-to-pdf=page.pdf 'data:text/html,<h1>Hello</h1>' 2>/dev/null
 rm -r profile
 
+# A spreadsheet is a ZIP file, and stays one inside a PDF. Then what happens to PDFs on their way.
+python3 -c 'import zipfile; zipfile.ZipFile("sheet.xlsx", "w").writestr("xl/workbook.xml", "<workbook/>" * 9)'
+pdfattach printed.pdf sheet.xlsx attached.pdf
+pdfattach attached.pdf attached.pdf nested.pdf
+pdfattach page.pdf sheet.xlsx attached-to-page.pdf
+rm sheet.xlsx
+{ cat attached.pdf; printf '%1200s' ''; } >blanks.pdf
+{ cat printed.pdf; head -c 80000 /dev/zero; } >padded.pdf
+{ cat attached.pdf; echo 'Sent by scanner 7, 2025-11-25'; } >line.pdf
+{ echo; cat printed.pdf; } >newline.pdf
+{ printf '\357\273\277'; cat attached.pdf; } >marked.pdf
+gs -q -dBATCH -dNOPAUSE -dFastWebView -sDEVICE=pdfwrite -sOutputFile=linearized.pdf page.pdf >/dev/null 2>&1
+gs -q -dBATCH -dNOPAUSE -sOwnerPassword=o -sUserPassword=u -sDEVICE=pdfwrite -sOutputFile=encrypted.pdf page.pdf
+
 ls --help >help.txt
 printf '\357\273\277Gr\303\274\303\237e\r\n' >windows.txt

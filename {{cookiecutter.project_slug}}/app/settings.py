@@ -25,6 +25,7 @@ from app.security.secret_key import weakness
 from app.storage.content import TYPES
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1")
+LARGEST_BODY = 2**30
 
 
 class SettingsError(click.ClickException):
@@ -143,7 +144,7 @@ class Settings(
     MAX_CONTENT_LENGTH: int = Field(
         default=10 * 2**20,
         ge=1024,
-        le=2**30,
+        le=LARGEST_BODY,
         description="Maximum bytes of an upload request; other requests may send 128 KiB.",
         examples=["10485760"],
     )

@@ -72,7 +72,7 @@ def animation(ending: str, frames: int = 4) -> bytes:
 
 
 def pdf(body: bytes = b"") -> bytes:
-    """A one-page PDF with right offsets; ``body`` is what its page draws."""
+    """A one-page PDF with right offsets; ``body`` is what its page draws, or any other stream."""
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
         b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
@@ -100,6 +100,17 @@ def png_with_text(text: bytes) -> bytes:
     info = PngImagePlugin.PngInfo()
     info.add_text("Comment", text.decode("latin-1"))
     return encode(drawing(), "png", pnginfo=info)
+
+
+def pdf_update(before: bytes, body: bytes) -> bytes:
+    """A PDF with an incremental update (a signature, an attachment): one more object behind the first end."""
+    start = len(before) + 1
+    added = b"\n5 0 obj\n<< /Length %d >>\nstream\n%s\nendstream\nendobj\n" % (len(body), body)
+    table = b"xref\n5 1\n%010d 00000 n \ntrailer\n<< /Size 6 /Root 1 0 R /Prev %d >>\n" % (
+        start,
+        before.rindex(b"xref\n0 "),
+    )
+    return before + added + table + b"startxref\n%d\n%%%%EOF\n" % (len(before) + len(added))
 
 
 # One good file a type: name → bytes.

@@ -63,13 +63,13 @@ def serve(authority: trustme.CA, app_config: dict[str, object], tmp_path: Path) 
     """Start the app under gunicorn with the given settings: ``serve(RATELIMIT_DEFAULT="5 per minute")``."""
     running: list[subprocess.Popen[bytes]] = []
 
-    def start(**config: object) -> Server:
+    def start(wsgi: str = "wsgi:app", **config: object) -> Server:
         port = free_port()
         certificate, log = tmp_path / "server.pem", tmp_path / f"server-{port}.log"
         authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
         environment = os.environ | {"SERVER_NAME": f"localhost:{port}"}
         environment |= {name: str(value) for name, value in (app_config | config).items()}
-        command = [sys.executable, "-m", "gunicorn", "wsgi:app", "--bind", f"127.0.0.1:{port}"]
+        command = [sys.executable, "-m", "gunicorn", wsgi, "--bind", f"127.0.0.1:{port}"]
         command += ["--certfile", str(certificate)]
         with log.open("wb") as output:
             process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flask import Response, request
+from flask_sock import Sock
+from simple_websocket import Server
 
 from wsgi import app
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
-inner = app.wsgi_app
+sockets = Sock(app)
 
 
 @app.get("/events")
@@ -45,16 +43,8 @@ def upgrade() -> dict[str, str | None]:
     return {name: request.headers.get(name) for name in ("Upgrade", "Connection")}
 
 
-def with_websocket(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Echo bytes on /echo, after the handshake that opens a WebSocket. Their frames are of no interest here."""
-    if environ["PATH_INFO"] != "/echo" or environ.get("HTTP_UPGRADE") != "websocket":
-        return inner(environ, start_response)
-    connection = environ["gunicorn.socket"]
-    connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
-    while received := connection.recv(4096):
-        connection.sendall(received)
-    start_response("200 OK", [])  # for gunicorn; nobody is there to get it
-    return []
-
-
-app.wsgi_app = with_websocket  # type: ignore[method-assign]
+@sockets.route("/echo")
+def echo(connection: Server) -> None:
+    """Repeat each message; end with the client, or at once after "end"."""
+    while (message := connection.receive()) != "end":
+        connection.send(message)

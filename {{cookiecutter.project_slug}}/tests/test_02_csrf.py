@@ -326,13 +326,6 @@ def test_2_S5_an_attribute_or_a_method_of_that_name_is_no_exemption(app: Flask) 
     assert [client.post(path).status_code for path in ("/exempt", "/other")] == [400, 400]
 
 
-@pytest.mark.parametrize(("origin", "status"), [(ORIGIN, 200), ("https://attacker.test", 400), ("null", 400)])
-def test_2_S6_a_socket_opens_from_a_page_of_this_site_alone(app: Flask, origin: str, status: int) -> None:
-    app.add_url_rule("/socket", "socket", function(), websocket=True)
-    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Origin": origin}
-    assert browser_like(app).get("/socket", headers=headers).status_code == status
-
-
 @pytest.mark.parametrize("lock", FOREIGN)
 def test_2_S5_one_method_of_a_view_can_be_exempt(app: Flask, lock: str) -> None:
     client = with_views(app, HookWithOneExemptMethod.as_view("one"), Hook.as_view("none"))

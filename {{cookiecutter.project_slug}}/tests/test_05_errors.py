@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app, logs
 from app.security import errors
-from tests.conftest import KEY, ORIGIN, Server, browser_like, csrf_token
+from tests.conftest import KEY, ORIGIN, Server, browser_like, csrf_token, post
 
 # What the exceptions of these tests say: no visitor may read it, the log must.
 INSIDE = "/srv/app/models.py: SELECT * FROM users"
@@ -179,11 +179,61 @@ def test_5_S1_each_status_has_a_page_and_a_problem_of_its_own_words(app: Flask) 
     assert len(seen) == len({title for title, _ in seen}) == len({detail for _, detail in seen}) == len(STATUSES)
 
 
-@pytest.mark.parametrize(
-    "accept", ["", "*/*", "text/html,application/xhtml+xml,*/*;q=0.8", "image/webp", "no/ne;q=x,,;"]
-)
-def test_5_S1_who_does_not_ask_for_json_gets_the_page(client: FlaskClient, accept: str) -> None:
-    assert client.get("/nothing", headers={"Accept": accept}).mimetype == "text/html"
+FETCH = {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}
+NAVIGATION = {"Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate"}
+XHR = {"X-Requested-With": "XMLHttpRequest"}
+HTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+# Who asks → the headers as that program sends them, and whether it gets a page or a problem.
+WHO_ASKS = {
+    "nobody in particular": ({"Accept": ""}, "page"),
+    "a person in Firefox": ({"Accept": HTML, **NAVIGATION}, "page"),
+    "a person in Android's WebView": ({"Accept": HTML, "X-Requested-With": "com.example.app", **NAVIGATION}, "page"),
+    "a person in an old browser": ({"Accept": "application/xml,text/html;q=0.9,*/*;q=0.5"}, "page"),
+    "curl": ({"Accept": "*/*"}, "page"),
+    "curl with a form": ({"Accept": "*/*", "Content-Type": "application/x-www-form-urlencoded"}, "page"),
+    "curl with JSON": ({"Accept": "*/*", "Content-Type": "application/json"}, "problem"),
+    "a client of an API of its own": ({"Accept": "*/*", "Content-Type": "application/vnd.api+json"}, "problem"),
+    "an image": ({"Accept": "image/avif,image/webp,*/*;q=0.8", "Sec-Fetch-Dest": "image"}, "page"),
+    "a style sheet": ({"Accept": "text/css,*/*;q=0.1", "Sec-Fetch-Dest": "style"}, "page"),
+    "fetch": ({"Accept": "*/*", **FETCH}, "problem"),
+    "fetch without Accept": ({"Accept": "", **FETCH}, "problem"),
+    "fetch that wants a page": ({"Accept": "text/html", **FETCH}, "page"),
+    "fetch that wants no JSON": (
+        {"Accept": "*/*, application/json;q=0, application/problem+json;q=0", **FETCH},
+        "page",
+    ),
+    "fetch of a text": ({"Accept": "text/plain", **FETCH}, "problem"),
+    "EventSource": ({"Accept": "text/event-stream", **FETCH}, "problem"),
+    "jQuery": ({"Accept": "*/*", **XHR}, "problem"),
+    "jQuery for a part of a page": ({"Accept": "text/html, */*; q=0.01", **XHR}, "page"),
+    "axios": ({"Accept": "application/json, text/plain, */*"}, "problem"),
+    "an API's client": ({"Accept": "application/json"}, "problem"),
+    "an API's client with a preference": ({"Accept": "text/html;q=0.5, application/json"}, "problem"),
+    "a client that knows problems": ({"Accept": "application/problem+json"}, "problem"),
+    "nonsense": ({"Accept": "no/ne;q=x,,;"}, "page"),
+}
+
+
+@pytest.mark.parametrize("who", WHO_ASKS)
+def test_5_S1_people_get_pages_and_scripts_get_problems(client: FlaskClient, who: str) -> None:
+    headers, kind = WHO_ASKS[who]
+    answer = client.get("/nothing", headers=headers)
+    assert answer.mimetype == {"page": "text/html", "problem": "application/problem+json"}[kind]
+    # Caches must not give one the answer for the other.
+    assert {"accept", "sec-fetch-dest", "x-requested-with"} <= {name.lower() for name in answer.vary}
+
+
+@pytest.mark.parametrize("headers", [FETCH, XHR], ids=["fetch", "XMLHttpRequest"])
+def test_5_S1_a_script_gets_a_problem_from_a_form_too_and_the_page_itself_as_it_is(
+    member: FlaskClient, headers: dict[str, str]
+) -> None:
+    """A view that shows its form again after a fault does so for people only."""
+    headers = {"Accept": "*/*", **headers}
+    refused = post(member, "/uploads", headers=headers)
+    assert (refused.status_code, refused.mimetype) == (400, "application/problem+json")
+    assert (refused.get_json() or {})["detail"] == "Please choose a file."
+    shown = member.get("/uploads", headers=headers)
+    assert (shown.status_code, shown.mimetype) == (200, "text/html")
 
 
 def test_5_S1_our_own_words_are_shown_escaped(app: Flask) -> None:

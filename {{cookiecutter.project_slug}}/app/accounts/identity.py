@@ -30,7 +30,7 @@ from app.accounts.models import Session, User, db, utcnow
 from app.logs import security_event
 from app.security.cookies import start_session
 from app.security.csrf import UNSAFE_METHODS
-from app.security.errors import refuse, wants_json
+from app.security.errors import refuse, wants_problem
 from app.security.templating import render_text
 from app.storage import folder
 from app.visitors import Visitors
@@ -106,7 +106,7 @@ class Members(Visitors):
         """
         if current_user.is_authenticated:
             return None
-        if wants_json():
+        if wants_problem():
             refuse(401, "Please sign in first.", event="authz_fail")
         security_event("authz_fail", reason="Nobody is signed in.")
         flash("Please sign in first.")

@@ -80,7 +80,7 @@ def form_view(view: View) -> View:
 
 def _protect() -> None:
     # A WebSocket is opened by a GET with the visitor's cookies, from any page.
-    unsafe = request.method in UNSAFE_METHODS or request.headers.get("Upgrade", "").lower() == "websocket"
+    unsafe = request.method in UNSAFE_METHODS or "websocket" in request.headers.get("Upgrade", "").lower()
     if unsafe and declared(EXEMPT) is None:
         _refuse_other_origins()
         if request.endpoint:  # a URL without a route has nothing to protect, and its 404 is more helpful

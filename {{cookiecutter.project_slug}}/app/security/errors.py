@@ -33,6 +33,7 @@ TITLE = "Error handling"
 SUMMARY = "When something fails, the page says what you can do, and never how the app is built."
 
 PLAIN_TEXT = "text/plain; charset=utf-8"
+JSON_TYPES = ("application/json", "application/problem+json")
 
 # Status → title and message. They say what to do and reveal nothing about the cause.
 WORDS = {
@@ -101,9 +102,28 @@ def refuse(
 
 
 def wants_json(asked: FlaskRequest = request) -> bool:
-    """Return whether the client prefers JSON to HTML. A client that accepts both equally gets HTML."""
-    best = asked.accept_mimetypes.best_match(["text/html", "application/json", "application/problem+json"])
-    return best is not None and best != "text/html"
+    """Return whether the client prefers JSON to HTML as an answer. One that accepts both equally gets HTML."""
+    return _prefers_json(asked, default=False)
+
+
+def wants_problem(asked: FlaskRequest = request) -> bool:
+    """Return whether the client prefers a problem in JSON (RFC 9457) to an error page.
+
+    The header ``Accept`` decides. Without a preference in it, as ``fetch`` and XMLHttpRequest send it, scripts get a
+    problem and people a page. A request is a script's if its body is JSON, or a browser or a library says so. A
+    command-line client like curl says nothing: it gets the page, unless it sends JSON or an ``Accept``.
+    """
+    is_script = (
+        asked.is_json
+        or asked.headers.get("X-Requested-With") == "XMLHttpRequest"
+        or asked.headers.get("Sec-Fetch-Dest") == "empty"  # fetch, XMLHttpRequest, sendBeacon, EventSource
+    )
+    return _prefers_json(asked, default=is_script)
+
+
+def _prefers_json(asked: FlaskRequest, *, default: bool) -> bool:
+    offers = [*JSON_TYPES, "text/html"] if default else ["text/html", *JSON_TYPES]  # of equals, the first is the best
+    return asked.accept_mimetypes.best_match(offers, offers[0]) in JSON_TYPES
 
 
 class StrictRequest(FlaskRequest):
@@ -149,7 +169,7 @@ def respond(error: Exception) -> Response:
     response = _page(status, error)
     response.status_code = status
     response.headers.extend(headers)
-    response.vary.add("Accept")
+    response.vary.update(("Accept", "Sec-Fetch-Dest", "X-Requested-With"))
     return response
 
 
@@ -180,7 +200,7 @@ def _page(status: int, error: Exception) -> Response:
     if isinstance(error, Refusal):
         message = error.message
     request_id = logs.request_id.get()
-    if wants_json():
+    if wants_problem():
         # A problem without a type has the phrase of its status as title (RFC 9457, 4.2.1).
         problem = {"title": phrase, "status": status, "detail": message, "request_id": request_id}
         return Response(json.dumps(problem), content_type="application/problem+json")
@@ -233,16 +253,29 @@ def _guard(wsgi_app: WSGIApplication) -> WSGIApplication:
             body = wsgi_app(environ, lambda *answer: held.extend(answer))  # type: ignore[arg-type]
             if not isinstance(body, environ.get("wsgi.file_wrapper", FileWrapper)):
                 body = _begun(body)
-        except Exception:
+        except Exception as error:
+            if _is_signal(error, environ):
+                raise
             path = redact_path(environ.get("PATH_INFO", ""))
             logging.getLogger(__name__).exception("Exception outside of the view on %s", path)
             held = ["500 INTERNAL SERVER ERROR", [("Content-Type", PLAIN_TEXT)]]
             body = [_plain_text(*WORDS[500]).encode()]
+        if not held:  # the view answered on the connection itself, and the server knows
+            return body
         status, headers = held[:2]
         start_response(status, [*headers, ("X-Request-ID", logs.request_id.get())])
         return body
 
     return guarded
+
+
+def _is_signal(error: Exception, environ: WSGIEnvironment) -> bool:
+    """Return whether ``error`` tells the server that a WebSocket has ended, so that no response must follow.
+
+    Under gunicorn, a view that took the connection over ends with StopIteration, as flask-sock does. Anywhere else,
+    StopIteration is a fault like others.
+    """
+    return isinstance(error, StopIteration) and environ.get("HTTP_UPGRADE", "").lower() == "websocket"
 
 
 def _begun(body: Iterable[bytes]) -> Iterable[bytes]:

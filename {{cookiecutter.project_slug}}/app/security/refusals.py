@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from flask import Flask, Request, json
 
 from app import logs
-from app.security.errors import WORDS, wants_json
+from app.security.errors import WORDS, wants_problem
 from app.security.networks import WIDER, network
 from app.visitors import Visitors
 
@@ -128,7 +128,7 @@ def door(
 
 def _answer(asked: Request, refused: Refused, start_response: StartResponse) -> Iterable[bytes]:
     seconds, request_id = refused.seconds(), logs.request_id.get()
-    if wants_json(asked):
+    if wants_problem(asked):
         content_type = "application/problem+json"
         problem = {"title": "Too Many Requests", "status": 429, "detail": refused.message, "request_id": request_id}
         text = json.dumps(problem)

@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from app.logs import security_event
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
 from app.security.headers import CSP_OF_LAST_RESORT
-from app.settings import SettingsError
+from app.settings import LARGEST_BODY, SettingsError
 from app.storage import clamd, content, folder
 from app.storage.folder import StoredFile
 from app.storage.names import display_name
@@ -80,7 +81,7 @@ def init_app(app: Flask) -> None:
         raise SettingsError(f"UPLOAD_DIR: {fault} (is '{place}'). Example: UPLOAD_DIR=/srv/uploads")
     app.config.update(MAX_FORM_MEMORY_SIZE=MAX_FORM_MEMORY_SIZE, MAX_FORM_PARTS=MAX_FORM_PARTS)
     # This runs before all before_request hooks, since the CSRF check already reads the body.
-    app.url_value_preprocessor(_bound_bodies_held_in_memory)
+    app.url_value_preprocessor(_bound_body)
     app.after_request(_read_the_rest)
     app.register_error_handler(RequestEntityTooLarge, _name_the_limit)
     app.cli.add_command(_commands)
@@ -109,8 +110,8 @@ def save(file: FileStorage, owner: str) -> StoredFile:
     size = file.stream.seek(0, os.SEEK_END)
     if not size:
         refuse(422, "This file is empty.")
-    if size > current_app.config["MAX_CONTENT_LENGTH"]:
-        raise RequestEntityTooLarge
+    if size > max_body():
+        raise _too_large(f"This file is too large: the maximum is {_in_units(max_body())}.", "MAX_CONTENT_LENGTH")
     _refuse_on_full_disk(size)
     file_type = content.identify(file.stream, name, file.mimetype, current_app.config["UPLOAD_EXTENSIONS"])
     _refuse_malware(file.stream)
@@ -154,9 +155,15 @@ def quota(owner: str) -> Quota:
         max_bytes=config["UPLOAD_QUOTA_BYTES"],
         used_files=len(used),
         max_files=config["UPLOAD_QUOTA_FILES"],
-        max_file_bytes=config["MAX_CONTENT_LENGTH"],
+        max_file_bytes=max_body(),
         extensions=(*allowed, *(alias for alias, ending in content.ALIASES.items() if ending in allowed)),
     )
+
+
+def max_body() -> int:
+    """Return the maximum size of a body, in bytes. None, by which Flask means no limit, is the most that we allow."""
+    limit: int | None = current_app.config["MAX_CONTENT_LENGTH"]
+    return LARGEST_BODY if limit is None else limit
 
 
 def send(file: StoredFile, *, inline: bool = False) -> Response:
@@ -179,15 +186,43 @@ def _sweep_command() -> None:
     click.echo(f"Removed {folder.sweep()} files.")
 
 
-def _bound_bodies_held_in_memory(endpoint: str | None, values: dict[str, object] | None) -> None:
-    """Limit bodies that are parsed in memory, all but multipart: 10 MB of ``a&a&a…`` would take a gigabyte."""
+def _bound_body(endpoint: str | None, values: dict[str, object] | None) -> None:
+    """Limit each body, and more so those parsed in memory, all but multipart: 10 MB of ``a&a&a…`` take a gigabyte."""
+    request.max_content_length = max_body()
     if request.mimetype != "multipart/form-data":
-        request.max_content_length = min(MAX_FORM_MEMORY_SIZE, current_app.config["MAX_CONTENT_LENGTH"])
+        in_memory = current_app.config["MAX_FORM_MEMORY_SIZE"] or MAX_FORM_MEMORY_SIZE
+        request.max_content_length = min(in_memory, request.max_content_length)
 
 
 def _name_the_limit(error: RequestEntityTooLarge) -> Response:
-    limit = do_filesizeformat(request.max_content_length or 0, binary=True)
-    return respond(Refusal(413, f"This is more than one request may send: {limit}, in at most {MAX_FORM_PARTS} parts."))
+    """Return the response that names the limit. Werkzeug raises the same error for each, but each in its own function.
+
+    What other code raises, such as ``abort(413)``, is answered without a limit.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    is_werkzeug = frames and str(frames[-1].f_globals.get("__name__")).startswith("werkzeug.")
+    match frames[-1].f_code.co_name if is_werkzeug else "":
+        case "next_event":
+            text = f"This form has too many fields and files: the maximum is {request.max_form_parts}."
+            return respond(_too_large(text, "MAX_FORM_PARTS"))
+        case "receive_data" | "parse":
+            text = f"A field of this form is too large: the maximum is {_in_units(request.max_form_memory_size)}."
+            return respond(_too_large(text, "MAX_FORM_MEMORY_SIZE"))
+        case "get_input_stream" | "on_exhausted":
+            limit, config = request.max_content_length, current_app.config
+            names = (name for name in ("MAX_CONTENT_LENGTH", "MAX_FORM_MEMORY_SIZE") if config[name] == limit)
+            text = f"This request is too large: the maximum is {_in_units(limit)}."
+            return respond(_too_large(text, next(names, f"request.max_content_length in {request.endpoint}")))
+    return respond(error)
+
+
+def _too_large(message: str, setting: str) -> Refusal:
+    """Return the refusal (413) by a limit; in debug it names the setting too."""
+    return Refusal(413, f"{message} (Debug: the limit is {setting}.)" if current_app.debug else message)
+
+
+def _in_units(size: int | None) -> str:
+    return do_filesizeformat(size or 0, binary=True)
 
 
 def _read_the_rest(response: Response) -> Response:
@@ -240,7 +275,7 @@ def _refuse_on_full_disk(size: int) -> None:
     except OSError:
         _not_stored()
     if free - size < FREE_DISK_FLOOR:
-        log.error("upload refused: less than %s free in UPLOAD_DIR", do_filesizeformat(FREE_DISK_FLOOR, True))
+        log.error("upload refused: less than %s free in UPLOAD_DIR", _in_units(FREE_DISK_FLOOR))
         refuse(503, "There is no room for uploads at the moment.", retry_after=3600)
 
 
@@ -262,7 +297,8 @@ def _store(stream: IO[bytes], name: str, media_type: str, owner: str) -> StoredF
 def _refuse_over_quota(sizes: list[int]) -> None:
     max_files, max_bytes = current_app.config["UPLOAD_QUOTA_FILES"], current_app.config["UPLOAD_QUOTA_BYTES"]
     if len(sizes) > max_files:
-        refuse(413, f"You already have the maximum of {max_files} files. Please delete some first.")
+        message = f"You already have the maximum of {max_files} files. Please delete some first."
+        raise _too_large(message, "UPLOAD_QUOTA_FILES")
     if sum(sizes) > max_bytes:
-        limit = do_filesizeformat(max_bytes, binary=True)
-        refuse(413, f"With this file you would store more than {limit}. Please delete some first.")
+        message = f"With this file you would store more than {_in_units(max_bytes)}. Please delete some first."
+        raise _too_large(message, "UPLOAD_QUOTA_BYTES")

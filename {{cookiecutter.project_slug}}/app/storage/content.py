@@ -11,10 +11,8 @@ from __future__ import annotations
 import codecs
 import io
 import logging
-import os
 import re
 import threading
-import zipfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -22,6 +20,7 @@ from typing import IO
 from PIL import Image, ImageCms, ImageOps
 
 from app.security.errors import Refusal, refuse
+from app.storage import pdf
 from app.storage.names import extension
 
 log = logging.getLogger(__name__)
@@ -72,7 +71,6 @@ ALIASES = {"jpeg": "jpg"}
 
 # Control characters, except those common in text (tab, line breaks, form feed): escapes could control a terminal.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
-_PDF_END = re.compile(rb"%%EOF[\s\0]*\Z")
 
 # Decoding needs much memory, so each process decodes only one image at a time.
 _decoder = threading.Lock()
@@ -93,13 +91,15 @@ def identify(stream: IO[bytes], name: str, declared: str, allowed: Collection[st
     if declared != file_type.media_type:
         refuse(415, f"The file was sent as {declared or 'no type'!r}, but its name says {file_type.media_type}.")
     stream.seek(0)
-    head = stream.read(16)
+    head = stream.read(pdf.WINDOW)
+    if ending == "pdf":
+        head = pdf.without_blanks(head)
     if next(kind for kind in TYPES.values() if kind.signature.match(head)) is not file_type:
         refuse(415, f"The content of this file is not {file_type.media_type}, as its name says.")
     if ending == "txt":
         _require_text(stream)
     if ending == "pdf":
-        _require_whole_pdf(stream)
+        pdf.refuse_other_files(stream)
     _refuse_eicar(stream)
     return file_type
 
@@ -136,14 +136,6 @@ def _require_text(stream: IO[bytes]) -> None:
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         refuse(415, "This is not a UTF-8 text file. Please save it with UTF-8 encoding.")
-
-
-def _require_whole_pdf(stream: IO[bytes]) -> None:
-    """Refuse a truncated PDF, and one that continues as another format: readers find both PDF and ZIP by their end."""
-    stream.seek(0, os.SEEK_END)
-    stream.seek(max(stream.tell() - 1024, 0))
-    if not _PDF_END.search(stream.read()) or zipfile.is_zipfile(stream):
-        refuse(422, "This PDF is damaged, or has another file attached to its end.")
 
 
 def _refuse_eicar(stream: IO[bytes]) -> None:

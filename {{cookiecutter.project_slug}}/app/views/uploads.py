@@ -13,7 +13,7 @@ from werkzeug.datastructures import CombinedMultiDict, FileStorage
 
 from app.security import uploads
 from app.security.csrf import form_view
-from app.security.errors import Refusal, log_refusal, refuse, wants_json
+from app.security.errors import Refusal, log_refusal, refuse, wants_json, wants_problem
 from app.security.rate_limits import limited
 from app.storage import clamd, folder
 from app.views import health
@@ -42,12 +42,12 @@ def index() -> ResponseReturnValue:
         try:
             return _accepted(_saved(form.file.data))
         except Refusal as refusal:
-            if wants_json() or refusal.retry_after:
+            if wants_problem() or refusal.retry_after:
                 raise
             log_refusal(refusal)
             form.file.errors, status = [refusal.message], refusal.code or 422
     elif form.is_submitted():
-        if wants_json():
+        if wants_problem():
             refuse(400, next(iter(form.errors.values()))[0])
         status = 400
     files = folder.listing(_owner())

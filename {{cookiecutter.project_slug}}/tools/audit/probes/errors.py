@@ -53,6 +53,9 @@ def every_status_has_a_page(subject: Subject) -> Iterator[str]:
         if (detail := str(body.get("detail", status))) in details:
             yield f"{status} has the same detail as {details[detail]}."
         details[detail] = status
+    fetch = {"Accept": "*/*", "Sec-Fetch-Dest": "empty"}
+    if _failing(subject, lambda: abort(409), headers=fetch).mimetype != PROBLEM:
+        yield "A script that states no preference gets the page."
 
 
 @probe("5.S2")

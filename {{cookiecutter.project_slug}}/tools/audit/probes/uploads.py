@@ -67,7 +67,7 @@ def types_are_checked(subject: Subject) -> Iterator[str]:
         Attempt("a damaged image", "a.png", png[:40], "image/png"),
         Attempt("an image with too many pixels", "a.png", _png((5_100, 5_100), "1"), "image/png"),
         Attempt("a page named as a PDF", "a.pdf", b"<script>alert(1)</script>\n%%EOF\n", "application/pdf"),
-        Attempt("a PDF with an archive at its end", "a.pdf", b"%PDF-1.4\n%%EOF\n" + _zip(), "application/pdf"),
+        *(Attempt(what, "a.pdf", data, "application/pdf") for what, data in _polyglots().items()),
         Attempt("a text in another encoding", "a.txt", "<b>".encode("utf-16"), "text/plain"),
         Attempt("a text with control characters", "a.txt", b"\x1b]0;evil\x07", "text/plain"),
     ):
@@ -75,8 +75,8 @@ def types_are_checked(subject: Subject) -> Iterator[str]:
             yield f"{attempt.what} answers {status}."
     for attempt in (
         Attempt("a text", "a.txt", "gr\u00fcn".encode(), "text/plain"),
-        Attempt("a PDF", "a.pdf", b"%PDF-1.4\n%%EOF\n", "application/pdf"),
         Attempt("an animation", "a.gif", _animation(), "image/gif"),
+        *(Attempt(what, "a.pdf", data, "application/pdf") for what, data in _pdfs().items()),
     ):
         if (status := _send(subject, _new_visitor(subject), *attempt[1:]).status_code) != 201:
             yield f"{attempt.what} that is valid is refused ({status})."
@@ -355,11 +355,35 @@ def _animation() -> bytes:
     return written.getvalue()
 
 
-def _zip() -> bytes:
+def _zip(comment: bytes = b"") -> bytes:
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as archive:
         archive.writestr("a.txt", "a")
+        archive.comment = comment
     return written.getvalue()
+
+
+_PDF = b"%PDF-1.4\n1 0 obj\n<<>>\nstream\n", b"\nendstream\nendobj\nstartxref\n9\n%%EOF\n"
+
+
+def _pdfs() -> dict[str, bytes]:
+    """Return PDFs that people have."""
+    return {
+        "A PDF with an attached archive": _zip().join(_PDF),
+        "A PDF with blanks around it": b"\r\n" + b"".join(_PDF) + b" " * 2000,
+    }
+
+
+def _polyglots() -> dict[str, bytes]:
+    """Return PDFs that other programs open as another file."""
+    whole = b"".join(_PDF)
+    return {
+        "a PDF behind a program": b"MZ" + whole,
+        "a PDF before a page": whole + b"<script>alert(1)</script>",
+        "a PDF with an archive at its end": whole + _zip(),
+        "a PDF with an archive before a second end": whole + _zip() + b"\n%%EOF\n",
+        "a PDF with an attached archive up to its end": _PDF[0] + _zip(comment=_PDF[1]),
+    }
 
 
 class _Crash(BaseException):
