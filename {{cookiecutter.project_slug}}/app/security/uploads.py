@@ -32,6 +32,7 @@ from app.logs import security_event
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
 from app.security.headers import CSP_OF_LAST_RESORT
+from app.security.rate_limits import client_address
 from app.settings import LARGEST_BODY, SettingsError
 from app.storage import clamd, content, folder
 from app.storage.folder import StoredFile
@@ -106,32 +107,52 @@ def save(file: FileStorage, owner: str) -> StoredFile:
     Raises Refusal: 413 too large or over quota, 415 wrong type, 422 damaged or malicious, 503 temporarily unavailable.
     A refused file leaves nothing behind.
     """
-    name = display_name(file.filename or "")
+    return save_all([file], owner)[0]
+
+
+def save_all(files: Sequence[FileStorage], owner: str) -> list[StoredFile]:
+    """Store all ``files`` or none, and return them: after an error in one, the user can fix it and send all again."""
+    types, stored = [], list[StoredFile]()
+    try:
+        for file in files:
+            with _named(file, files):
+                types.append(_identify(file))
+        streams = [file.stream for file in files]
+        cleaned = content.clean([*zip(streams, types, strict=True)], owner, client_address())
+        for file, file_type in zip(files, types, strict=True):
+            with _named(file, files):
+                stored.append(_store(next(cleaned), display_name(file.filename or ""), file_type.media_type, owner))
+    except Exception:
+        for done in stored:
+            delete(owner, done.id)
+        raise
+    return stored
+
+
+@contextlib.contextmanager
+def _named(file: FileStorage, files: Sequence[FileStorage]) -> Iterator[None]:
+    """Say in a refusal which of several ``files`` it is about."""
+    try:
+        yield
+    except Refusal as error:
+        if error.code and len(files) > 1:
+            text = f"{display_name(file.filename or '')}: {error.message} None of the files was kept."
+            refuse(error.code, text, retry_after=error.retry_after, event=error.event, **error.fields)
+        raise
+
+
+def _identify(file: FileStorage) -> content.FileType:
+    """Return the type of a file that may be stored. Raises Refusal."""
     size = file.stream.seek(0, os.SEEK_END)
     if not size:
         refuse(422, "This file is empty.")
     if size > max_body():
         raise _too_large(f"This file is too large: the maximum is {_in_units(max_body())}.", "MAX_CONTENT_LENGTH")
     _refuse_on_full_disk(size)
+    name = display_name(file.filename or "")
     file_type = content.identify(file.stream, name, file.mimetype, current_app.config["UPLOAD_EXTENSIONS"])
     _refuse_malware(file.stream)
-    return _store(content.clean(file.stream, file_type), name, file_type.media_type, owner)
-
-
-def save_all(files: Sequence[FileStorage], owner: str) -> list[StoredFile]:
-    """Store all ``files`` or none, and return them: after an error in one, the user can fix it and send all again."""
-    stored: list[StoredFile] = []
-    for file in files:
-        try:
-            stored.append(save(file, owner))
-        except Exception as error:
-            for done in stored:
-                delete(owner, done.id)
-            if isinstance(error, Refusal) and error.code and len(files) > 1:
-                text = f"{display_name(file.filename or '')}: {error.message} None of the files was kept."
-                refuse(error.code, text, retry_after=error.retry_after, event=error.event, **error.fields)
-            raise
-    return stored
+    return file_type
 
 
 def find(owner: str, file_id: str) -> StoredFile:

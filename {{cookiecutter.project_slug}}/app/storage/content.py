@@ -9,41 +9,19 @@ Source: OWASP File Upload Cheat Sheet; ASVS 5.0 V5.2.1, V5.2.2, V5.2.6.
 from __future__ import annotations
 
 import codecs
-import io
 import logging
 import re
-import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from PIL import Image, ImageCms, ImageOps
-
-from app.security.errors import Refusal, refuse
-from app.storage import pdf
+from app.security.errors import refuse
+from app.storage import images, pdf
 from app.storage.names import extension
 
 log = logging.getLogger(__name__)
 
 CHUNK = 64 * 1024
-
-# Phones and cameras produce photos of up to 24 megapixels by default. Decoded, such a photo takes 100 MB.
-MAX_PIXELS = 25_000_000
-# All frames of an animation together.
-MAX_ANIMATION_PIXELS = 2 * MAX_PIXELS
-MAX_FRAMES = 1000
-# Pillow's own limit works where the checks below can't: inside decoders, before there is an image.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-
-# The options of each encoder; all others are dropped. WebP is always written lossy, since lossless takes ten times
-# as long. The numbers balance time against size.
-ENCODING: dict[str, dict[str, object]] = {
-    "PNG": {"compress_level": 3},
-    "JPEG": {"quality": 90},
-    "WEBP": {"quality": 90, "method": 2},
-    "GIF": {},
-}
-NO_METADATA: dict[str, object] = {"comment": b"", "exif": b"", "xmp": b"", "icc_profile": None}
 
 # In two halves, so that no virus scanner mistakes this file for the test file.
 EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
@@ -71,10 +49,6 @@ ALIASES = {"jpeg": "jpg"}
 
 # Control characters, except those common in text (tab, line breaks, form feed): escapes could control a terminal.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
-
-# Decoding needs much memory, so each process decodes only one image at a time.
-_decoder = threading.Lock()
-DECODER_WAIT = 10  # seconds
 
 
 def identify(stream: IO[bytes], name: str, declared: str, allowed: Collection[str]) -> FileType:
@@ -104,22 +78,16 @@ def identify(stream: IO[bytes], name: str, declared: str, allowed: Collection[st
     return file_type
 
 
-def clean(stream: IO[bytes], file_type: FileType) -> IO[bytes]:
-    """Return the content to store: an image encoded again, any other file unchanged. Raises Refusal (422, 503)."""
-    if not file_type.image_format:
-        return stream
-    if not _decoder.acquire(timeout=DECODER_WAIT):
-        refuse(503, "Too many images are being processed. Please try again in a moment.", retry_after=DECODER_WAIT)
-    try:
-        with Image.open(stream, formats=[file_type.image_format]) as image:
-            return _redraw(image, file_type.image_format)
-    except Refusal:
-        raise
-    except Exception as error:  # on malicious input, decoders raise almost any exception
-        log.info("image refused: %r", error)
-        refuse(422, "This image is damaged, or too large to be decoded.")
-    finally:
-        _decoder.release()
+def clean(files: Sequence[tuple[IO[bytes], FileType]], owner: str, address: str) -> Iterator[IO[bytes]]:
+    """Yield the content to store for each file: an image encoded again, any other file unchanged.
+
+    ``owner`` and ``address`` are whose images these are. Raises Refusal (422, 503) where the refused file would come.
+    """
+    redrawn = images.redraw(
+        [(stream, kind.image_format) for stream, kind in files if kind.image_format], owner, address
+    )
+    for stream, kind in files:
+        yield next(redrawn) if kind.image_format else stream
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
@@ -145,60 +113,3 @@ def _refuse_eicar(stream: IO[bytes]) -> None:
             message = "This file is the EICAR test for virus scanners. It is not accepted."
             refuse(422, message, event="upload_validation", found="EICAR")
         seam = chunk[1 - len(EICAR) :]
-
-
-def _redraw(image: Image.Image, image_format: str) -> IO[bytes]:
-    """Return a new file with only the pixels: without comments, EXIF (which may have a location), XMP and profiles."""
-    options = ENCODING[image_format] | NO_METADATA
-    if image_format in ("GIF", "WEBP") and getattr(image, "is_animated", False):
-        options |= {"save_all": True, "duration": _durations(image)}
-        if "loop" in image.info:
-            options["loop"] = image.info["loop"]
-        if image.has_transparency_data:
-            options["disposal"] = 2  # clear each frame before the next, which would otherwise be drawn over it
-    else:
-        image = _upright_in_srgb(image, image_format)
-    result = io.BytesIO()
-    image.save(result, image_format, **options)
-    return result
-
-
-def _bound(pixels: int, limit: int) -> None:
-    if pixels > limit:
-        refuse(422, f"This image has too many pixels: the maximum is {limit // 1_000_000} million.")
-
-
-def _durations(image: Image.Image) -> list[int]:
-    """Decode all frames, within the limits, and return their durations in milliseconds."""
-    durations: list[int] = []
-    pixels = 0
-    while len(durations) < MAX_FRAMES:
-        _bound(image.width * image.height, MAX_PIXELS)
-        pixels += image.width * image.height
-        _bound(pixels, MAX_ANIMATION_PIXELS)
-        image.load()
-        durations.append(image.info.get("duration", 0))
-        try:
-            image.seek(len(durations))
-        except EOFError:
-            image.seek(0)
-            return durations
-    refuse(422, f"This animation has too many frames: the maximum is {MAX_FRAMES}.")
-
-
-def _upright_in_srgb(image: Image.Image, image_format: str) -> Image.Image:
-    """Apply the EXIF rotation and the colour profile to the pixels, since both will be dropped."""
-    _bound(image.width * image.height, MAX_PIXELS)
-    ImageOps.exif_transpose(image, in_place=True)
-    profile = image.info.get("icc_profile")
-    target = "RGBA" if image.mode == "RGBA" else "RGB"
-    if profile and image.mode in ("RGB", "RGBA", "CMYK"):
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=target)
-            image = converted or image
-        except (ImageCms.PyCMSError, OSError):
-            log.info("image with an unusable colour profile")
-    if image_format == "JPEG" and image.mode not in ("L", "RGB"):
-        image = image.convert("RGB")
-    return image

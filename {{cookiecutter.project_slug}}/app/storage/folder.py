@@ -27,6 +27,9 @@ from flask import current_app
 
 from app import paths
 
+# The file of turns.py: who decodes an image, and who waits.
+TURNS = ".turns"
+
 LEFTOVER_SECONDS = 3600
 
 # Both become part of a path, so no other form is allowed: 128 random bits each.
@@ -151,8 +154,8 @@ def sweep() -> int:
 
 
 def is_ours(name: str) -> bool:
-    """Return whether an entry of ``UPLOAD_DIR`` is from this module, or is common on volumes (``lost+found``)."""
-    return bool(OWNER.fullmatch(name)) or name in ("lost+found", ".gitkeep")
+    """Return whether an entry of ``UPLOAD_DIR`` is from this package, or is common on volumes (``lost+found``)."""
+    return bool(OWNER.fullmatch(name)) or name in (TURNS, "lost+found", ".gitkeep")
 
 
 def _folder(owner: str) -> Path:

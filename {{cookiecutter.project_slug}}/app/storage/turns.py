@@ -1,0 +1,95 @@
+"""Who may decode an image now, who waits, and who is refused: for all processes of the app on this machine (9.T4).
+
+A lane serves one request at a time, in the order of their arrival, so the memory that images take is that of its two
+lanes, whatever the number of gunicorn's workers. A request that waits holds a thread, so few may. Nobody may hold the
+lanes against others: each owner has one place, and each client address two.
+
+The tickets of those who wait or decode are in a file in ``UPLOAD_DIR``, which the kernel locks while it is changed. The
+ticket of a process that was killed expires. On Windows, which has no such lock, each process has lanes of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from app.security.errors import refuse
+from app.storage import folder
+
+if os.name == "posix":
+    import fcntl
+
+PER_OWNER = 1
+PER_ADDRESS = 2
+POLL_SECONDS = 0.05
+
+_door = threading.Lock()
+
+
+class Ticket(NamedTuple):
+    """A place in a lane. ``until`` is on the clock ``time.monotonic``, which the processes of a machine share."""
+
+    id: str
+    lane: str
+    owner: str
+    address: str
+    until: float
+
+
+@contextlib.contextmanager
+def turn(lane: str, places: int, *, owner: str, address: str, wait: float, hold: float) -> Iterator[None]:
+    """Wait up to ``wait`` seconds for a turn in ``lane``, then hold it for the block, up to ``hold`` seconds.
+
+    Raises Refusal (503) at once if the lane has no free place (of ``places``), or if ``owner`` or ``address`` have
+    their share; and if nothing becomes free in time.
+    """
+    start = time.monotonic()
+    mine = Ticket(secrets.token_hex(8), lane, owner, address, start + wait + hold)
+    with _tickets() as tickets:
+        if sum(ticket.owner == owner for ticket in tickets) >= PER_OWNER:
+            refuse(503, "Another image of yours is still being processed. Please try again after that.", retry_after=5)
+        if sum(ticket.address == address for ticket in tickets) >= PER_ADDRESS:
+            refuse(503, "Other images from your network are being processed. Please try again.", retry_after=5)
+        if sum(ticket.lane == lane for ticket in tickets) >= places:
+            refuse(503, "Too many images are being processed. Please try again in a moment.", retry_after=10)
+        tickets.append(mine)
+    try:
+        while not _is_first(mine):
+            if time.monotonic() > start + wait:
+                refuse(503, "Too many images are being processed. Please try again in a moment.", retry_after=10)
+            time.sleep(POLL_SECONDS)
+        yield
+    finally:
+        with _tickets() as tickets:
+            tickets[:] = [ticket for ticket in tickets if ticket.id != mine.id]
+
+
+def _is_first(mine: Ticket) -> bool:
+    with _tickets() as tickets:
+        return next((ticket.id for ticket in tickets if ticket.lane == mine.lane), mine.id) == mine.id
+
+
+@contextlib.contextmanager
+def _tickets() -> Iterator[list[Ticket]]:
+    """Give the tickets that have not expired, in their order, to read and to change by this thread alone."""
+    flags = os.O_RDWR | os.O_CREAT
+    with _door, open(os.open(folder.root() / folder.TURNS, flags, 0o600), "r+") as file:
+        if os.name == "posix":
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        try:
+            found = [Ticket(*fields) for fields in json.load(file)]
+        except (ValueError, TypeError):  # empty, or a crash while it was written
+            found = []
+        now = time.monotonic()
+        tickets = [ticket for ticket in found if 0 < ticket.until - now < 60]  # after a reboot, the clock starts again
+        yield tickets
+        if tickets != found:
+            file.seek(0)
+            file.truncate()
+            json.dump(tickets, file)
