@@ -53,7 +53,7 @@ AC, DC = _huffman(0xE0, dc=False), _huffman(0, dc=True)
 
 
 def refining(components: int) -> list[bytes]:
-    """All scans that a progressive JPEG may have, in a valid order: each bit of each coefficient in a scan of its own."""
+    """All scans that a progressive JPEG may have, in a valid order: each bit of each coefficient in its own scan."""
     found = []
     for component in range(1, components + 1):
         found.append(scan(0, 0, 0, 0, component=component))

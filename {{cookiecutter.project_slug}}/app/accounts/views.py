@@ -173,7 +173,7 @@ def show_the_form_again(refusal: Refusal) -> Response:
     response = respond(refusal)
     has_form = request.method == "POST" and request.endpoint in FORMS and "csrf_token" in session
     if refusal.retry_after and has_form and response.mimetype == "text/html":
-        kind, page = FORMS[request.endpoint]
+        kind, page = FORMS[str(request.endpoint)]
         form = kind(request.form)
         form.form_errors.append(refusal.message)
         form.retry_after = refusal.retry_after
