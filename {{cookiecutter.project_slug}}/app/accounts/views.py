@@ -7,11 +7,12 @@ in knows that it had an account. This costs a guess of the backoff, and the owne
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC
 from typing import Any
 
 import sqlalchemy as sa
-from flask import Blueprint, Flask, flash, redirect, render_template, request, url_for
+from flask import Blueprint, Flask, Response, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_security import current_user, hash_password
 from flask_security.changeable import change_user_password
@@ -26,11 +27,12 @@ from wtforms import EmailField, Field, HiddenField, PasswordField
 from wtforms.validators import EqualTo, InputRequired, Length, StopValidation
 
 from app.accounts import credentials, identity
+from app.accounts.devices import device_name
 from app.accounts.mail import may_be_sent_to
 from app.accounts.models import Session, User, db
 from app.security.cookies import start_session
 from app.security.csrf import form_view
-from app.security.errors import refuse
+from app.security.errors import Refusal, refuse, respond
 from app.security.rate_limits import attempt_succeeded, claim_attempt, limited, remaining_tries
 from app.security.urls import redirect_to
 from app.storage import folder
@@ -121,6 +123,44 @@ class ChangePasswordForm(PasswordForm):
     account: User
     new_password = _password("New password", _is_strong)
     new_password_confirm = _password("New password again", EqualTo("new_password", "The two passwords differ."))
+
+
+# The forms that a refusal with a wait shows again, as they were sent, without the passwords.
+FORMS: dict[str, tuple[type[FlaskForm], Callable[[FlaskForm], str]]] = {
+    "security.login": (SignInForm, lambda form: render_template("security/login_user.html", login_user_form=form)),
+    "security.register": (
+        RegisterForm,
+        lambda form: render_template("security/register_user.html", register_user_form=form),
+    ),
+    "security.forgot_password": (
+        EmailForm,
+        lambda form: render_template("security/forgot_password.html", forgot_password_form=form),
+    ),
+    "security.change_password": (
+        ChangePasswordForm,
+        lambda form: render_template("security/change_password.html", change_password_form=form),
+    ),
+    "accounts.delete": (PasswordForm, lambda form: render_template("account_delete.html", form=form)),
+}
+
+
+@security.errorhandler(Refusal)
+@bp.errorhandler(Refusal)
+def show_the_form_again(refusal: Refusal) -> Response:
+    """Return the form of this request with the wait, if too many were sent; for every other refusal the error page.
+
+    The form is not validated, so nothing that was sent takes effect. A request without this site's session gets the
+    error page: the form would start a session, and so end that of a visitor whom another site sent here.
+    """
+    response = respond(refusal)
+    has_form = request.method == "POST" and request.endpoint in FORMS and "csrf_token" in session
+    if refusal.retry_after and has_form and response.mimetype == "text/html":
+        kind, page = FORMS[request.endpoint]
+        form = kind(request.form)
+        form.form_errors.append(refusal.message)
+        form.retry_after = refusal.retry_after
+        response.set_data(page(form))
+    return response
 
 
 @security.route("/login", methods=["GET", "POST"])
@@ -233,7 +273,7 @@ def account() -> ResponseReturnValue:
             "id": entry.id,
             "created_at": entry.created_at.replace(tzinfo=UTC),
             "last_seen_at": entry.last_seen_at.replace(tzinfo=UTC),
-            "user_agent": entry.user_agent,
+            "device": device_name(entry.user_agent),
             "current": entry.id == identity.current_session_id(),
         }
         for entry in identity.live_sessions(identity.member())

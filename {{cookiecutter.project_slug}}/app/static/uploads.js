@@ -1,4 +1,4 @@
-// Uploads files one by one, with a drop zone and a progress bar. Without it, the form sends all at once.
+// Uploads files one by one, with a drop zone, a progress bar and a button to cancel. Without it, the form sends all at once.
 
 import { csrfHeaders } from "./app.js";
 
@@ -8,8 +8,9 @@ const zone = form.querySelector(".dropzone");
 const results = document.getElementById("upload-results");
 const progress = form.querySelector(".progress");
 const bar = progress.querySelector("progress");
+const percent = progress.querySelector("output");
 const maxBytes = Number(form.dataset.maxBytes);
-let busy = false;
+let running = null; // the AbortController of the uploads under way
 
 function report(name, text, kind) {
   const line = document.createElement("p");
@@ -18,8 +19,13 @@ function report(name, text, kind) {
   results.append(line);
 }
 
+function advance(bytes) {
+  bar.value = bytes;
+  percent.textContent = `${Math.floor((100 * bar.value) / bar.max)} %`;
+}
+
 /** Send one request and return its XMLHttpRequest, even if it failed (status 0: no response). */
-function send(method, url, { headers = {}, body = null, type = "json", onProgress = null } = {}) {
+function send(method, url, { headers = {}, body = null, type = "json", onProgress = null, signal = null } = {}) {
   return new Promise((resolve) => {
     const request = new XMLHttpRequest();
     request.open(method, url);
@@ -27,20 +33,26 @@ function send(method, url, { headers = {}, body = null, type = "json", onProgres
     for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
     if (onProgress) request.upload.addEventListener("progress", onProgress);
     request.addEventListener("loadend", () => resolve(request));
+    // Once all is sent, the server may have stored it, and only its answer tells: too late to abort.
+    let sent = false;
+    request.upload.addEventListener("load", () => (sent = true));
+    signal?.addEventListener("abort", () => sent || request.abort());
     request.send(body);
   });
 }
 
-async function upload(file) {
+async function upload(file, signal) {
+  if (signal.aborted) return "cancelled.";
   if (file.size > maxBytes) return "This file is too large.";
   const body = new FormData();
   body.append(input.name, file);
   const headers = { Accept: "application/json", ...csrfHeaders(form.action) };
   const before = bar.value;
-  const onProgress = (event) => (bar.value = before + (event.loaded / event.total) * file.size);
-  const answer = await send("POST", form.action, { headers, body, onProgress });
-  bar.value = before + file.size;
+  const onProgress = (event) => advance(before + (event.loaded / event.total) * file.size);
+  const answer = await send("POST", form.action, { headers, body, onProgress, signal });
+  advance(before + file.size);
   if (answer.status === 201) return "";
+  if (answer.status === 0 && signal.aborted) return "cancelled.";
   return answer.response?.detail ?? "The upload failed. Please try again.";
 }
 
@@ -53,21 +65,26 @@ async function refreshList() {
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (busy) return;
-  busy = true;
+  if (running) return;
+  running = new AbortController();
   const files = [...input.files];
   results.replaceChildren();
   bar.max = files.reduce((sum, file) => sum + file.size, 0) || 1;
-  bar.value = 0;
+  advance(0);
   progress.hidden = false;
   for (const file of files) {
-    const fault = await upload(file);
+    const fault = await upload(file, running.signal);
     report(file.name, fault || "uploaded.", fault ? "failed" : "done");
   }
   await refreshList();
   progress.hidden = true;
   input.value = "";
-  busy = false;
+  running = null;
+});
+
+progress.querySelector("button").addEventListener("click", () => {
+  running?.abort();
+  form.querySelector("[type=submit]").focus(); // the button that had the focus disappears
 });
 
 document.getElementById("drop-hint").hidden = false;
@@ -78,7 +95,7 @@ for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
   });
 }
 zone.addEventListener("drop", (event) => {
-  if (!event.dataTransfer.files.length || busy) return;
+  if (!event.dataTransfer.files.length || running) return;
   input.files = event.dataTransfer.files;
   form.requestSubmit();
 });

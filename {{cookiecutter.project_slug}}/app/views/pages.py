@@ -1,16 +1,24 @@
-"""The home page, and security.txt, which says where to report a vulnerability."""
+"""The home page, and what browsers and crawlers ask for by themselves: the icon, robots.txt and security.txt."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from flask import Blueprint, Flask, Response, render_template, url_for
+from flask import Blueprint, Flask, Response, current_app, render_template, url_for
 
 from app.project import SECURITY_CONTACT
 from app.security.findings import Finding
 
 bp = Blueprint("pages", __name__)
+
+# Crawlers may read the home page and nothing else. Add a line for each other page that search engines should find, such
+# as "Allow: /blog/". This hides nothing: anybody may read it, so it must not name what is not public.
+ROBOTS_TXT = """\
+User-agent: *
+Allow: /$
+Disallow: /
+"""
 
 SECURITY_TXT_LIFETIME = timedelta(days=180)
 
@@ -19,6 +27,18 @@ SECURITY_TXT_LIFETIME = timedelta(days=180)
 def home() -> str:
     """Show the home page. Replace it with your own: no test depends on its content."""
     return render_template("home.html")
+
+
+@bp.get("/favicon.ico")
+def icon() -> Response:
+    """Return the icon, which browsers ask for here when they show something that is not one of our pages: a file."""
+    return current_app.send_static_file("icon.svg")
+
+
+@bp.get("/robots.txt")
+def robots_txt() -> Response:
+    """Return what crawlers may read (RFC 9309)."""
+    return Response(ROBOTS_TXT, content_type="text/plain; charset=utf-8")
 
 
 def check(app: Flask) -> Iterator[Finding]:
