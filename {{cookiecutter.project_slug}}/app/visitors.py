@@ -27,6 +27,12 @@ class Visitors:
         """Return whether the visitor is still authorized. Long-running views ask again before they act."""
         return True
 
+    def stay_unknown(self) -> None:
+        """Keep the rest of this request from asking who the visitor is, if that is not known yet.
+
+        An error page calls this: the question may fail as well, or store one half of what the view has begun.
+        """
+
 
 def init_app(app: Flask) -> None:
     """Treat every visitor as one without an account; ``accounts.init_app`` replaces this."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,6 +25,23 @@ def test_security_txt_has_the_fields_of_rfc_9116(client: FlaskClient) -> None:
     assert fields["Contact"] == SECURITY_CONTACT
     assert fields["Canonical"] == "https://localhost/.well-known/security.txt"
     assert timedelta(days=30) < left < timedelta(days=365)
+
+
+def test_robots_txt_names_nothing_that_is_not_public(client: FlaskClient) -> None:
+    """Attackers read it too. Crawlers get the home page, and what a team adds (RFC 9309)."""
+    response = client.get("/robots.txt")
+    rules = [line.split(": ", 1) for line in response.text.splitlines()]
+    assert response.content_type == "text/plain; charset=utf-8"
+    assert ["User-agent", "*"] in rules
+    assert ["Disallow", "/"] in rules
+    assert ["Allow", "/$"] in rules
+    named = {rule.rstrip("$*") for name, rule in rules if name in ("Allow", "Disallow")}
+    assert {path: client.get(path).status_code for path in named} == dict.fromkeys(named, 200)
+
+
+def test_the_icon_is_where_browsers_look_for_it(client: FlaskClient) -> None:
+    with client.get("/favicon.ico", follow_redirects=True) as response:
+        assert (response.status_code, response.mimetype) == (200, "image/svg+xml")
 
 
 def debugging(app_config: dict[str, object]) -> FlaskClient:
@@ -85,6 +103,14 @@ def test_readyz_says_what_is_down_and_not_why(app_config: dict[str, object], tmp
     assert response.status_code == 503
     assert response.json["virus_scanner"] == "down"
     assert str(tmp_path) not in response.text
+
+
+def test_every_page_says_what_the_site_is(client: FlaskClient, member: FlaskClient) -> None:
+    for visitor in (client, member):
+        for path in [*pages(visitor), "/nothing-here"]:
+            described = re.findall(r'<meta name="description" content="([^"]*)">', visitor.get(path).text)
+            assert len(described) == 1, path
+            assert described[0].strip(), path
 
 
 def test_every_page_is_valid_html(client: FlaskClient, member: FlaskClient) -> None:

@@ -100,8 +100,6 @@ def _answer_without_database(error: sa.exc.DBAPIError) -> Response:
         return respond(error)
     else:
         current_app.logger.error("The database failed: %s", error)
-    # Set an anonymous user: the error page must not query the database for the signed-in user.
-    current_app.login_manager._update_request_context_with_user()  # type: ignore[attr-defined]
     message = "Accounts are not available at the moment. Please try again in a minute."
     return respond(Refusal(503, message, retry_after=60))
 

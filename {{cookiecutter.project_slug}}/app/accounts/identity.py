@@ -103,6 +103,11 @@ class Members(Visitors):
         """Return whether the session still has a row. Long-running views ask again before they act."""
         return _live_session(current_session_id()) is not None
 
+    def stay_unknown(self) -> None:
+        """Let templates, for which Flask-Login loads the user, have an anonymous one."""
+        if "_login_user" not in g:
+            g._login_user = current_app.login_manager.anonymous_user()  # type: ignore[attr-defined]
+
 
 def member() -> User:
     """Return the signed-in account. Only for views with ``sign_in_required``."""

@@ -21,6 +21,7 @@ from werkzeug.utils import cached_property
 from werkzeug.wsgi import ClosingIterator, FileWrapper
 
 from app import logs
+from app.visitors import visitors
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -147,6 +148,7 @@ def _page(status: int, error: Exception) -> Response:
         return Response(json.dumps(problem), content_type="application/problem+json")
     if not isinstance(request.routing_exception, SecurityError):  # for an untrusted host, url_for fails
         try:
+            visitors().stay_unknown()
             page = {"status": status, "title": title, "message": message, "request_id": request_id}
             return Response(render_template("error.html", **page, retry_after=getattr(error, "retry_after", None)))
         except Exception:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from flask import Blueprint, Flask, Response, current_app, render_template, url_for
+from flask import Blueprint, Flask, Response, redirect, render_template, url_for
+from flask.typing import ResponseReturnValue
 
 from app.project import SECURITY_CONTACT
 from app.security.findings import Finding
@@ -30,9 +31,9 @@ def home() -> str:
 
 
 @bp.get("/favicon.ico")
-def icon() -> Response:
-    """Return the icon, which browsers ask for here when they show something that is not one of our pages: a file."""
-    return current_app.send_static_file("icon.svg")
+def icon() -> ResponseReturnValue:
+    """Redirect to the icon. Browsers ask for it here when they show something that is not one of our pages: a file."""
+    return redirect(url_for("static", filename="icon.svg"))
 
 
 @bp.get("/robots.txt")

@@ -202,7 +202,9 @@ def test_the_password_changes_for_who_knows_it(member: FlaskClient, mailbox: Mai
 
 
 @pytest.mark.parametrize("path", ["/account/password", "/account/delete"])
-def test_8_T1_a_borrowed_browser_cannot_try_passwords(member: FlaskClient, path: str) -> None:
+def test_8_T1_a_borrowed_browser_cannot_try_passwords(
+    member: FlaskClient, clock: time_machine.Coordinates, path: str
+) -> None:
     guess = {"new_password": NEW, "new_password_confirm": NEW}
     answers = [post(member, path, guess | {"password": f"guess number {n}"}).status_code for n in range(6)]
     assert answers == [400, 400, 400, 429, 429, 429]
@@ -294,6 +296,51 @@ def test_the_sessions_are_listed_with_their_browsers(member: FlaskClient) -> Non
     assert "<b>Browser" not in page
     assert "x" * 200 not in page
     assert page.count("This browser") == 1
+
+
+# Headers as these browsers send them, and the names that people know the browsers by.
+@pytest.mark.parametrize(
+    ("user_agent", "name"),
+    [
+        ("Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:143.0) Gecko/20100101 Firefox/143.0", "Firefox on Windows"),
+        (
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 "
+            "Safari/537.36 Edg/140.0.0.0",
+            "Edge on Windows",
+        ),
+        (
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/26.0 "
+            "Safari/605.1.15",
+            "Safari on macOS",
+        ),
+        (
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+            "CriOS/140.0.7339.101 Mobile/15E148 Safari/604.1",
+            "Chrome on iPhone",
+        ),
+        (
+            "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/28.0 "
+            "Chrome/130.0.0.0 Mobile Safari/537.36",
+            "Samsung Internet on Android",
+        ),
+        ("Mozilla/5.0 (Android 15; Mobile; rv:143.0) Gecko/143.0 Firefox/143.0", "Firefox on Android"),
+        (
+            "Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 "
+            "Safari/537.36 OPR/124.0.0.0",
+            "Opera on ChromeOS",
+        ),
+        ("Mozilla/5.0 Firefox/143.0", "Firefox"),
+        ("curl/8.14.1", "curl/8.14.1"),
+        ("", "Unknown browser"),
+    ],
+)
+def test_a_session_has_the_name_of_its_browser(member: FlaskClient, user_agent: str, name: str) -> None:
+    other = browser_like(member.application)
+    other.environ_base["HTTP_USER_AGENT"] = user_agent
+    sign_in(other)
+    page = member.get("/account").text
+    assert f"<bdi>{name}</bdi>" in page
+    assert re.search(rf"End session<[^>]+> of {re.escape(name)}, signed in", page)
 
 
 # 10.T1: where a sign-in leads. The whole collection of payloads is tried in test_10_urls.py.
