@@ -171,9 +171,9 @@ def show_the_form_again(refusal: Refusal) -> Response:
     error page: the form would start a session, and so end that of a visitor whom another site sent here.
     """
     response = respond(refusal)
-    has_form = request.method == "POST" and request.endpoint in FORMS and "csrf_token" in session
-    if refusal.retry_after and has_form and response.mimetype == "text/html":
-        kind, page = FORMS[str(request.endpoint)]
+    sent = FORMS.get(request.endpoint or "") if request.method == "POST" and "csrf_token" in session else None
+    if sent and refusal.retry_after and response.mimetype == "text/html":
+        kind, page = sent
         form = kind(request.form)
         form.form_errors.append(refusal.message)
         form.retry_after = refusal.retry_after

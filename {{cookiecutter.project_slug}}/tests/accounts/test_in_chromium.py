@@ -41,7 +41,7 @@ def test_8_S5_the_sign_in_form_counts_the_wait_down_and_then_works(
     page.get_by_text("You can try again now.").wait_for(timeout=120_000)
     page.get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("link", name="Account")).to_be_visible()
+    expect(page.get_by_role("link", name="Account", exact=True)).to_be_visible()
     page.context.close()
 
 
@@ -61,5 +61,5 @@ def test_a_session_is_ended_by_its_name(
     page.get_by_role("button", name="End session of Firefox on Windows").click()
     expect(page.get_by_text("That session has ended.")).to_be_visible()
     other.reload()
-    expect(other.get_by_role("link", name="Account")).to_be_hidden()
+    expect(other.get_by_role("link", name="Account", exact=True)).to_be_hidden()
     other.context.close()

@@ -1,4 +1,4 @@
-"""What axe-core finds on a page: faults that keep people with a keyboard, a screen reader or weak eyes from it."""
+"""What axe-core finds on a page: what keeps people with a keyboard, a screen reader or weak eyes out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The macro ``field`` in Chromium: what people and screen readers are told of each kind of field, in a form."""
+"""The macro ``field`` in Chromium: what screen readers are told of each kind of field, in a form of its own."""
 
 from __future__ import annotations
 
