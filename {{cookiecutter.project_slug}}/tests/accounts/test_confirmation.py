@@ -118,6 +118,7 @@ def signed_out(owner: FlaskClient, mallory: FlaskClient, link: str) -> None:
 def in_another_account(owner: FlaskClient, mallory: FlaskClient, link: str) -> None:
     bob = new_member(owner.application, "bob@example.com")
     assert post(bob, link).headers["Location"] == "/account"
+    assert "Confirm your address" in bob.get("/account").text
 
 
 def with_a_changed_link(owner: FlaskClient, mallory: FlaskClient, link: str) -> None:
