@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import click
 from limits import parse_many
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.connection import parse_url
@@ -188,6 +189,15 @@ class Settings(
     )
     LOG_FORMAT: Literal["text", "json"] = Field(default="text", description="Format of log lines.", examples=["json"])
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_flask_documents_it(cls, value: object, field: ValidationInfo) -> object:
+        """Accept Flask's own types: a timedelta for seconds, and None where the default is empty anyway."""
+        if isinstance(value, timedelta):
+            return value.total_seconds()
+        default = cls.model_fields[str(field.field_name)].default
+        return default if value is None and default in ("", (), "/") else value
+
     @field_validator("SECRET_KEY", "SECRET_KEY_FALLBACKS")
     @classmethod
     def _keys_cannot_be_guessed(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -289,4 +299,7 @@ def _in_words(fault: ErrorDetails) -> str:
         return f"{name}: is not a setting of this app (a typo?). app/settings.py lists all settings."
     # The value of a secret must not reach a terminal or a log.
     value = f" (is {fault['input']!r})" if field.repr else ""
-    return f"{name}: {fault['msg'].removeprefix('Value error, ')}{value}. Example: {name}={(field.examples or [''])[0]}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "string_unicode":
+        message = "is made of bytes that are no UTF-8 text (use their hexadecimal form, .hex())"
+    return f"{name}: {message}{value}. Example: {name}={(field.examples or [''])[0]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 import time_machine
@@ -83,6 +84,29 @@ def test_4_T1_a_static_file_carries_no_cookie_that_a_cache_could_keep(app: Flask
         assert "Set-Cookie" not in answer.headers
 
 
+# Both lifetimes, as the environment and as Flask's documentation write them, at the start and later.
+LIFETIMES: dict[str, Callable[[dict[str, object]], Flask]] = {
+    "default": create_app,
+    "seconds": lambda config: create_app(config | dict(zip(NAMES, (3600, 43200), strict=True))),
+    "timedelta": lambda config: create_app(config | dict(zip(NAMES, HOURS, strict=True))),
+    "timedelta, set later": lambda config: with_config(create_app(config), dict(zip(NAMES, HOURS, strict=True))),
+    "attribute": lambda config: with_lifetime(create_app(config | {NAMES[1]: HOURS[1]})),
+}
+NAMES = ("PERMANENT_SESSION_LIFETIME", "SESSION_ABSOLUTE_LIFETIME")
+HOURS = (timedelta(hours=1), timedelta(hours=12))
+
+
+def with_config(app: Flask, config: dict[str, object]) -> Flask:
+    app.config.update(config)
+    return app
+
+
+def with_lifetime(app: Flask) -> Flask:
+    app.permanent_session_lifetime = HOURS[0]
+    return app
+
+
+@pytest.mark.parametrize("how", LIFETIMES)
 @pytest.mark.parametrize(
     ("steps", "alive"),
     [
@@ -92,7 +116,10 @@ def test_4_T1_a_static_file_carries_no_cookie_that_a_cache_could_keep(app: Flask
         ([3500] * 13, False),  # 45,500 s: over 12 hours, although always in use
     ],
 )
-def test_4_T1_a_copied_cookie_is_dead_after_either_lifetime(app: Flask, steps: list[int], alive: bool) -> None:
+def test_4_T1_a_copied_cookie_is_dead_after_either_lifetime(
+    app_config: dict[str, object], how: str, steps: list[int], alive: bool
+) -> None:
+    app = LIFETIMES[how](app_config)
     with time_machine.travel(time.time(), tick=False) as clock:
         client = browser_like(app)
         client.get("/")
@@ -141,6 +168,7 @@ def test_4_T4_other_sites_cannot_make_the_browser_send_the_cookie(
         {"SESSION_COOKIE_SECURE": False},
         {"SESSION_COOKIE_HTTPONLY": False},
         {"PERMANENT_SESSION_LIFETIME": 0},
+        {"PERMANENT_SESSION_LIFETIME": timedelta(days=31)},
         {"SESSION_ABSOLUTE_LIFETIME": 10**9},
     ],
 )

@@ -28,7 +28,7 @@ from app.accounts import credentials
 from app.accounts.mail import WaitingMail
 from app.accounts.models import Session, User, db, utcnow
 from app.logs import security_event
-from app.security.cookies import start_session
+from app.security.cookies import absolute_lifetime, start_session
 from app.security.csrf import UNSAFE_METHODS
 from app.security.errors import refuse, wants_problem
 from app.security.templating import render_text
@@ -222,10 +222,10 @@ def _row_id(secret: str) -> str:
 
 def _is_over() -> sa.ColumnElement[bool]:
     """Return the condition for expired sessions. The idle time is coarse here; the cookie's signature is exact."""
-    config, now = current_app.config, utcnow()
-    idle = timedelta(seconds=config["PERMANENT_SESSION_LIFETIME"] + LAST_SEEN_PRECISION)
-    absolute = timedelta(seconds=config["SESSION_ABSOLUTE_LIFETIME"])
-    return sa.or_(Session.last_seen_at < now - idle, Session.created_at < now - absolute)
+    idle = current_app.permanent_session_lifetime + timedelta(seconds=LAST_SEEN_PRECISION)
+    return sa.or_(
+        Session.last_seen_at < utcnow() - idle, Session.created_at < utcnow() - absolute_lifetime(current_app)
+    )
 
 
 def _is_live() -> sa.ColumnElement[bool]:

@@ -7,6 +7,7 @@ V7.3.1, V7.3.2, V7.4.1, V7.4.3, V8.2.2, V13.4.2.
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 
 from flask import Flask, Request, Response, g, request, session
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
@@ -36,7 +37,7 @@ class ExpiringSessions(SecureCookieSessionInterface):
             return None
         now = int(time.time())
         born = found.get(BORN)
-        if found and not (isinstance(born, int) and 0 <= now - born < app.config["SESSION_ABSOLUTE_LIFETIME"]):
+        if found and not (isinstance(born, int) and 0 <= now - born < absolute_lifetime(app).total_seconds()):
             g.session_end = "session_expired", "lifetime"
             return self.session_class()
         if not found and (cookie := request.cookies.get(self.get_cookie_name(app))):
@@ -55,6 +56,12 @@ class ExpiringSessions(SecureCookieSessionInterface):
             session[BORN] = int(time.time())
             session.permanent = True
         super().save_session(app, session, response)
+
+
+def absolute_lifetime(app: Flask) -> timedelta:
+    """Return the absolute lifetime. Like Flask's idle one, it may be set in seconds or as a timedelta."""
+    value: timedelta | int = app.config["SESSION_ABSOLUTE_LIFETIME"]
+    return value if isinstance(value, timedelta) else timedelta(seconds=value)
 
 
 def start_session() -> None:

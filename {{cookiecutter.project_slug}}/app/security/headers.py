@@ -17,6 +17,7 @@ from werkzeug.sansio.utils import get_current_url
 from werkzeug.urls import iri_to_uri
 
 from app.security.findings import Finding
+from app.security.urls import canonical_host
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -79,8 +80,7 @@ def _to_https() -> Response | None:
     """
     if current_app.debug or request.is_secure or request.blueprint == "health":
         return None
-    host = current_app.config["SERVER_NAME"]
-    url = get_current_url("https", host, request.root_path, request.path, request.query_string)
+    url = get_current_url("https", str(canonical_host()), request.root_path, request.path, request.query_string)
     return redirect(iri_to_uri(url), 308)  # type: ignore[return-value]
 
 

@@ -54,6 +54,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 
 from flask import Flask, Request, Response, current_app, g, request
 from flask_limiter import Limit, Limiter, RequestLimit
+from itsdangerous.encoding import want_bytes
 from limits import parse_many
 
 from app.security.counters import GuardedStorage
@@ -359,4 +360,4 @@ def _pair(account: str) -> str:
 def digest(account: str) -> str:
     """Return a keyed hash of the account's name, so that the storage holds no e-mail addresses."""
     normal = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", account).strip().casefold())
-    return hmac.digest(current_app.config["SECRET_KEY"].encode(), normal.encode(errors="replace"), "sha256").hex()
+    return hmac.digest(want_bytes(current_app.config["SECRET_KEY"]), normal.encode(errors="replace"), "sha256").hex()

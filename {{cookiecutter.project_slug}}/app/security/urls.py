@@ -53,7 +53,7 @@ def init_app(app: Flask) -> None:
     hosts = config["TRUSTED_HOSTS"]
     # In debug, only the request knows the port. Its host is checked too.
     config["SERVER_NAME"] = config["SERVER_NAME"] or (None if app.debug else hosts[0])
-    config["TRUSTED_HOSTS"] = list(filter(None, {*hosts, config["SERVER_NAME"]}))  # ports are ignored
+    config["TRUSTED_HOSTS"] = list(filter(None, dict.fromkeys((*hosts, config["SERVER_NAME"]))))  # ports are ignored
     config["PREFERRED_URL_SCHEME"] = "http" if app.debug else "https"
     app.url_map.converters["hex_id"] = HexId
     app.before_request(_refuse_ambiguous_urls)
@@ -121,10 +121,16 @@ def _decide(target: str) -> str | None:
     return None
 
 
+def canonical_host() -> str | None:
+    """Return the host in absolute URLs, or None in debug. Code may set SERVER_NAME to None, Flask's default, later."""
+    config = current_app.config
+    return config["SERVER_NAME"] or (None if current_app.debug else config["TRUSTED_HOSTS"][0])
+
+
 def _own_origins() -> set[str]:
     """Return the canonical origin and the request's origin, whose host is a trusted one."""
-    config = current_app.config
-    origins = {f"{config['PREFERRED_URL_SCHEME']}://{config['SERVER_NAME']}"} if config["SERVER_NAME"] else set()
+    host = canonical_host()
+    origins = {f"{current_app.config['PREFERRED_URL_SCHEME']}://{host}"} if host else set()
     return origins | {request.host_url.rstrip("/")} if has_request_context() else origins
 
 

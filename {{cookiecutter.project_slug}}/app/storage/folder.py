@@ -26,6 +26,7 @@ from typing import IO
 from flask import current_app
 
 from app import paths
+from app.security.cookies import absolute_lifetime
 
 # The file of turns.py: who decodes an image, and who waits.
 TURNS = ".turns"
@@ -143,7 +144,7 @@ def sweep() -> int:
             # An upload takes seconds from its first to its last file, so after an hour it is not in progress any more.
             life: float = math.inf if whole else LEFTOVER_SECONDS
             if whole and folder.name.startswith("session-"):
-                life = current_app.config["SESSION_ABSOLUTE_LIFETIME"]
+                life = absolute_lifetime(current_app).total_seconds()
             with contextlib.suppress(FileNotFoundError):
                 if now - (folder / name).stat().st_mtime > life:
                     (folder / name).unlink()
