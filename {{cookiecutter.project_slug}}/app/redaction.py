@@ -2,7 +2,7 @@
 
 Clients choose much of what is written, so redaction must take linear time: each repetition is bounded, or nothing after
 it can fail, or it starts only where a word starts. A long text is also cut, so that one record costs milliseconds.
-Source: OWASP Logging Cheat Sheet, "Data to exclude"; ASVS 5.0 V1.3.12 (regular expressions), V16.2.5.
+Source: OWASP Logging Cheat Sheet, "Data to exclude"; ASVS 5.0 V16.2.5.
 """
 
 from __future__ import annotations

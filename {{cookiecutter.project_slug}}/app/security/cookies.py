@@ -1,7 +1,7 @@
 """Mitigation 4, the session cookie: a stolen copy is a stolen session, so it must not leak and must not live long.
 
 Source: OWASP Session Management Cheat Sheet; RFC 6265bis (``__Host-``); ASVS 5.0 V3.3.1-V3.3.4, V7.2.4,
-V7.3.1, V7.3.2, V7.4.1, V7.4.3, V8.2.2, V13.4.2.
+V7.3.1, V7.3.2, V7.4.1, V7.4.3, V8.2.2, V13.4.2, V14.3.1.
 """
 
 from __future__ import annotations

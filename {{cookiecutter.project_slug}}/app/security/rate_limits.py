@@ -37,7 +37,7 @@ An app without accounts uses the backoff in its own sign-in: see ``claim_attempt
 **Storage.** ``app/security/counters.py`` holds all counts, and documents what happens when the storage is lost or full.
 
 Source: OWASP Authentication Cheat Sheet (login throttling), OWASP Blocking Brute Force Attacks; RFC 6585 (429);
-draft-ietf-httpapi-ratelimit-headers-06; ASVS 5.0 V2.4.1, V4.1.3, V6.3.1, V6.3.8, V15.2.4, V16.5.2.
+draft-ietf-httpapi-ratelimit-headers-06; ASVS 5.0 V2.4.1, V4.1.3, V6.2.4, V6.3.1, V6.3.8, V15.2.4, V16.5.2.
 """
 
 from __future__ import annotations
