@@ -117,10 +117,10 @@ def _settings_are_redacted(subject: Subject) -> Iterator[str]:
 
 
 def _forms_and_paths_are_redacted(subject: Subject) -> Iterator[str]:
-    """Log a form as Python shows it, and open links with a token."""
+    """Log a form as Python shows it, with a line break, and open links with a token."""
     start = len(subject.log.getvalue())
     form = {"password": [SECRET], "csrf_token": SECRET}
-    text = f"{form} {list(form.items())} <password>{SECRET}</password> redis://:{SECRET}@host"
+    text = f"{form} {list(form.items())} <password>{SECRET}</password> redis://:{SECRET}@host\nforged\x1b[31m"
     _failing(subject, lambda: _throw(AuditError(text)))
     for token in (SIGNED, SIGNED.replace(".", "")):
         subject.browser().open(f"/audit/{token}")
@@ -130,6 +130,8 @@ def _forms_and_paths_are_redacted(subject: Subject) -> Iterator[str]:
         yield "A password in a form is in the log."
     if SIGNED in log or SIGNED.replace(".", "") in log:
         yield "A token in the path of a link is in the log."
+    if "\nforged" in log or "\x1b" in log:
+        yield "The text of an exception forges a line of the log."
     if not any("/audit/cookie" in line and "404" in line for line in log.splitlines()):
         yield "A path hides the rest of its line."
 
