@@ -90,7 +90,6 @@ def _limit(*, memory: int, cpu: int, output: int, wall: int) -> None:
         with contextlib.suppress(*[OSError, ValueError] if sys.platform == "darwin" else ()):
             resource.setrlimit(kind, (soft, hard))
     signal.alarm(wall)
-    os.nice(5)  # pages come first
 
 
 def _redraw(stream: io.BytesIO, image_format: str, result: io.BufferedWriter, **bounds: int) -> None:
