@@ -500,11 +500,12 @@ def test_9_T4_two_lanes_take_less_memory_than_was_promised() -> None:
 
 
 def stuck(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Hold each image, as a decoder does that loops, until the file is there that this returns."""
+    """Hold each image for a minute, as a decoder does that loops, or until the file is there that this returns."""
     release, program = tmp_path / "release", tmp_path / "stuck.py"
     program.write_text(
         "import os, runpy, sys, time\n"
-        f"while not os.path.exists({str(release)!r}):\n    time.sleep(0.02)\n"
+        "end = time.monotonic() + 60\n"
+        f"while not os.path.exists({str(release)!r}) and time.monotonic() < end:\n    time.sleep(0.02)\n"
         f"runpy.run_path({str(images.WORKER)!r}, run_name='__main__')\n"
     )
     monkeypatch.setattr(images, "WORKER", program)
