@@ -36,10 +36,19 @@ class Server:
         return f"https://localhost:{self.port}"
 
     def request(
-        self, path: str, method: str = "GET", body: bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        path: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        source: str = "127.0.0.1",
+        patience: int = 10,
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         """One request on a connection of its own; nothing is followed, kept or rewritten."""
-        connection = http.client.HTTPSConnection("localhost", self.port, context=self.tls, timeout=10)
+        connection = http.client.HTTPSConnection(
+            "localhost", self.port, context=self.tls, timeout=patience, source_address=(source, 0)
+        )
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()

@@ -2,7 +2,8 @@
 
 A file becomes visible only after its type is verified, the virus scanner has passed it, and it fits into its owner's
 quota. It is stored outside the app under a random name, and sent only to its owner, as data.
-app/storage/content.py verifies types, app/storage/names.py sanitizes names, app/storage/folder.py stores the files.
+app/storage/content.py verifies types, app/storage/images.py encodes images again, app/storage/names.py sanitizes names,
+app/storage/folder.py stores the files.
 Source: OWASP File Upload Cheat Sheet; ASVS 5.0 V1.3.4, V3.2.1, V3.5.8, V5.2.1, V5.2.2, V5.2.4, V5.2.6, V5.3.1,
 V5.3.2, V5.4.1-V5.4.3, V8.2.2, V16.5.2, V16.5.3.
 """
@@ -14,6 +15,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -89,7 +91,10 @@ def init_app(app: Flask) -> None:
 
 
 def check(app: Flask) -> Iterator[Finding]:
-    """Report an upload folder that other users of this machine can access."""
+    """Report an upload folder that other users of this machine can access, and a system that bounds no memory."""
+    if sys.platform in ("darwin", "win32"):
+        evidence = "This system doesn't limit the memory of the process that decodes images, only its time."
+        yield Finding("UP05", "note", evidence, "Serve the app on Linux.")
     place = app.config["UPLOAD_DIR"]
     if os.name == "posix" and os.path.isdir(place) and (mode := place.stat().st_mode & 0o077):
         evidence = f"Other users of this machine have access to UPLOAD_DIR (permission bits {mode:03o})."

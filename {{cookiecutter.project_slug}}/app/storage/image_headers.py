@@ -12,7 +12,7 @@ from typing import IO
 from app.security.errors import refuse
 
 # Photos have up to 200 segments, with a large colour profile and XMP; decoders need quadratic time for the metadata.
-MAX_SEGMENTS = 1000
+MAX_SEGMENTS = 500
 # Each scan of a progressive JPEG visits all pixels again. Encoders write about 10.
 MAX_SCANS = 100
 

@@ -90,7 +90,6 @@ def _limit(*, memory: int, cpu: int, output: int, wall: int) -> None:
         with contextlib.suppress(*[OSError, ValueError] if sys.platform == "darwin" else ()):
             resource.setrlimit(kind, (soft, hard))
     signal.alarm(wall)
-    os.nice(5)  # pages come first
 
 
 def _redraw(stream: io.BytesIO, image_format: str, result: io.BufferedWriter, **bounds: int) -> None:
@@ -100,8 +99,8 @@ def _redraw(stream: io.BytesIO, image_format: str, result: io.BufferedWriter, **
 
     # It works where the checks below can't: inside decoders, before there is an image.
     Image.MAX_IMAGE_PIXELS = bounds["pixels"]
-    options = ENCODING[image_format] | NO_METADATA
     image: Image.Image = Image.open(stream, formats=[image_format])
+    options = ENCODING[image_format] | NO_METADATA
     if image_format in ANIMATED and getattr(image, "is_animated", False):
         options |= ANIMATED[image_format] | {"save_all": True, "duration": _durations(image, **bounds)}
         if "loop" in image.info:

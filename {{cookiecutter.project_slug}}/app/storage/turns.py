@@ -87,7 +87,7 @@ def _tickets() -> Iterator[list[Ticket]]:
         except (ValueError, TypeError):  # empty, or a crash while it was written
             found = []
         now = time.monotonic()
-        tickets = [ticket for ticket in found if 0 < ticket.until - now < 60]  # after a reboot, the clock starts again
+        tickets = [ticket for ticket in found if 0 < ticket.until - now < 600]  # after a reboot, the clock starts again
         yield tickets
         if tickets != found:
             file.seek(0)

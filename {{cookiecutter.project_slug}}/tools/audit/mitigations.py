@@ -421,8 +421,8 @@ MITIGATIONS = {
             ),
             Step(
                 "9.S5",
-                "Limits on size, number, parts, quota and disk usage",
-                "Set MAX_CONTENT_LENGTH and the quotas; keep the limits of uploads.py and deploy/nginx.conf",
+                "Limits on size, number, parts, quota, disk usage and the work of images",
+                "Set MAX_CONTENT_LENGTH and the quotas; keep the limits of uploads.py, images.py and deploy/nginx.conf",
                 (
                     "V5.2.1",
                     "V5.2.4",

@@ -13,6 +13,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -24,7 +25,8 @@ from werkzeug.test import TestResponse
 from app.security import uploads
 from app.security.findings import Finding
 from app.settings import Settings
-from app.storage import content
+from app.storage import content, images
+from app.storage.turns import turn
 from tools.audit.probes import server
 from tools.audit.steps import probe
 from tools.audit.subject import Browser, NoAnswer, NotApplicable, Subject, Unproved
@@ -83,7 +85,7 @@ def types_are_checked(subject: Subject) -> Iterator[str]:
     photo = _send(subject, visitor, "a.jpg", _jpeg(), "image/jpeg")
     if photo.status_code != 201 or SECRET_PLACE in visitor.open(f"/uploads/{photo.get_json()['id']}").get_data():
         yield "A photo is returned with the location where it was taken."
-    with mock.patch.object(content, "MAX_ANIMATION_PIXELS", 500):
+    with mock.patch.object(images, "MAX_ANIMATION_PIXELS", 500):
         if _send(subject, visitor, "a.gif", _animation(), "image/gif").status_code < 400:
             yield "An animation may have any number of frames."
     if not subject.refuses({"UPLOAD_EXTENSIONS": "png,svg"}):
@@ -211,6 +213,7 @@ def sizes_are_bounded(subject: Subject) -> Iterator[str]:
     answers = [_send(subject, large, "a.txt", b"a" * 900_000, "text/plain").status_code for _ in range(3)]
     if answers[0] != 201 or answers[-1] != 413:
         yield f"With a quota in bytes, the first upload answers {answers[0]}, one over the quota {answers[-1]}."
+    yield from _image_work_is_bounded(subject)
     full = shutil.disk_usage(_folder(subject))._replace(free=1000)
     with mock.patch.object(shutil, "disk_usage", return_value=full):
         if (status := _send(subject, _new_visitor(subject), "a.txt", b"a" * 500, "text/plain").status_code) != 503:
@@ -384,6 +387,45 @@ def _polyglots() -> dict[str, bytes]:
         "a PDF with an archive before a second end": whole + _zip() + b"\n%%EOF\n",
         "a PDF with an attached archive up to its end": _PDF[0] + _zip(comment=_PDF[1]),
     }
+
+
+def _image_work_is_bounded(subject: Subject) -> Iterator[str]:
+    """Send images that are more work than the limits allow, and images while others are processed."""
+    large, small = images.LARGE, images.SMALL
+    if large.memory + small.memory > 400_000_000:
+        yield "Images may take more than 400 MB of memory."
+    scan = b"\xff\xda\0\x08\1\1\0\0\0\0"
+    busy = b"GIF89a\xdc\0\xdc\0\x80\0\0\0\0\0\xff\xff\xff"
+    busy += b"!\xf9\4\0\1\0\0\0\x2c\0\0\0\0\1\0\1\0\0\2\2D\1\0" * 999 + b";"
+    tight = replace(large, memory=60_000_000, cpu=1)
+    for what, name, file in (
+        ("A JPEG of 3,000 scans", "a.jpg", _jpeg()[:-2] + scan * 3000 + b"\xff\xd9"),
+        ("An image that takes more memory than its limit", "a.png", _png((4_000, 4_000))),
+        ("An image that takes more CPU time than its limit", "a.gif", busy),
+    ):
+        with mock.patch.object(images, "LARGE", tight):
+            answer = _send(subject, _new_visitor(subject), name, file, f"image/{name[2:].replace('jpg', 'jpeg')}")
+        # A busy machine runs out of time before the image has used its CPU time.
+        if answer.status_code not in (422, 503):
+            yield f"{what} answers {answer.status_code}."
+    visitor = _new_visitor(subject)
+    before = set(_folder(subject).iterdir())
+    _send(subject, visitor, "a.txt", b"text", "text/plain")
+    owner = next((path.name for path in set(_folder(subject).iterdir()) - before if path.is_dir()), "")
+    with subject.app.app_context(), contextlib.ExitStack() as held:
+        for lane, holder, address in (("one", owner, "192.0.2.1"), ("two", "another owner", visitor.address)):
+            held.enter_context(turn(lane, 9, owner=holder, address=address, wait=0, hold=60))
+        if (status := _send(subject, visitor, "a.png", _png(), "image/png").status_code) != 503:
+            yield f"A visitor may have several images processed at a time ({status})."
+        held.enter_context(turn("three", 9, owner="a third owner", address=visitor.address, wait=0, hold=60))
+        neighbour = _new_visitor(subject)
+        neighbour.address = visitor.address
+        if (status := _send(subject, neighbour, "a.png", _png(), "image/png").status_code) != 503:
+            yield f"A client may have any number of images processed at a time ({status})."
+    with mock.patch.object(images, "SMALL", replace(small, places=0)):
+        full = _send(subject, _new_visitor(subject), "a.png", _png(), "image/png")
+    if (full.status_code, "Retry-After" in full.headers) != (503, True):
+        yield f"Any number of images may wait to be processed ({full.status_code})."
 
 
 class _Crash(BaseException):
