@@ -51,7 +51,7 @@ def test_5_S3_each_step_of_an_account_s_life_is_an_event(app: Flask, mailbox: Ma
     post(client, "/account/password", change | {"password": PASSWORD})
     assert events() == [("authn_password_change", "alice", None)]
     second.get("/account")
-    assert events() == [("session_use_after_expire", None, "ended")]
+    assert events() == [("session_use_after_expire", None, "ended"), ("authz_fail", None, "Nobody is signed in.")]
     sign_in(second, password=NEW)
     post(client, "/account/sessions/end")
     assert events() == [("authn_login_success", "alice", None), ("session_expired", "alice", "revoked")]
@@ -61,7 +61,7 @@ def test_5_S3_each_step_of_an_account_s_life_is_an_event(app: Flask, mailbox: Ma
     assert events() == [("session_expired", "alice", "logout")]
     client.set_cookie("__Host-session", stolen.value, domain="localhost")
     client.get("/account")
-    assert events() == [("session_use_after_expire", None, "ended")]
+    assert events() == [("session_use_after_expire", None, "ended"), ("authz_fail", None, "Nobody is signed in.")]
     post(client, "/reset", {"email": EMAIL})
     link = mailbox.link()
     path = link[link.index("/reset/") :]
