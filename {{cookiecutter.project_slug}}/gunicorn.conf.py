@@ -15,6 +15,7 @@ bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
 # Set RATELIMIT_STORAGE_URI to a Redis before you raise this.
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
 worker_class = "gthread"
+# Up to 11 threads of all workers may wait for images (app/storage/images.py): keep clearly more.
 threads = int(os.environ.get("THREADS", "32"))
 preload_app = True
 

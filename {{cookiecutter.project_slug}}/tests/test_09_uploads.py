@@ -873,7 +873,7 @@ def test_9_T4_a_crash_leaves_nothing_visible(
     owner = next(app.config["UPLOAD_DIR"].iterdir()).name
     with app.test_request_context():
         with pytest.raises(PowerCut):
-            uploads._store(io.BytesIO(b"half"), "half.txt", "text/plain", owner)
+            uploads._store(iter([io.BytesIO(b"half")]), "half.txt", "text/plain", owner)
         assert len(stored(app)) == 2 + written + 1
         assert [file.name for file in folder.listing(owner)] == ["whole.txt"]
 

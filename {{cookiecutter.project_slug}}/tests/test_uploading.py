@@ -18,8 +18,9 @@ from PIL import Image, ImageChops, ImageCms, ImageStat
 from app import create_app
 from app.security import uploads
 from app.settings import SettingsError
-from app.storage import folder
+from app.storage import folder, images
 from tests.conftest import browser_like, csrf_token, new_member, post
+from tests.hostile_images import LARGEST
 from tests.samples import FORMATS, GOOD, JSON, TYPES, animation, download, drawing, encode, pdf, upload, upload_all
 
 
@@ -121,6 +122,30 @@ def test_images_of_every_mode_keep_their_looks(member: FlaskClient, ending: str,
     got = Image.open(io.BytesIO(fetch(member, f"picture.{ending}", encode(image, ending))))
     assert got.format == FORMATS[ending]
     assert difference(got, image) < 5
+
+
+@pytest.mark.parametrize("name", LARGEST)
+def test_the_largest_images_of_people_are_accepted(
+    member: FlaskClient, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The limits of work and memory are for those who attack."""
+    monkeypatch.setattr(images, "ANSWER_SECONDS", 100)  # the machine may be busy
+    answer = upload(member, name, LARGEST[name]())
+    assert answer.status_code == 201, answer.text
+
+
+def test_many_images_of_one_request_are_accepted(member: FlaskClient) -> None:
+    files = [(f"{number}.png", GOOD["drawing.png"], "image/png") for number in range(50)]
+    assert upload_all(member, files).status_code == 303
+    assert len(names(member)) == 50
+
+
+def test_of_several_images_the_damaged_one_is_named(member: FlaskClient) -> None:
+    files = [(f"{number}.png", GOOD["drawing.png"][: 60 if number == 1 else None], "image/png") for number in range(3)]
+    answer = upload_all(member, files, headers=JSON)
+    assert answer.status_code == 422
+    assert answer.get_json()["detail"].startswith("1.png: This image is damaged")
+    assert names(member) == []
 
 
 def test_a_turned_photo_stands_upright_and_tells_no_place(member: FlaskClient) -> None:

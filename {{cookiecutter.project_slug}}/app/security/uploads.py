@@ -126,7 +126,7 @@ def save_all(files: Sequence[FileStorage], owner: str) -> list[StoredFile]:
         cleaned = content.clean([*zip(streams, types, strict=True)], owner, client_address())
         for file, file_type in zip(files, types, strict=True):
             with _named(file, files):
-                stored.append(_store(next(cleaned), display_name(file.filename or ""), file_type.media_type, owner))
+                stored.append(_store(cleaned, display_name(file.filename or ""), file_type.media_type, owner))
     except Exception:
         for done in stored:
             delete(owner, done.id)
@@ -311,9 +311,9 @@ def _not_stored() -> NoReturn:
     refuse(503, "The file could not be stored. Please try again.", retry_after=60)
 
 
-def _store(stream: IO[bytes], name: str, media_type: str, owner: str) -> StoredFile:
+def _store(streams: Iterator[IO[bytes]], name: str, media_type: str, owner: str) -> StoredFile:
     try:
-        file = folder.store(stream, name, media_type, owner, check_quota=_refuse_over_quota)
+        file = folder.store(next(streams), name, media_type, owner, check_quota=_refuse_over_quota)
     except OSError:
         _not_stored()
     security_event("upload_stored", file=file.id, type=file.type, size=file.size)
