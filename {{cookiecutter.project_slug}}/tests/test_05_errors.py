@@ -194,6 +194,10 @@ WHO_ASKS = {
     "curl with JSON": ({"Accept": "*/*", "Content-Type": "application/json"}, "problem"),
     "a client of an API of its own": ({"Accept": "*/*", "Content-Type": "application/vnd.api+json"}, "problem"),
     "an image": ({"Accept": "image/avif,image/webp,*/*;q=0.8", "Sec-Fetch-Dest": "image"}, "page"),
+    "an image in Android's WebView": (
+        {"Accept": "image/webp,*/*;q=0.8", "X-Requested-With": "com.example.app"},
+        "page",
+    ),
     "a style sheet": ({"Accept": "text/css,*/*;q=0.1", "Sec-Fetch-Dest": "style"}, "page"),
     "fetch": ({"Accept": "*/*", **FETCH}, "problem"),
     "fetch without Accept": ({"Accept": "", **FETCH}, "problem"),
