@@ -124,7 +124,7 @@ def _forms_and_paths_are_redacted(subject: Subject) -> Iterator[str]:
     _failing(subject, lambda: _throw(AuditError(text)))
     for token in (SIGNED, SIGNED.replace(".", "")):
         subject.browser().open(f"/audit/{token}")
-    subject.browser().open("/audit/cookie: x")
+    subject.browser().open("/audit/page from 192.0.2.1: 200")
     log = subject.log.getvalue()[start:]
     if SECRET in log:
         yield "A password in a form is in the log."
@@ -132,8 +132,8 @@ def _forms_and_paths_are_redacted(subject: Subject) -> Iterator[str]:
         yield "A token in the path of a link is in the log."
     if "\nforged" in log or "\x1b" in log:
         yield "The text of an exception forges a line of the log."
-    if not any("/audit/cookie" in line and "404" in line for line in log.splitlines()):
-        yield "A path hides the rest of its line."
+    if "from 192.0.2.1" in log or not any("/audit/page" in line and "404" in line for line in log.splitlines()):
+        yield "A path forges or hides a part of its line."
 
 
 def _attacks_are_events(subject: Subject) -> Iterator[str]:
@@ -142,6 +142,7 @@ def _attacks_are_events(subject: Subject) -> Iterator[str]:
     for rule in subject.rules("POST")[:1]:
         foreign = {"method": "POST", "headers": {"Origin": "https://evil.example"}}
         requests["from another site"] = subject.browser(), subject.url(rule), foreign
+    requests["with a null byte"] = subject.browser(), f"{subject.page.rule}?a=%00", {}
     if subject.takes("/login"):
         guess = subject.browser()
         form = {"csrf_token": guess.token(), "email": "nobody@audit.example", "password": SECRET}
