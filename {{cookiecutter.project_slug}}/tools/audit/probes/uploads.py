@@ -394,12 +394,11 @@ def _image_work_is_bounded(subject: Subject) -> Iterator[str]:
     large, small = images.LARGE, images.SMALL
     if large.memory + small.memory > 400_000_000:
         yield "Images may take more than 400 MB of memory."
-    scan = b"\xff\xda\0\x08\1\1\0\0\0\0"
     busy = b"GIF89a\xdc\0\xdc\0\x80\0\0\0\0\0\xff\xff\xff"
     busy += b"!\xf9\4\0\1\0\0\0\x2c\0\0\0\0\1\0\1\0\0\2\2D\1\0" * 999 + b";"
     tight = replace(large, memory=60_000_000, cpu=1)
     for what, name, file in (
-        ("A JPEG of 3,000 scans", "a.jpg", _jpeg()[:-2] + scan * 3000 + b"\xff\xd9"),
+        ("A JPEG of 5,000 segments", "a.jpg", _jpeg()[:2] + b"\xff\xfe\0\2" * 5000 + _jpeg()[2:]),
         ("An image that takes more memory than its limit", "a.png", _png((4_000, 4_000))),
         ("An image that takes more CPU time than its limit", "a.gif", busy),
     ):
