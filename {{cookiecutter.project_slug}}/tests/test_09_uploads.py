@@ -629,11 +629,11 @@ def test_9_T4_two_lanes_take_less_memory_than_was_promised() -> None:
 
 
 def stuck(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Hold each image for a minute, as a decoder does that loops, or until the file is there that this returns."""
+    """Hold each image for 30 seconds, as a decoder does that loops, or until the file is there that this returns."""
     release, program = tmp_path / "release", tmp_path / "stuck.py"
     program.write_text(
         "import os, runpy, sys, time\n"
-        "end = time.monotonic() + 60\n"
+        "end = time.monotonic() + 30\n"
         f"while not os.path.exists({str(release)!r}) and time.monotonic() < end:\n    time.sleep(0.02)\n"
         f"runpy.run_path({str(images.WORKER)!r}, run_name='__main__')\n"
     )
@@ -714,7 +714,9 @@ def test_9_T4_few_wait_for_a_decoder_and_more_are_refused_at_once(
     monkeypatch.setattr(images, "ANSWER_SECONDS", PATIENCE)
     senders = [Sender(app, number) for number in range(images.SMALL.places + 1)]
     with sending(app, senders[:-1], stuck(monkeypatch, tmp_path)) as under_way:
+        monkeypatch.setattr(images, "ANSWER_SECONDS", 5)
         answer = senders[-1].send()
+        monkeypatch.setattr(images, "ANSWER_SECONDS", PATIENCE)
         assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
         assert answer.get_json()["detail"].startswith("Too many images are being processed.")
         assert senders[-1].send("a.txt", b"a").status_code == 201
@@ -734,6 +736,7 @@ def test_9_T4_large_images_leave_small_ones_their_lane(
     senders = [Sender(app, number) for number in range(3)]
     with sending(app, senders[:-1], stuck(monkeypatch, tmp_path)) as under_way:
         monkeypatch.setattr(images, "SMALL_BYTES", 10**6)
+        monkeypatch.setattr(images, "ANSWER_SECONDS", 14)
         monkeypatch.setattr(images, "WORKER", Path(images.__file__).with_name("image_worker.py"))
         assert senders[-1].send().status_code == 201
         assert not [sent for sent in under_way if sent.done()]
@@ -751,6 +754,7 @@ def test_9_T4_nobody_holds_the_decoders_against_others(
     late = senders[0].at(address) if owner == "same" else Sender(app, 3, address)
     release = stuck(monkeypatch, tmp_path)
     with ThreadPoolExecutor(1) as pool, sending(app, senders, release):
+        monkeypatch.setattr(images, "ANSWER_SECONDS", 5 if said else PATIENCE)
         answer = pool.submit(late.send)
         if not said:
             while in_line(app) < 3 and not answer.done():

@@ -17,7 +17,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from app.security.errors import refuse
 from app.storage import folder
@@ -57,21 +57,21 @@ def turn(lane: str, places: int, *, owner: str, address: str, wait: float, hold:
         if sum(ticket.address == address for ticket in tickets) >= PER_ADDRESS:
             refuse(503, "Other images from your network are being processed. Please try again.", retry_after=5)
         if sum(ticket.lane == lane for ticket in tickets) >= places:
-            _refuse_for_now()
+            refuse(503, "Too many images are being processed. Please try again in a moment.", retry_after=10)
         tickets.append(mine)
     try:
         while not _is_first(mine):
             if time.monotonic() > start + wait:
-                _refuse_for_now()
+                refuse(
+                    503,
+                    "Other images took too long, so there is no time for this one. Please try again.",
+                    retry_after=10,
+                )
             time.sleep(POLL_SECONDS)
         yield
     finally:
         with _tickets() as tickets:
             tickets[:] = [ticket for ticket in tickets if ticket.id != mine.id]
-
-
-def _refuse_for_now() -> NoReturn:
-    refuse(503, "Too many images are being processed. Please try again in a moment.", retry_after=10)
 
 
 def _is_first(mine: Ticket) -> bool:
