@@ -99,7 +99,7 @@ class App:
 
     def quick_tests(self, folder: Path) -> str:
         """Run a part of the tests of another app, which have to pass, and give the last line that counts them."""
-        quick = [f"tests/{name}.py" for name in ("test_02_csrf", "test_pages")]
+        quick = [f"tests/{name}.py" for name in ("test_01_secret_key", "test_02_csrf", "test_04_cookies", "test_pages")]
         pytest = self.folder / ".venv/bin/pytest"
         return check_all_passed(self.run(pytest, "--numprocesses=auto", "tests/lint", *quick, cwd=folder))
 
@@ -127,13 +127,16 @@ class App:
 
 @pytest.fixture(scope="session")
 def default_app(template: Path, tmp_path_factory: pytest.TempPathFactory) -> App:
-    """The app as ``--no-input`` gives it, made once for all workers of pytest-xdist. No test writes into it."""
+    """The app as ``--no-input`` generates it, once for all workers of pytest-xdist.
+
+    Tests run in it at the same time, so none writes into it but for caches.
+    """
     shared = tmp_path_factory.getbasetemp()
     folder = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "default"
     with FileLock(f"{folder}.lock"):
         app = App(folder / "out/secure-flask-app")
         if not app.folder.exists():
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)  # an attempt of another worker may have failed
             Cookiecutter(template, folder / "out", folder / "home").app()
         app.make("programs")
     return app

@@ -70,7 +70,7 @@ class Team:
         commit(self.template)
 
 
-# An audit takes longer than all else in these tests, which few of them are about.
+# In place of the audit, which takes longer than the rest of a test: few tests here are about it.
 ALL_IMPLEMENTED = """
 import json
 rows = [{"number": n, "title": f"Mitigation {n}", "state": "implemented", "steps": []} for n in range(1, 11)]
@@ -80,7 +80,7 @@ print(json.dumps({"mitigations": rows}))
 
 @pytest.fixture
 def team(request: pytest.FixtureRequest, template: Path, tmp_path: Path, default_app: App) -> Team:
-    """With ``@pytest.mark.audited``, the app has the audit; else a stub, which always says *implemented*."""
+    """The app has a stub in place of its audit, which says *implemented*, unless the test is marked ``audited``."""
     source = tmp_path / "cookiecutter-secure-flask"
     shutil.copytree(template, source)
     if not request.node.get_closest_marker("audited"):
@@ -175,7 +175,7 @@ def section(told: str, title: str) -> str:
 
 @pytest.mark.audited
 def test_a_year(year: Team, default_app: App, record_property: pytest.RecordProperty) -> None:
-    """Drift names all that happened; cruft takes the template's, keeps the team's; once mended, all is green."""
+    """Drift names all that happened; cruft takes the template's, keeps the team's; once that is fixed, all is green."""
     app, env = year.app, (year.app / ".env").read_bytes()
 
     told = year.drift(1)

@@ -160,9 +160,18 @@ NO_APPS = {
 }
 
 
-def audit(app: App, folder: Path, target: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def ours(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An app whose audit examines the foreign apps. No other test writes into it, as some do into that of all."""
+    folder = tmp_path_factory.mktemp("ours")
+    return Cookiecutter(template, folder / "out", folder / "home").app()
+
+
+def audit(
+    app: App, folder: Path, target: str, *arguments: str, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [app.folder / ".venv/bin/python", "-m", "tools.audit", "--path", folder, target, *arguments]
-    return subprocess.run(command, cwd=app.folder, env=outside(), capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=cwd or app.folder, env=outside(), capture_output=True, text=True, timeout=60)
 
 
 def copied(name: str, folder: Path) -> str:
@@ -180,14 +189,15 @@ def told(step: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", HABITS)
-def test_the_audit_says_what_is_true_of_a_habit(name: str, default_app: App, tmp_path: Path) -> None:
+def test_the_audit_says_what_is_true_of_a_habit(name: str, default_app: App, ours: Path, tmp_path: Path) -> None:
     target = copied(name, tmp_path)
     if name == "one_exempt_view":
         (tmp_path / "requirements.txt").write_text(PINNED)
-    before = files(tmp_path)
-    ended = audit(default_app, tmp_path, target, "--format", "json")
+    before, own = files(tmp_path), set(ours.iterdir())
+    ended = audit(default_app, tmp_path, target, "--format", "json", cwd=ours)
     assert (ended.returncode, ended.stderr) == (1, "")
     assert files(tmp_path) == before
+    assert set(ours.iterdir()) == own
     rows = json.loads(ended.stdout)["mitigations"]
     steps = {step["id"]: step for row in rows for step in row["steps"]}
     states = {str(row["number"]): row["state"] for row in rows} | {each: steps[each]["state"] for each in steps}

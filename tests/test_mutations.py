@@ -24,8 +24,8 @@ from tests.test_mitigations import STEPS
 ROOT = Path(__file__).resolve().parent.parent
 KILLERS = {name: found[0] for name, found in places(ROOT / APP).items()}
 
-# All of them take their time: ``make mutants``. Each run of the other tests takes a sample, and those tests run all
-# killers as well, in tests/test_generated_app.py.
+# ``make mutants`` runs all of them, which takes long. ``make test`` runs a sample, and the whole suite of a generated
+# app (tests/test_generated_app.py), which shows that the killers are green before.
 ALL = os.environ.get("MUTANTS") == "all"
 CHOSEN = MUTATIONS if ALL else MUTATIONS[::20]
 
@@ -34,7 +34,7 @@ CHOSEN = MUTATIONS if ALL else MUTATIONS[::20]
 def examine(
     default_app: App, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[Mutation], dict[str, Any]]]:
-    """Return what the killer and the audit say of a mutation."""
+    """A function that returns what the killer and the audit say of a mutation."""
     work = tmp_path_factory.mktemp("mutants")
     command = [default_app.folder / ".venv/bin/python", ROOT / "tests/run_mutants.py", default_app.folder, work]
 

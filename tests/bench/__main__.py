@@ -1,7 +1,7 @@
 """``make bench`` prints what an app costs. It judges nothing: machines differ.
 
-Things that are compared take turns, so that whatever else the machine does slows both. A figure is the median of the
-rounds, with the quartiles between brackets.
+Things that are compared take turns, so other load on the machine slows both. A figure is the median of the rounds, with
+the quartiles in parentheses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.conftest import App, Cookiecutter, commit
 
 
 def main(rounds: int) -> None:
-    """Measure each thing ``rounds`` times; a start and an audit less often, for they take longer."""
+    """Print the report. A start and an audit, which take seconds, have fewer rounds."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         clean_copy(work / "template")
@@ -30,10 +30,10 @@ def main(rounds: int) -> None:
         }
         App(apps["accounts"]).make(f"{apps['accounts']}/.venv/installed")
         python = apps["accounts"] / ".venv/bin/python"
-        parts = requests(apps, python, rounds), generation(work, rounds), audits(python, apps["accounts"], 5)
+        parts = requests(apps, python, rounds), generation(work, rounds), audits(python, apps["accounts"])
         for line in chain(*parts):
             print(line, flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 15)
+    main(max(int(sys.argv[1]), 2) if len(sys.argv) > 1 else 15)  # quartiles need two values

@@ -1,9 +1,9 @@
-"""One contender of the benchmark: an app in a process of its own, which answers requests when it is told to.
+"""One contender of the benchmark: an app in its own process, which sends itself requests on demand.
 
 ``python contender.py KIND FOLDER [WITHOUT]``, in the environment of a generated app. KIND is ``bare`` (Flask alone,
 with the same pages) or ``app`` (the app in FOLDER; WITHOUT names a module of ``app/security`` that is left out).
-A line ``PAGE COUNT`` on standard input is answered with the CPU seconds that COUNT requests for the page took, those of
-Flask's test client included; COUNT 0 makes the first requests, which no figure counts.
+A line ``PAGE COUNT`` on standard input asks for COUNT requests; the answer is the CPU seconds that they took, including
+those of Flask's test client. COUNT 0 makes the first requests, which are not measured.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ KEY = "Pz4vN8yQm2RkT7wXc5bLh9sJd3fGa6eU"
 PASSWORD = "correct horse battery staple 42"
 NEVER = "1000000 per second"  # a limit that is counted and not reached
 
-# A form of four fields, as a view of a team's own.
+# A form of three fields, as a team might write it.
 FORM = """{% extends "base.html" %}
 {% block title %}Form{% endblock title %}
 {% block main %}
 <form method="post">
 {% if form.csrf_token is defined %}{{ form.csrf_token }}{% endif %}
-{% for field in (form.name, form.email, form.subject, form.message) %}
+{% for field in (form.name, form.email, form.message) %}
 <p>{{ field.label }} {{ field }}</p>
 {% endfor %}
 <button type="submit">Send</button>
@@ -39,92 +39,6 @@ FORM = """{% extends "base.html" %}
 """
 DATA = {"items": [{"id": number, "name": f"item {number}"} for number in range(10)]}
 
-
-def bare(folder: Path) -> Flask:
-    """Flask alone, with the app's own templates and static files; what the mitigations put into a page is left out."""
-    app = Flask("bare", root_path=str(folder / "app"))
-    accounts = folder / "app/accounts/templates"
-    if accounts.exists():
-        app.jinja_loader.searchpath.append(str(accounts))  # type: ignore[union-attr]
-    names = {"pages.home": "/", "uploads.index": "/uploads", "pages.security_txt": "/.well-known/security.txt"}
-    if accounts.exists():
-        names |= {"security.login": "/login", "security.register": "/register"}
-    for endpoint, path in names.items():
-        app.add_url_rule(path, endpoint, lambda: render_template("home.html"))
-    anonymous = type("Anonymous", (), {"is_authenticated": False})()
-    app.jinja_env.globals.update(
-        csrf_token=lambda: "",
-        csp_nonce=lambda: "",
-        has_endpoint=lambda name: name in app.view_functions,
-        project_name="Bare",
-        current_user=anonymous,
-    )
-    from wtforms import Form
-
-    add_views(app, fields(Form), lambda view: view)
-    return app
-
-
-def whole(folder: Path, without: str) -> Flask:
-    """The app of ``folder`` as it is generated, but for one mitigation."""
-    sys.path.insert(0, str(folder))
-    if without:
-        importlib.import_module(f"app.security.{without}").init_app = lambda app: None  # type: ignore[attr-defined]
-        if without == "csp":
-            NONCE.update(csp_nonce=lambda: "")
-        if without == "csrf":
-            NONCE.update(csrf_token=lambda: "", stale_message="")
-    from app import create_app
-    from app.visitors import sign_in_required
-    from flask_wtf import FlaskForm
-
-    place = Path(tempfile.mkdtemp(prefix="bench-"))
-    config: dict[str, object] = {
-        "SECRET_KEY": KEY,
-        "UPLOAD_DIR": str(place / "uploads"),
-        "RATELIMIT_DEFAULT": NEVER,
-        "LOG_FORMAT": "json",
-    }
-    if (folder / "app/accounts").exists():
-        config["DATABASE_URL"] = f"sqlite:///{place / 'app.db'}"
-    app: Flask = create_app(config)
-    app.jinja_env.globals.update(NONCE)
-    if "alembic" in app.extensions:
-        with app.app_context():
-            app.extensions["alembic"].upgrade()
-    add_views(app, fields(FlaskForm), sign_in_required)
-    return app
-
-
-NONCE: dict[str, Any] = {}
-
-
-def fields(base: type) -> type:
-    from wtforms import EmailField, StringField, TextAreaField
-
-    return type(
-        "Message",
-        (base,),
-        {
-            "name": StringField("Name"),
-            "email": EmailField("E-mail"),
-            "subject": StringField("Subject"),
-            "message": TextAreaField("Message"),
-        },
-    )
-
-
-def add_views(app: Flask, form: type, for_members: Any) -> None:
-    app.add_url_rule("/bench/json", "bench_json", lambda: jsonify(DATA))
-    template = app.jinja_env.from_string(FORM)
-    app.add_url_rule("/bench/form", "bench_form", lambda: render_template(template, form=form()))
-
-    def member() -> Any:
-        return jsonify(DATA)
-
-    app.add_url_rule("/bench/member", "bench_member", for_members(member))
-
-
 PAGES = {
     "home": "/",
     "json": "/bench/json",
@@ -132,21 +46,84 @@ PAGES = {
     "member": "/bench/member",
     "static": "/static/app.css",
 }
+# What the templates need in place of what a mitigation provides.
+IN_PLACE: dict[str, dict[str, Any]] = {
+    "csp": {"csp_nonce": lambda: ""},
+    "csrf": {"csrf_token": lambda: "", "stale_message": ""},
+}
+
+
+def bare(folder: Path) -> Flask:
+    """Return Flask alone, with the app's own templates and static files, and nothing of what the mitigations add."""
+    from wtforms import Form
+
+    app = Flask("bare", root_path=str(folder / "app"))
+    accounts = folder / "app/accounts/templates"
+    names = {"pages.home": "/", "uploads.index": "/uploads", "pages.security_txt": "/.well-known/security.txt"}
+    if accounts.exists():
+        app.jinja_loader.searchpath.append(str(accounts))  # type: ignore[union-attr]
+        names |= {"security.login": "/login", "security.register": "/register"}
+    for endpoint, path in names.items():
+        app.add_url_rule(path, endpoint, lambda: render_template("home.html"))
+    app.jinja_env.globals.update(
+        **IN_PLACE["csp"],
+        **IN_PLACE["csrf"],
+        has_endpoint=lambda name: name in app.view_functions,
+        project_name="Bare",
+        current_user=type("Anonymous", (), {"is_authenticated": False}),
+    )
+    add_views(app, Form, lambda view: view)
+    return app
+
+
+def whole(folder: Path, without: str, place: Path) -> Flask:
+    """Return the app in ``folder`` without one mitigation. Its data is stored in ``place``."""
+    sys.path.insert(0, str(folder))
+    from app import create_app
+    from app.visitors import sign_in_required
+    from flask_wtf import FlaskForm
+
+    if without:
+        importlib.import_module(f"app.security.{without}").init_app = lambda app: None  # type: ignore[attr-defined]
+    config: dict[str, object] = {"SECRET_KEY": KEY, "UPLOAD_DIR": str(place / "uploads"), "RATELIMIT_DEFAULT": NEVER}
+    if (folder / "app/accounts").exists():
+        config["DATABASE_URL"] = f"sqlite:///{place / 'app.db'}"
+    app: Flask = create_app(config)
+    app.jinja_env.globals.update(IN_PLACE.get(without, {}))
+    if "alembic" in app.extensions:
+        with app.app_context():
+            app.extensions["alembic"].upgrade()
+    add_views(app, FlaskForm, sign_in_required)
+    return app
+
+
+def add_views(app: Flask, form_class: Any, for_members: Any) -> None:
+    from wtforms import EmailField, StringField, TextAreaField
+
+    class Message(form_class):  # type: ignore[misc]
+        name = StringField("Name")
+        email = EmailField("E-mail")
+        message = TextAreaField("Message")
+
+    template = app.jinja_env.from_string(FORM)
+    app.add_url_rule(PAGES["json"], "bench_json", lambda: jsonify(DATA))
+    app.add_url_rule(PAGES["member"], "bench_member", for_members(lambda: jsonify(DATA)))
+    app.add_url_rule(PAGES["form"], "bench_form", lambda: render_template(template, form=Message()))
 
 
 class Browser:
-    """A visitor who comes back: with the cookie of an earlier page, signed in for the page ``member``."""
+    """A returning visitor, who has the cookie of an earlier page and is signed in for the page ``member``."""
 
     def __init__(self, app: Flask) -> None:
         self.client = app.test_client()
-        self.signs_in = "accounts" in app.blueprints
+        self.has_accounts = "accounts" in app.blueprints
 
     def get(self, page: str) -> TestResponse:
         return self.client.get(PAGES[page], base_url=ORIGIN)
 
     def arrive(self, page: str) -> None:
-        """Make the first requests, which no figure counts: they set the cookie and compile the templates."""
-        if page == "member" and self.signs_in:
+        """Make the first requests: they set the cookie and compile the templates."""
+        if page == "member" and self.has_accounts:
             self.sign_in()
         for _ in range(20):
             with self.get(page) as answer:
@@ -154,7 +131,6 @@ class Browser:
                     raise SystemExit(f"{PAGES[page]} answers {answer.status}")
 
     def sign_in(self) -> None:
-        self.signs_in = False
         form = {"email": "bench@example.com", "password": PASSWORD, "password_confirm": PASSWORD}
         for path in ("/register", "/login"):
             page = self.client.get(path, base_url=ORIGIN).text
@@ -163,20 +139,20 @@ class Browser:
             self.client.post(path, data=form | {"csrf_token": token}, base_url=ORIGIN, headers=headers)
 
 
-def main() -> None:
-    kind, folder, *without = sys.argv[1:]
-    app = bare(Path(folder)) if kind == "bare" else whole(Path(folder), *(without or [""]))
-    logging.disable(logging.CRITICAL)
-    browsers = {page: Browser(app) for page in PAGES}
-    for line in sys.stdin:
-        page, count = line.split()
-        if count == "0":
-            browsers[page].arrive(page)
-        start = time.process_time()
-        for _ in range(int(count)):
-            browsers[page].get(page).close()
-        print(time.process_time() - start, flush=True)
+def main(kind: str, folder: str, without: str = "") -> None:
+    with tempfile.TemporaryDirectory(prefix="bench-") as place:
+        app = bare(Path(folder)) if kind == "bare" else whole(Path(folder), without, Path(place))
+        logging.disable(logging.CRITICAL)
+        browsers = {page: Browser(app) for page in PAGES}
+        for line in sys.stdin:
+            page, count = line.split()
+            if count == "0":
+                browsers[page].arrive(page)
+            start = time.process_time()
+            for _ in range(int(count)):
+                browsers[page].get(page).close()
+            print(time.process_time() - start, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -1,16 +1,17 @@
-"""What requests, a start and a worker's memory cost, beside Flask alone: the first part of ``make bench``.
+"""What requests, a start and a worker's memory cost, compared with Flask alone: the first part of ``make bench``.
 
-All contenders run at the same time, each in a process of its own, and answer in turn: what else the machine does slows
-all of them.
+All contenders run at the same time, each in its own process, and take turns: other load on the machine slows all of
+them.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import signal
+import socket
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,14 +20,17 @@ from pathlib import Path
 from tests.conftest import outside
 
 CONTENDER = Path(__file__).with_name("contender.py")
-PAGES = ("home", "json", "form", "member", "static")
-# What a visitor loads, and what Flask alone does for it: a static file and a signed-in view have no like there.
-BESIDE = {"home": "home", "json": "json", "form": "form", "member": "json", "static": "json"}
+# Each page, and the page of Flask alone that it is compared with: Flask has no signed-in view or file of its own.
+COMPARED = {"home": "home", "json": "json", "form": "form", "member": "json", "static": "json"}
+# The app does not work without the others.
 MITIGATIONS = ("csp", "csrf", "rate_limits", "headers", "errors", "cookies", "secret_key", "uploads")
-REQUESTS = 40  # in a row, of one contender
+REQUESTS = 40  # that one contender sends before it is the next one's turn
+SLOW_ROUNDS = 5  # of what takes seconds
 
 
 class Contender:
+    """A process that runs ``contender.py`` with these arguments."""
+
     def __init__(self, python: Path, *arguments: str | Path) -> None:
         command = [python, CONTENDER, *arguments]
         self.process = subprocess.Popen(
@@ -34,7 +38,7 @@ class Contender:
         )
 
     def run(self, page: str, count: int) -> float:
-        """Return the CPU milliseconds of one of ``count`` requests."""
+        """Send ``count`` requests, and return the CPU milliseconds of one of them."""
         assert self.process.stdin
         assert self.process.stdout
         print(page, count, file=self.process.stdin, flush=True)
@@ -48,11 +52,14 @@ class Contender:
 
 
 @contextmanager
-def contenders(wanted: dict[str, tuple[Path, str, Path, str]], pages: Iterable[str]) -> Iterator[dict[str, Contender]]:
+def contenders(
+    python: Path, wanted: dict[str, tuple[str | Path, ...]], pages: Iterable[str]
+) -> Iterator[dict[str, Contender]]:
+    """Start a contender for each name, with its arguments, and let it make the first requests for each page."""
     with ExitStack() as stack:
         running = {}
-        for name, (python, *arguments) in wanted.items():
-            running[name] = Contender(python, *filter(None, map(str, arguments)))
+        for name, arguments in wanted.items():
+            running[name] = Contender(python, *arguments)
             stack.callback(running[name].close)
         for contender in running.values():
             for page in pages:
@@ -71,24 +78,24 @@ def in_turn(running: dict[str, Contender], rounds: int, pages: Iterable[str]) ->
 
 
 def spread(values: list[float], form: str = "{:.2f}") -> str:
-    """The median, and between brackets the quartiles."""
-    low, middle, high = statistics.quantiles(values, n=4)
+    """Return the median, and in parentheses the quartiles."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return f"{form} ({form}–{form})".format(middle, low, high)
 
 
 def ratios(ours: list[float], theirs: list[float]) -> list[float]:
-    """Of each round: both halves of it met the same machine."""
+    """Return the ratio of each round: other load on the machine slowed both."""
     return [our / their for our, their in zip(ours, theirs, strict=True)]
 
 
-def starts(python: Path, folder: Path, rounds: int) -> dict[str, list[float]]:
-    """CPU milliseconds of a start, of Flask alone and of the app."""
+def starts(python: Path, folder: Path) -> dict[str, list[float]]:
+    """Return the CPU milliseconds of a start, of Flask alone and of the app in ``folder``."""
     programs = {
         "bare": "from flask import Flask; Flask('bare')",
-        "app": "from app import create_app; create_app({'SECRET_KEY': 'Pz4vN8yQm2RkT7wXc5bLh9sJd3fGa6eU'})",
+        "app": "from app import create_app; create_app()",
     }
     taken: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(rounds):
+    for _ in range(SLOW_ROUNDS):
         for name, program in programs.items():
             before = os.times()
             subprocess.run([python, "-c", program], cwd=folder, env=outside(), stderr=subprocess.DEVNULL, check=True)
@@ -99,74 +106,75 @@ def starts(python: Path, folder: Path, rounds: int) -> dict[str, list[float]]:
 
 
 def memory(python: Path, folder: Path, program: str) -> float:
-    """MB of one gunicorn worker that has answered a few requests."""
-    environment = outside() | {"SECRET_KEY": "Pz4vN8yQm2RkT7wXc5bLh9sJd3fGa6eU", "SERVER_NAME": "localhost"}
-    socket = f"/tmp/bench-{os.getpid()}.sock"  # noqa: S108 - a socket's path is short
-    command = [python, "-m", "gunicorn", program, "--bind", f"unix:{socket}", "--chdir", folder, "--workers", "1"]
-    gunicorn = subprocess.Popen(command, env=environment, cwd=folder, stdout=-3, stderr=-3)
-    try:
-        while not Path(socket).exists():
-            if gunicorn.poll() is not None:
-                raise RuntimeError(f"{command} has ended")
-            time.sleep(0.05)
-        for _ in range(50):
-            ask(socket)
-        children = Path(f"/proc/{gunicorn.pid}/task/{gunicorn.pid}/children").read_text().split()
-        status = Path(f"/proc/{children[0]}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
-    finally:
-        gunicorn.send_signal(signal.SIGTERM)
-        gunicorn.wait()
+    """Return the MB (resident) of a gunicorn worker that serves ``program`` and has answered a few requests."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "socket"
+        command = [python, "-m", "gunicorn", program, "--bind", f"unix:{path}", "--workers", "1"]
+        environment = outside() | {"SERVER_NAME": "localhost", "TRUSTED_PROXY_HOPS": "1"}
+        quiet = subprocess.DEVNULL
+        gunicorn = subprocess.Popen(command, cwd=folder, env=environment, stdout=quiet, stderr=quiet)
+        try:
+            while not path.exists():
+                if gunicorn.poll() is not None:
+                    raise RuntimeError(f"{command} has ended")
+                time.sleep(0.05)
+            for _ in range(50):
+                get_home(path)
+            worker = Path(f"/proc/{gunicorn.pid}/task/{gunicorn.pid}/children").read_text().split()[0]
+            status = Path(f"/proc/{worker}/status").read_text()
+            return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+        finally:
+            gunicorn.terminate()
+            gunicorn.wait()
 
 
-def ask(path: str) -> bytes:
-    import socket
-
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(path)
-        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        answer = b""
-        while received := client.recv(65536):
-            answer += received
-    return answer
+def get_home(path: Path) -> None:
+    """Request the home page over https, as a proxy in front of the server does. Flask alone has none: a 404 will do."""
+    with socket.socket(socket.AF_UNIX) as proxy:
+        proxy.connect(str(path))
+        proxy.sendall(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n\r\n"
+        )
+        status = proxy.recv(65536).split(b" ")[1]
+        while proxy.recv(65536):
+            pass
+    if status not in (b"200", b"404"):
+        raise RuntimeError(f"The home page answers {status.decode()}.")
 
 
 def requests(apps: dict[str, Path], python: Path, rounds: int) -> Iterator[str]:
-    """Yield the lines of the report."""
-    yield from ("## Requests", "", "CPU time of one request, in milliseconds, and how often that of Flask alone.", "")
-    wanted = {name: (python, "app", folder, "") for name, folder in apps.items()}
-    wanted |= {f"bare {name}": (python, "bare", folder, "") for name, folder in apps.items()}
-    with contenders(wanted, PAGES) as running:
-        taken = in_turn(running, rounds, PAGES)
-    yield "| page | app | Flask alone | with the app | times |"
-    yield "|---|---|---|---|---|"
-    for page in PAGES:
+    """Yield the lines of the report, with a row for each app."""
+    yield from ("## Requests", "", "CPU time of one request, in milliseconds, and as a multiple of Flask alone.", "")
+    wanted: dict[str, tuple[str | Path, ...]] = {name: ("app", folder) for name, folder in apps.items()}
+    wanted |= {f"bare {name}": ("bare", folder) for name, folder in apps.items()}
+    with contenders(python, wanted, COMPARED) as running:
+        taken = in_turn(running, rounds, COMPARED)
+    yield from ("| page | app | Flask alone | the app | multiple |", "|---|---|---|---|---|")
+    for page, other in COMPARED.items():
         for name in apps:
-            ours, theirs = taken[name, page], taken[f"bare {name}", BESIDE[page]]
+            ours, theirs = taken[name, page], taken[f"bare {name}", other]
             yield f"| {page} | {name} | {spread(theirs)} | {spread(ours)} | {spread(ratios(ours, theirs))} |"
-    first = next(iter(apps))
-    yield from ("", f"What each mitigation takes ({first}): the request with it, less the request without it.", "")
-    wanted = {"whole": (python, "app", apps[first], "")}
-    wanted |= {each: (python, "app", apps[first], each) for each in MITIGATIONS}
+
+    first, folder = next(iter(apps.items()))
+    yield from ("", f"What each mitigation adds ({first}): a request with it, minus a request without it.", "")
+    wanted = {"whole": ("app", folder)} | {each: ("app", folder, each) for each in MITIGATIONS}
     shown = ("home", "json")
-    with contenders(wanted, shown) as running:
+    with contenders(python, wanted, shown) as running:
         taken = in_turn(running, rounds, shown)
-    yield "| without | home, ms less | json, ms less |"
-    yield "|---|---|---|"
+    yield from ("| mitigation | home, ms | json, ms |", "|---|---|---|")
     for each in MITIGATIONS:
-        saved = [
+        added = [
             spread([a - b for a, b in zip(taken["whole", page], taken[each, page], strict=True)]) for page in shown
         ]
-        yield f"| {each} | {saved[0]} | {saved[1]} |"
+        yield f"| {each} | {' | '.join(added)} |"
+
     yield from ("", "## Start and memory", "")
-    yield "| app | start, CPU ms | Flask alone | times | a worker, MB |"
-    yield "|---|---|---|---|---|"
+    yield from ("| app | start, CPU ms | Flask alone | multiple | a worker, MB |", "|---|---|---|---|---|")
     for name, folder in apps.items():
-        start = starts(python, folder, max(rounds // 3, 5))
-        times = spread(ratios(start["app"], start["bare"]))
-        yield (
-            f"| {name} | {spread(start['app'], '{:.0f}')} | {spread(start['bare'], '{:.0f}')} | {times} "
-            f"| {memory(python, folder, 'wsgi:app'):.0f} |"
-        )
-    program = "flask:Flask('bare')"
-    yield f"\nA worker of Flask alone: {memory(python, next(iter(apps.values())), program):.0f} MB."
+        start = starts(python, folder)
+        figures = [spread(start[which], "{:.0f}") for which in ("app", "bare")]
+        figures += [spread(ratios(start["app"], start["bare"])), f"{memory(python, folder, 'wsgi:app'):.0f}"]
+        yield f"| {name} | {' | '.join(figures)} |"
+    alone = memory(python, folder, "flask:Flask('bare')")
+    yield from ("", f"A worker of Flask alone takes {alone:.0f} MB.", "")

@@ -36,10 +36,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Progress())
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Two workers for each core: many tests wait for servers, a browser or the clock."""
-    return 2 * (os.cpu_count() or 1)
+@pytest.hookimpl(optionalhook=True, wrapper=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """Start two workers for each core: many tests wait for servers, a browser or the clock."""
+    cores = yield
+    return cores if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else 2 * cores
 
 
 @pytest.hookimpl(trylast=True)

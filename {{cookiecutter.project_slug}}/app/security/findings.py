@@ -7,6 +7,7 @@ The tests and the audit examine what the code itself does.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Literal
 
 from flask import Flask
@@ -37,9 +38,14 @@ class Finding:
         object.__setattr__(self, "evidence", "".join(shown))
 
 
+def facts_of(part: ModuleType, app: Flask) -> list[Finding]:
+    """Return the facts that one part of the app reports about this deployment."""
+    return list(part.check(app)) if hasattr(part, "check") else []
+
+
 def facts(app: Flask) -> list[Finding]:
     """Return the facts that all parts of the app report about this deployment."""
-    return [fact for part in app.extensions["parts"] if hasattr(part, "check") for fact in part.check(app)]
+    return [fact for part in app.extensions["parts"] for fact in facts_of(part, app)]
 
 
 def log_facts(app: Flask) -> None:

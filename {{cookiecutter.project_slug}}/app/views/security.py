@@ -6,7 +6,7 @@ from types import ModuleType
 
 from flask import Blueprint, current_app, render_template
 
-from app.security.findings import Finding
+from app.security.findings import Finding, facts_of
 
 # "security" is the blueprint of the endpoints that Flask-Security links to.
 bp = Blueprint("security_state", __name__)
@@ -16,7 +16,7 @@ bp = Blueprint("security_state", __name__)
 def state() -> str:
     """Show each mitigation with its findings in this deployment, and the findings about the deployment as a whole."""
     parts = current_app.extensions["parts"]
-    stated = {part: list(part.check(current_app)) if hasattr(part, "check") else [] for part in parts}
+    stated = {part: facts_of(part, current_app) for part in parts}
     modules = sorted((part for part in parts if hasattr(part, "NUMBER")), key=lambda module: module.NUMBER)
     return render_template(
         "security.html",

@@ -21,7 +21,7 @@ from flask import Flask
 from jinja2.bccache import Bucket, BytecodeCache
 
 from app import paths, settings
-from app.security.findings import Finding, facts
+from app.security.findings import Finding, facts, facts_of
 from tests.lint.links import hosts_of
 from tools import ctrl_c
 from tools.audit.mitigations import MITIGATIONS, Step
@@ -34,18 +34,18 @@ SLOW = (8, 9)  # the mitigations that take half of the total time
 
 
 class CompiledTemplates(BytecodeCache):
-    """The copies of the app compile each template once between them."""
+    """Templates that one copy of the app has compiled, for all the others."""
 
     def __init__(self) -> None:
         self.buckets: dict[str, bytes] = {}
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        """Fill in the code of a template that another copy has compiled."""
+        """Load the code of a template that another copy has compiled."""
         if bucket.key in self.buckets:
             bucket.bytecode_from_string(self.buckets[bucket.key])
 
     def dump_bytecode(self, bucket: Bucket) -> None:
-        """Keep the code of a template."""
+        """Store the code of a template."""
         self.buckets[bucket.key] = bucket.bytecode_to_string()
 
 
@@ -239,7 +239,7 @@ def _report(results: Mapping[int, tuple[StepResult, ...]], app: Flask, stated: l
         rows.append(Row(number, mitigation.title, tuple(steps)))
     for part in app.extensions["parts"]:
         if (number := getattr(part, "NUMBER", 0)) and number not in MITIGATIONS:
-            own = tuple(part.check(app)) if hasattr(part, "check") else ()
+            own = tuple(facts_of(part, app))
             left = [fact for fact in left if fact not in own]
             step = Step(f"{number}.S1", part.SUMMARY, "Add a probe to tools/audit/probes/")
             rows.append(Row(number, part.TITLE, (StepResult(step, own, "no probe of the audit examines it"),)))
