@@ -30,7 +30,8 @@ from tools.audit.steps import PROBES, examine
 from tools.audit.subject import ALLOWED_HOST, HOST, Subject, random_key
 
 LARGE = 50_000_000  # bytes
-SLOW = (8, 9)  # the mitigations that take half of the total time
+# The last ones take the longest, so they come first: two processes are then busy to the end.
+STEPS = [step for mitigation in reversed(MITIGATIONS.values()) for step in mitigation.steps]
 
 
 class CompiledTemplates(BytecodeCache):
@@ -105,7 +106,7 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
             if split and hasattr(os, "fork") and (os.cpu_count() or 1) > 1:
                 results = _examine_in_two(subject, Path(folder))
             else:
-                results = _examine(subject(Path(folder)), MITIGATIONS)
+                results = _examine(subject(Path(folder)), STEPS)
             return _report(results, real, stated, package.name)
 
 
@@ -130,8 +131,11 @@ def audit_foreign(load: Callable[[Path], Flask], project: Path) -> Report:
         with contextlib.chdir(copy):
             app = load(copy)
             package = Path(app.root_path).resolve()
-            results = _examine(Subject(app, package, copy, Path(folder), log, hosts=hosts_of(app)), MITIGATIONS)
-            rows = tuple(Row(number, each.title, results[number]) for number, each in MITIGATIONS.items())
+            results = _examine(Subject(app, package, copy, Path(folder), log, hosts=hosts_of(app)), STEPS)
+            rows = tuple(
+                Row(number, each.title, tuple(results[step] for step in each.steps))
+                for number, each in MITIGATIONS.items()
+            )
         where = package.relative_to(copy).as_posix().strip(".") if package.is_relative_to(copy) else ""
         return Report(rows, (), where, foreign=True)
 
@@ -189,9 +193,9 @@ def _load_probes() -> None:
                 raise
 
 
-def _examine(subject: Subject, numbers: Iterable[int]) -> dict[int, tuple[StepResult, ...]]:
-    """Return the results of some mitigations' probes."""
-    return {number: tuple(_examined(step, subject) for step in MITIGATIONS[number].steps) for number in numbers}
+def _examine(subject: Subject, steps: Iterable[Step]) -> dict[Step, StepResult]:
+    """Return the results of the probes of some steps."""
+    return {step: _examined(step, subject) for step in steps}
 
 
 def _examined(step: Step, subject: Subject) -> StepResult:
@@ -203,27 +207,32 @@ def _examined(step: Step, subject: Subject) -> StepResult:
     return StepResult(step, (Finding(step.finding_id, "missing", evidence, step.fix),))
 
 
-def _examine_in_two(subject: Callable[[Path], Subject], folder: Path) -> dict[int, tuple[StepResult, ...]]:
-    """Examine the slow mitigations in a second process, with its own copy of the app."""
+def _examine_in_two(subject: Callable[[Path], Subject], folder: Path) -> dict[Step, StepResult]:
+    """Share the steps with a second process, which has its own copy of the app. Each takes the next one when ready."""
     fork = multiprocessing.get_context("fork")
-    ours, theirs = fork.Pipe(duplex=False)
+    left, (ours, theirs) = fork.SimpleQueue(), fork.Pipe(duplex=False)
+    for place in (*range(len(STEPS)), None, None):
+        left.put(place)
+
+    def take() -> Iterator[Step]:
+        yield from (STEPS[place] for place in iter(left.get, None))
 
     def work() -> None:
-        theirs.send(_examine(subject(folder / "second"), SLOW))
+        theirs.send(_examine(subject(folder / "second"), take()))
 
     process = fork.Process(target=work, daemon=True)
     process.start()
     theirs.close()
     try:
-        results = _examine(subject(folder), [number for number in MITIGATIONS if number not in SLOW])
+        results = _examine(subject(folder), take())
         results |= ours.recv()
+        return results
     finally:  # also after Ctrl-C: the process would go on writing to a folder that is being removed
         process.terminate()
         process.join()
-    return results
 
 
-def _report(results: Mapping[int, tuple[StepResult, ...]], app: Flask, stated: list[Finding], folder: str) -> Report:
+def _report(results: Mapping[Step, StepResult], app: Flask, stated: list[Finding], folder: str) -> Report:
     """Add the facts that the real app reports: to the steps they are about, else to the deployment.
 
     A mitigation that the team has added gets its own row with only its facts, since no probe examines it.
@@ -232,7 +241,7 @@ def _report(results: Mapping[int, tuple[StepResult, ...]], app: Flask, stated: l
     rows = []
     for number, mitigation in MITIGATIONS.items():
         steps = []
-        for result in results[number]:
+        for result in (results[step] for step in mitigation.steps):
             own = tuple(fact for fact in left if fact.id == result.step.finding_id)
             left = [fact for fact in left if fact not in own]
             steps.append(replace(result, findings=result.findings + own))

@@ -141,7 +141,7 @@ def _networks_of_one_customer(subject: Subject) -> Iterator[str]:
         with _stopped_clock():
             waits = [
                 _call_guess(subject, f"many-{prefix}-{number}@audit.example", f"2001:db8:{prefix}:{number * step:x}::1")
-                for number in range(200)
+                for number in range(most + 2)
             ]
             beside = _call_guess(subject, "beside@audit.example", f"2001:db8:{prefix + 1}::1")
         at_once = waits.count(None)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from unittest import mock
 
 from flask import abort
-from limits import parse_many
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
@@ -219,16 +219,15 @@ def _networks_count_together(subject: Subject) -> Iterator[str]:
     kinds: tuple[Kind, ...] = ("sign_in", "register", "reset")
     for kind in kinds:
         app.add_url_rule(f"/audit/{kind}", kind, limited(kind)(partial(form)), methods=["POST"])
-    for kind in kinds:
-        one = parse_many(LIMITS[kind])[0].amount
-        for prefix, step, most in ((56, 1, 8 * one), (48, 256, 32 * one)):
+    with mock.patch.dict(LIMITS, dict.fromkeys(kinds, "1 per minute")):  # the others are multiples of this
+        for kind, (prefix, step, most) in product(kinds, ((56, 1, 8), (48, 256, 32))):
             sources = (f"2001:db8:{prefix}:{number % 256 * step:x}::1" for number in range(most + 1))
             browsers = (subject.browser(app, address=source) for source in sources)
             answers = (browser.open(f"/audit/{kind}", method="POST", headers=JSON).status_code for browser in browsers)
             passed = next((number for number, status in enumerate(answers) if status == 429), most + 1)
             if passed > most:
                 yield f"The networks of one IPv6 /{prefix} share no limit for {kind}."
-            if passed <= one:
+            if passed <= 1:
                 yield f"In an IPv6 /{prefix}, one network uses up the budget of its neighbours for {kind}."
 
 
