@@ -20,10 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError
-from urllib3.exceptions import TimeoutError as HTTPTimeout
-
 from app.project import SLUG
 
 DEFAULT_PORTS = {"https": 443, "http": 80}
@@ -185,6 +181,10 @@ def fetch_outgoing(
     https, http or both. ``ca_file`` replaces the system's certificate authorities, for those of your own network.
     No proxy, cookie or credential of this server is used. Raises OutgoingURLError.
     """
+    # Imported here and in _get: loading urllib3 takes longer than most apps want to wait for their start.
+    from urllib3.exceptions import HTTPError
+    from urllib3.exceptions import TimeoutError as HTTPTimeout
+
     deadline = time.monotonic() + seconds
     opened: list[socket.socket] = []
 
@@ -232,6 +232,8 @@ def _get(
     out: OutgoingURL, max_bytes: int, deadline: float, ca_file: str | None, opened: list[socket.socket]
 ) -> Fetched:
     """Send one request to the address that was checked, under the name that the URL has."""
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+
     connection = (
         HTTPSConnection(
             out.address,
