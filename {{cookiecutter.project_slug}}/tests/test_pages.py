@@ -59,6 +59,11 @@ def test_every_page_has_a_banner_in_debug(app_config: dict[str, object]) -> None
     assert 'class="debug"' not in browser_like(create_app(app_config)).get("/").text
 
 
+def test_debug_may_be_switched_on_later(app: Flask) -> None:
+    app.debug = True  # as app.run(debug=True) does
+    assert 'class="debug"' in browser_like(app, "http://localhost").get("/").text
+
+
 def test_security_shows_each_mitigation_and_each_fact_in_debug(
     app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,10 +11,8 @@ from app.views import csp_reports, health, pages, redirects, security, uploads
 def init_app(app: Flask) -> None:
     """Register the blueprints, and the template globals that every page uses."""
     app.jinja_env.globals.update(project_name=project.NAME, project_description=project.DESCRIPTION)
-    for module in (pages, uploads, redirects, csp_reports, health):
+    for module in (pages, uploads, redirects, csp_reports, health, security):
         app.register_blueprint(module.bp)
-    if app.debug:
-        app.register_blueprint(security.bp)
 
 
 # The contact of security.txt is a fact of the deployment: see findings.py.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from flask import Blueprint, current_app, render_template
+from flask import Blueprint, abort, current_app, render_template
 
 from app.security.findings import Finding, facts_of
 
@@ -15,6 +15,8 @@ bp = Blueprint("security_state", __name__)
 @bp.get("/security")
 def state() -> str:
     """Show each mitigation with its findings in this deployment, and the findings about the deployment as a whole."""
+    if not current_app.debug:
+        abort(404)
     parts = current_app.extensions["parts"]
     stated = {part: facts_of(part, current_app) for part in parts}
     modules = sorted((part for part in parts if hasattr(part, "NUMBER")), key=lambda module: module.NUMBER)
