@@ -133,9 +133,9 @@ class Settings(
         examples=["/srv/uploads"],
     )
     UPLOAD_EXTENSIONS: CommaList = Field(
-        default=("txt", "pdf", "png", "jpg", "webp", "gif"),
+        default=tuple(TYPES),
         min_length=1,
-        description="The accepted file types, out of: txt, pdf, png, jpg, webp, gif.",
+        description="The accepted file types, out of the rows of TYPES in app/storage/content.py.",
         examples=["png,jpg"],
     )
     UPLOAD_QUOTA_BYTES: int = Field(
@@ -148,6 +148,17 @@ class Settings(
         le=LARGEST_BODY,
         description="Maximum bytes of an upload request; other requests may send 128 KiB.",
         examples=["10485760"],
+    )
+    # Phones and cameras produce photos of up to 24 megapixels by default. Decoded, such a photo takes 100 MB.
+    IMAGE_MAX_PIXELS: int = Field(
+        default=25_000_000,
+        ge=1,
+        le=200_000_000,
+        description="Pixels of an image; the frames of an animation may have twice as many together.",
+        examples=["25000000"],
+    )
+    IMAGE_MAX_FRAMES: int = Field(
+        default=1000, ge=1, le=10_000, description="Frames of an animation.", examples=["1000"]
     )
     CLAMD_URL: str = Field(
         default="",

@@ -572,20 +572,40 @@ def webp_of(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+PIXELS = "This image has too many pixels: the maximum is 25 million."
 BOMBS = {
-    "wide.png": png_of(200_000, 100_000),
-    "largest.png": png_of(5001, 5000),
-    "largest.gif": gif_of(65535, 65535, 1),
-    "many.gif": gif_of(250, 250, 999),
-    "endless.gif": gif_of(10, 10, 200_000),
-    "largest.webp": webp_of(16383, 16383),
+    "wide.png": (png_of(200_000, 100_000), PIXELS),
+    "photo.png": (png_of(8700, 5800), PIXELS),  # of 50 megapixels
+    "largest.png": (png_of(5001, 5000), PIXELS),
+    "largest.gif": (gif_of(65535, 65535, 1), PIXELS),
+    "largest.webp": (webp_of(16383, 16383), PIXELS),
+    "many.gif": (gif_of(250, 250, 999), "The frames of this image have too many pixels: the maximum is 50 million."),
+    "endless.gif": (gif_of(10, 10, 200_000), "This animation has too many frames: the maximum is 1000."),
 }
 
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_9_T4_a_pixel_bomb_does_not_go_off(app: Flask, member: FlaskClient, name: str) -> None:
-    assert upload(member, name, BOMBS[name]).status_code == 422
+    bomb, limit = BOMBS[name]
+    answer = upload(member, name, bomb)
+    assert (answer.status_code, answer.get_json()["detail"]) == (422, limit)
     assert stored(app) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "limit", "name", "image"),
+    [
+        ("IMAGE_MAX_PIXELS", 399, "a.png", png_of(20, 20)),
+        ("IMAGE_MAX_PIXELS", 399, "a.gif", gif_of(19, 21, 3)),
+        ("IMAGE_MAX_FRAMES", 2, "a.gif", gif_of(20, 20, 3)),
+    ],
+)
+def test_9_S5_in_debug_the_limit_of_an_image_names_the_setting(
+    app_config: dict[str, object], setting: str, limit: int, name: str, image: bytes
+) -> None:
+    app = create_app(app_config | {setting: limit, "FLASK_DEBUG": "1"})
+    answer = upload(new_member(app), name, image)
+    assert (answer.status_code, f"(Debug: the limit is {setting}.)" in answer.get_json()["detail"]) == (422, True)
 
 
 def test_9_T4_an_image_of_the_largest_size_is_taken(member: FlaskClient) -> None:

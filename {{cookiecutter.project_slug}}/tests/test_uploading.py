@@ -181,7 +181,7 @@ def test_colour_profiles_are_applied_before_they_go(member: FlaskClient, ending:
     assert "icc_profile" not in got.info
 
 
-@pytest.mark.parametrize("ending", ["gif", "webp"])
+@pytest.mark.parametrize("ending", ["gif", "png", "webp"])
 def test_animations_go_on_moving(member: FlaskClient, ending: str) -> None:
     sent = Image.open(io.BytesIO(animation(ending)))
     got = Image.open(io.BytesIO(fetch(member, f"a.{ending}", animation(ending))))

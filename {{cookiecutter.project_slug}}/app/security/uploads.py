@@ -36,7 +36,7 @@ from app.security.findings import Finding
 from app.security.headers import CSP_OF_LAST_RESORT
 from app.security.rate_limits import client_address
 from app.settings import LARGEST_BODY, SettingsError
-from app.storage import clamd, content, folder
+from app.storage import clamd, content, folder, text
 from app.storage.folder import StoredFile
 from app.storage.names import display_name
 
@@ -259,7 +259,7 @@ def _read_the_rest(response: Response) -> Response:
     if request.environ.get("wsgi.input_terminated"):
         body, left, end = request.environ["wsgi.input"], LINGER_BYTES, time.monotonic() + LINGER_SECONDS
         with contextlib.suppress(Exception):  # a failure here must not change the response
-            while left > 0 and time.monotonic() < end and (read := body.read(content.CHUNK)):
+            while left > 0 and time.monotonic() < end and (read := body.read(text.CHUNK)):
                 left -= len(read)
     return response
 

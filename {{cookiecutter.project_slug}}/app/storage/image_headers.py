@@ -31,8 +31,10 @@ def still_pixels(stream: IO[bytes], image_format: str) -> int | None:
     if image_format == "JPEG":
         return _jpeg(stream)
     stream.seek(0)
-    head = stream.read(30)
+    head = stream.read(_CHUNK)
     if image_format == "PNG" and head[12:16] == b"IHDR":
+        if b"acTL" in head:  # which comes before the pixels
+            return None
         return int.from_bytes(head[16:20]) * int.from_bytes(head[20:24])
     if image_format != "WEBP" or len(head) < 30:
         return None  # the header of a GIF doesn't say whether it is animated

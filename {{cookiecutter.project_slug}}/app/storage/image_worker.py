@@ -31,13 +31,13 @@ ENCODING: dict[str, dict[str, object]] = {
     "WEBP": {"quality": 90, "method": 2},
     "GIF": {},
 }
-ANIMATED: dict[str, dict[str, object]] = {"WEBP": {"method": 0, "kmin": 0, "kmax": 0}, "GIF": {}}
+ANIMATED: dict[str, dict[str, object]] = {"PNG": {}, "WEBP": {"method": 0, "kmin": 0, "kmax": 0}, "GIF": {}}
 PLUGINS = {"PNG": "PngImagePlugin", "JPEG": "JpegImagePlugin", "WEBP": "WebPImagePlugin", "GIF": "GifImagePlugin"}
 NO_METADATA: dict[str, object] = {"comment": b"", "exif": b"", "xmp": b"", "icc_profile": None}
 
 
 class Refused(Exception):  # noqa: N818 - not an error of this program
-    """The image must not be stored. The message is for the visitor."""
+    """The image must not be stored. The arguments are the message for the visitor, and the setting of the limit."""
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
                 _redraw(io.BytesIO(source.read(size)), image_format, result, **limits["image"])
                 result.flush()
             except Refused as refused:
-                _stop(str(refused))
+                _stop(*refused.args)
             except MemoryError:
                 _stop("This image takes too much memory to decode.")
             except Exception as error:  # on malicious input, decoders raise almost any exception
@@ -99,13 +99,17 @@ def _redraw(stream: io.BytesIO, image_format: str, result: io.BufferedWriter, **
 
     # It works where the checks below can't: inside decoders, before there is an image.
     Image.MAX_IMAGE_PIXELS = bounds["pixels"]
-    image: Image.Image = Image.open(stream, formats=[image_format])
+    try:
+        image: Image.Image = Image.open(stream, formats=[image_format])
+    except Image.DecompressionBombError:  # more than twice as many
+        _bound(2 * bounds["pixels"], bounds["pixels"])
+        raise
     options = ENCODING[image_format] | NO_METADATA
     if image_format in ANIMATED and getattr(image, "is_animated", False):
         options |= ANIMATED[image_format] | {"save_all": True, "duration": _durations(image, **bounds)}
         if "loop" in image.info:
             options["loop"] = image.info["loop"]
-        if image.has_transparency_data:
+        if image_format == "GIF" and image.has_transparency_data:
             options["disposal"] = 2  # clear each frame before the next, which would otherwise be drawn over it
         image.save(result, image_format, **options)
     else:
@@ -117,7 +121,8 @@ def _redraw(stream: io.BytesIO, image_format: str, result: io.BufferedWriter, **
 
 def _bound(pixels: int, limit: int) -> None:
     if pixels > limit:
-        raise Refused(f"This image has too many pixels: the maximum is {limit // 1_000_000} million.")
+        maximum = f"{limit / 1e6:g} million"
+        raise Refused(f"This image has too many pixels: the maximum is {maximum}.", "IMAGE_MAX_PIXELS")
 
 
 def _durations(image: Image.Image, *, pixels: int, animation_pixels: int, frames: int) -> list[int]:
@@ -127,7 +132,11 @@ def _durations(image: Image.Image, *, pixels: int, animation_pixels: int, frames
     while len(durations) < frames:
         _bound(image.width * image.height, pixels)
         seen += image.width * image.height
-        _bound(seen, animation_pixels)
+        if seen > animation_pixels:
+            maximum = f"{animation_pixels / 1e6:g} million"
+            raise Refused(
+                f"The frames of this image have too many pixels: the maximum is {maximum}.", "IMAGE_MAX_PIXELS"
+            )
         image.load()
         durations.append(image.info.get("duration", 0))
         try:
@@ -135,7 +144,7 @@ def _durations(image: Image.Image, *, pixels: int, animation_pixels: int, frames
         except EOFError:
             image.seek(0)
             return durations
-    raise Refused(f"This animation has too many frames: the maximum is {frames}.")
+    raise Refused(f"This animation has too many frames: the maximum is {frames}.", "IMAGE_MAX_FRAMES")
 
 
 def _upright_in_srgb(image: Image.Image, image_format: str) -> Image.Image:

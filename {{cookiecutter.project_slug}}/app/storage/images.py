@@ -5,7 +5,7 @@ go to ``image_worker.py``, a program that the system stops at a limit of CPU tim
 time. ``turns.py`` bounds how many of these processes there are: one in each lane.
 
 Whatever is uploaded, the answer comes within 15 seconds, and all images together take less than 400 MB.
-Raise ``MAX_PIXELS`` only with the memory of ``LARGE``: see the comment there.
+With a larger ``IMAGE_MAX_PIXELS`` than the default they may take more, in proportion.
 Source: OWASP File Upload Cheat Sheet; ASVS 5.0 V5.2.6; CWE-400.
 """
 
@@ -25,19 +25,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, NoReturn
+
+from flask import current_app
 
 from app.security.errors import refuse
 from app.storage import folder, image_headers
 from app.storage.turns import turn
 
-# Phones and cameras produce photos of up to 24 megapixels by default. Decoded, such a photo takes 100 MB.
-MAX_PIXELS = 25_000_000
-# All frames of an animation together.
-MAX_ANIMATION_PIXELS = 2 * MAX_PIXELS
-MAX_FRAMES = 1000
+# All frames of an animation together may have this many times the pixels of one image.
+ANIMATION = 2
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,11 @@ class Lane:
     places: int
 
 
-# So that a large image doesn't stop everybody's small ones, those have a lane of their own. The slowest image of
-# MAX_PIXELS takes 6 seconds on a machine of 2024. JPEG takes up to 12 bytes a pixel, PNG 10, GIF 5 for each frame and
+# So that a large image doesn't stop everybody's small ones, those have a lane of their own. The slowest image of 25
+# megapixels takes 6 seconds on a machine of 2024. JPEG takes up to 12 bytes a pixel, PNG 10, GIF 5 for each frame and
 # 30 for the canvas, WebP 16 (with transparency 48): an image that takes more than this is refused.
 LARGE = Lane("large", memory=338_000_000, cpu=12, places=3)
+LARGE_PIXELS = 25_000_000  # the IMAGE_MAX_PIXELS for which this memory is enough; for more, it grows in proportion
 SMALL = Lane("small", memory=60_000_000, cpu=3, places=8)
 # What fits into SMALL, by the size of the file and the number of pixels.
 SMALL_BYTES = 28_000_000
@@ -121,7 +121,10 @@ def _lane(files: Sequence[tuple[IO[bytes], str]]) -> Lane:
             needed += SMALL_BYTES + 1
         else:
             needed += stream.seek(0, os.SEEK_END) * BYTES_PER_BYTE + pixels * BYTES_PER_PIXEL[image_format]
-    return SMALL if needed <= SMALL_BYTES else LARGE
+    if needed <= SMALL_BYTES:
+        return SMALL
+    times = max(current_app.config["IMAGE_MAX_PIXELS"] / LARGE_PIXELS, 1)
+    return replace(LARGE, memory=round(LARGE.memory * times))
 
 
 def _temporary() -> IO[bytes]:
@@ -149,7 +152,8 @@ def _run(
     seconds = max(end - time.monotonic(), WORK_SECONDS)
     pillow = importlib.util.find_spec("PIL")
     process = {"memory": lane.memory, "cpu": lane.cpu, "output": MAX_OUTPUT_BYTES, "wall": math.ceil(seconds) + 1}
-    image = {"pixels": MAX_PIXELS, "animation_pixels": MAX_ANIMATION_PIXELS, "frames": MAX_FRAMES}
+    pixels, frames = current_app.config["IMAGE_MAX_PIXELS"], current_app.config["IMAGE_MAX_FRAMES"]
+    image = {"pixels": pixels, "animation_pixels": ANIMATION * pixels, "frames": frames}
     job = {
         "limits": {"process": process, "image": image},
         "libraries": str(Path(str(pillow and pillow.origin)).parent.parent),
@@ -184,4 +188,5 @@ def _refuse(status: int | None, report: list[str]) -> NoReturn:
         log.error("images can't be processed: %s", report[-3:])
         refuse(503, "Images can't be processed at the moment.", retry_after=60)
     log.info("image refused: %s %s", reason, detail)
-    refuse(422, str(reason))
+    is_setting = current_app.debug and detail in current_app.config
+    refuse(422, f"{reason} (Debug: the limit is {detail}.)" if is_setting else str(reason))

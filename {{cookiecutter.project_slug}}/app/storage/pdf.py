@@ -23,7 +23,8 @@ CHUNK = 64 * 1024
 
 # What PDF treats as blank, and DOS's end of file. Scanners and mail programs pad files with it.
 _BLANK = b"\0\t\n\f\r \x1a"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# Editors and servers put blanks or a byte order mark before the header.
+HEADER = re.compile(rb"(?:[\0\t\n\f\r \x1a]|\xef\xbb\xbf)*%PDF-\d")
 # Behind the end, a line of text is harmless: a timestamp, a MIME boundary. Without "<" it is no page.
 _END = re.compile(rb"%%EOF[\0\t\n\f\r \x1a]*[^\0-\x1f\x7f<]{0,255}\Z")
 
@@ -34,11 +35,6 @@ _ZIP_END = _ZIP_RECORD_SIZE + 0xFFFF
 _STREAM_EDGES = re.compile(rb">>[\0\t\n\f\r ]{0,9}stream[\r\n]|endstream")
 _LONGEST_EDGE = 18
 _EDGES_AND_RECORDS = re.compile(_STREAM_EDGES.pattern + b"|" + _ZIP_RECORD)
-
-
-def without_blanks(head: bytes) -> bytes:
-    """Return the start of a file without what editors and servers put before a header: blank lines, a UTF-8 mark."""
-    return head.lstrip(_BLANK + _BYTE_ORDER_MARK)
 
 
 def refuse_other_files(stream: IO[bytes]) -> None:
