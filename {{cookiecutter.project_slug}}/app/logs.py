@@ -69,12 +69,16 @@ def _quoted(value: str) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """Formats a record as one line of text or JSON, and redacts ``secrets`` wherever they appear."""
+    """Formats a record as one line of text or JSON, and redacts ``secrets`` wherever they appear.
 
-    def __init__(self, log_format: str, secrets: Collection[str]) -> None:
+    With ``for_people``, which is for debug, a traceback in a text has its lines.
+    """
+
+    def __init__(self, log_format: str, secrets: Collection[str], *, for_people: bool = False) -> None:
         super().__init__()
         self.as_json = log_format == "json"
         self.secrets = secrets
+        self.for_people = for_people
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without a line ending."""
@@ -91,7 +95,12 @@ class LineFormatter(logging.Formatter):
             for name, value in getattr(record, EVENT_FIELDS, {}).items():
                 fields.setdefault(name, redact(value, self.secrets))
             return json.dumps(fields)
-        return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), " ".join(fields.values()))
+        traceback = fields.pop("exception", "").split("\n") if self.for_people else []
+        return "\n".join(map(_escaped, [" ".join(fields.values()), *traceback]))
+
+
+def _escaped(line: str) -> str:
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -105,7 +114,8 @@ def init_app(app: Flask) -> None:
     """Log the app, its libraries and gunicorn's worker to standard error, in one format."""
     handler = logging.StreamHandler(sys.stderr)
     handler.name = HANDLER_NAME
-    handler.setFormatter(LineFormatter(app.config["LOG_FORMAT"], set(secrets_of(app.config))))
+    secrets = set(secrets_of(app.config))
+    handler.setFormatter(LineFormatter(app.config["LOG_FORMAT"], secrets, for_people=app.debug))
 
     root = logging.getLogger()
     root.setLevel(logging.INFO)

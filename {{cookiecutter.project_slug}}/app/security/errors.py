@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import traceback
 from collections.abc import Iterable
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,7 +22,7 @@ from werkzeug.utils import cached_property
 from werkzeug.wsgi import ClosingIterator, FileWrapper
 
 from app import logs
-from app.redaction import redact_path
+from app.redaction import redact, redact_path, secrets_of
 from app.visitors import visitors
 
 if TYPE_CHECKING:
@@ -200,18 +201,26 @@ def _page(status: int, error: Exception) -> Response:
     if isinstance(error, Refusal):
         message = error.message
     request_id = logs.request_id.get()
+    debug = {"traceback": _traceback(error)} if status == 500 and current_app.debug else {}
     if wants_problem():
         # A problem without a type has the phrase of its status as title (RFC 9457, 4.2.1).
-        problem = {"title": phrase, "status": status, "detail": message, "request_id": request_id}
+        problem = {"title": phrase, "status": status, "detail": message, "request_id": request_id, **debug}
         return Response(json.dumps(problem), content_type="application/problem+json")
     if not isinstance(request.routing_exception, SecurityError):  # for an untrusted host, url_for fails
         try:
             visitors().stay_unknown()
-            page = {"status": status, "title": title, "message": message, "request_id": request_id}
+            page = {"status": status, "title": title, "message": message, "request_id": request_id, **debug}
             return Response(render_template("error.html", **page, retry_after=getattr(error, "retry_after", None)))
         except Exception:
             current_app.logger.exception("The error page itself failed")
+    elif current_app.debug:
+        message = f"{message}\nDebug: TRUSTED_HOSTS does not list {request.environ.get('HTTP_HOST')!r}."
     return Response(_plain_text(title, message), content_type=PLAIN_TEXT)
+
+
+def _traceback(error: Exception) -> str:
+    text = "".join(traceback.format_exception(error))
+    return redact(text, set(secrets_of(current_app.config)))
 
 
 def _plain_text(title: str, message: str) -> str:
