@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE = ROOT / "instance"
 ENV_FILE = ROOT / ".env"
+MIGRATIONS = Path(__file__).resolve().parent / "migrations"  # of your own tables
 
 
 def make_private_folder(folder: Path) -> None:

@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORIGIN = "https://localhost"
 KEY = "Pz4vN8yQm2RkT7wXc5bLh9sJd3fGa6eU"
 TOKEN = re.compile(r'<meta name="csrf-token" content="([^"]+)"')
+LOG_LINES = 8
 HAS_ACCOUNTS = "DATABASE_URL" in settings.Settings.model_fields
 
 
@@ -64,10 +65,17 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Escape what the attacks put into the log: pytest-xdist can't hand on a lone surrogate."""
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the last lines of what a failing test has logged; with -vv, all of them.
+
+    What the attacks put into the log is escaped: pytest-xdist can't hand on a lone surrogate.
+    """
     report = yield
-    report.sections = [(name, text.encode("ascii", "backslashreplace").decode()) for name, text in report.sections]
+    shown = slice(None) if item.config.get_verbosity() > 1 else slice(-LOG_LINES, None)
+    report.sections = [
+        (name, "\n".join(text.encode("ascii", "backslashreplace").decode().splitlines()[shown]) + "\n")
+        for name, text in report.sections
+    ]
     return report
 
 

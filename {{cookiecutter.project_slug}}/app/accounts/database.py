@@ -1,7 +1,7 @@
 """The database of the accounts: SQLite by default, any other by ``DATABASE_URL``.
 
 The start of the app does not touch it. ``flask --app app db upgrade`` creates its tables and updates them with each
-release, by the migrations in ``app/accounts/migrations``.
+release, by the migrations in ``app/accounts/migrations``, and those of your own tables in ``app/migrations``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,11 @@ def init_app(app: Flask) -> None:
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "do_connect", _refuse_to_make_a_file)
         sa.event.listen(engine, "connect", _set_up_sqlite)
-    app.config["ALEMBIC"] = {"script_location": str(Path(__file__).parent / "migrations")}
+    # The two folders have a history each, so that none of yours must change for a new one of the template.
+    app.config["ALEMBIC"] = {
+        "script_location": str(Path(__file__).parent / "migrations"),
+        "version_locations": [str(paths.MIGRATIONS)] if paths.MIGRATIONS.is_dir() else [],
+    }
     Migrations(app, run_mkdir=False, metadatas=Model.metadata)
     needs(app, "database", lambda: db.session.execute(sa.select(User.id).limit(1)))
 

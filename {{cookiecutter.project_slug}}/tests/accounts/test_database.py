@@ -6,16 +6,28 @@ import stat
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 
 from app import create_app, paths
 from app.accounts.database import NO_DATABASE, NO_TABLES
+from app.accounts.models import db
 from app.security.findings import facts
 from app.settings import SettingsError
 from tests.accounts.people import register, sign_in
 from tests.conftest import browser_like
 
 UPGRADE = ["db", "upgrade"]
+ORDERS = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "orders", None, ("app",), "0001"
+
+
+def upgrade():
+    op.create_table("orders", sa.Column("user_id", sa.ForeignKey("users.id")))
+"""
 
 
 @pytest.fixture
@@ -104,3 +116,15 @@ def test_a_database_that_others_can_read_is_a_fact(app: Flask, app_config: dict[
     assert "DP05" not in {fact.id for fact in facts(app)}
     Path(str(app_config["DATABASE_URL"]).removeprefix("sqlite:///")).chmod(0o644)
     assert [fact.severity for fact in facts(app) if fact.id == "DP05"] == ["relaxed"]
+
+
+def test_tables_of_your_own_have_migrations_of_their_own(
+    app_config: dict[str, object], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "MIGRATIONS", tmp_path / "migrations")
+    paths.MIGRATIONS.mkdir()
+    Path(paths.MIGRATIONS, "0001_orders.py").write_text(ORDERS)
+    app = create_app(app_config)
+    with app.app_context():
+        assert app.test_cli_runner().invoke(args=UPGRADE).exit_code == 0
+        db.session.execute(sa.text("SELECT user_id FROM orders JOIN users ON users.id = user_id"))
