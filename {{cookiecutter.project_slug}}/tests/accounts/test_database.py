@@ -26,7 +26,7 @@ revision, down_revision, branch_labels, depends_on = "orders", None, ("app",), "
 
 
 def upgrade():
-    op.create_table("orders", sa.Column("user_id", sa.ForeignKey("users.id")))
+    op.create_table("orders", sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id")))
 """
 
 
