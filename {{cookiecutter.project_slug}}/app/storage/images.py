@@ -66,15 +66,16 @@ BYTES_PER_PIXEL = {"JPEG": 12, "PNG": 12, "WEBP": 48}
 ANSWER_SECONDS = 14.0
 # The part of them that is left for the image when it has waited longest.
 WORK_SECONDS = 2.0
-# Of all images of a request.
-MAX_OUTPUT_BYTES = 256 * 2**20
+# Of all images of a request. The files of the two lanes fit into the disk space that uploads leave free.
+MAX_OUTPUT_BYTES = 100 * 2**20
 
 WORKER = Path(__file__).with_name("image_worker.py")
 CHUNK = 64 * 1024
 REPORT_BYTES = 64 * 1024
 _SIZE = re.compile("[0-9]{1,12}")
-# The process gets no secret: only what Windows needs to start a program.
-ENVIRONMENT = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
+# Its environment has no secret: only what systems need to start a program. It is no sandbox: it runs as the same user.
+NEEDED = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+ENVIRONMENT = {name: os.environ[name] for name in NEEDED if name in os.environ}
 
 log = logging.getLogger(__name__)
 

@@ -218,15 +218,20 @@ def _examine_in_two(subject: Callable[[Path], Subject], folder: Path) -> dict[St
         yield from (STEPS[place] for place in iter(left.get, None))
 
     def work() -> None:
-        theirs.send(_examine(subject(folder / "second"), take()))
+        try:
+            theirs.send(_examine(subject(folder / "second"), take()))
+        except Exception as error:
+            theirs.send(error)
 
     process = fork.Process(target=work, daemon=True)
     process.start()
     theirs.close()
     try:
         results = _examine(subject(folder), take())
-        results |= ours.recv()
-        return results
+        received: dict[Step, StepResult] | Exception = ours.recv()
+        if isinstance(received, Exception):
+            raise received
+        return results | received
     finally:  # also after Ctrl-C: the process would go on writing to a folder that is being removed
         process.terminate()
         process.join()
