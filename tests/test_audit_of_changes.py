@@ -107,8 +107,13 @@ WITHOUT_UPLOADS = {
         ("from app.storage.content import TYPES\n", "TYPES = ('txt', 'pdf', 'png', 'jpg', 'webp', 'gif')\n")
     ],
     "app/views/__init__.py": [(", security, uploads", ", security"), ("(pages, uploads, ", "(pages, ")],
+    "app/accounts/identity.py": [
+        ("from app.storage import folder\n", ""),
+        ("    folder.delete_all(user.owner_key)\n", ""),
+    ],
     "app/accounts/views.py": [
         ("from app.storage import folder\n", ""),
+        ("    if user.owner_key != former_owner:\n        folder.delete_all(former_owner)\n", ""),
         ("    folder.delete_all(user.owner_key)\n", ""),
     ],
 }

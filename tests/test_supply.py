@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tests.clean_copy import APP
-from tests.conftest import Cookiecutter
+from tests.conftest import Cookiecutter, outside
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOWS = sorted(ROOT.glob("**/.github/workflows/*.y*ml"))
@@ -174,13 +174,13 @@ def test_each_service_says_whether_it_works() -> None:
 
 def test_a_service_reaches_only_what_it_needs() -> None:
     networks = {name: network or {} for name, network in COMPOSE["networks"].items()}
-    outside = {name for name, network in networks.items() if not network.get("internal")}
+    open_ones = {name for name, network in networks.items() if not network.get("internal")}
     joined = {name: set(service["networks"]) for name, service in SERVICES.items()}
     peers = {name: {other for other in joined if other != name and joined[other] & joined[name]} for name in joined}
     assert peers == {"proxy": {"app"}, "app": {"proxy", "valkey", "clamav"}, "valkey": {"app"}, "clamav": {"app"}}
-    assert not joined["valkey"] & outside  # it asks for no password
+    assert not joined["valkey"] & open_ones  # it asks for no password
     # ClamAV fetches its signatures by a network that it shares with nobody.
-    for network in joined["clamav"] & outside:
+    for network in joined["clamav"] & open_ones:
         assert [name for name in joined if network in joined[name]] == ["clamav"]
 
 
@@ -237,7 +237,8 @@ def test_make_alone_lists_each_target_and_changes_nothing(cookiecutter: Cookiecu
         text = (folder / "Makefile").read_text(encoding="utf-8")
         targets = re.search(r"(?m)^\.PHONY: (.*)$", text)[1].split()
         assert re.search(r"(?m)^([a-z]+):", text)[1] == "help"
-        ended = subprocess.run([shutil.which("make") or "make"], cwd=folder, capture_output=True, encoding="utf-8")
+        make = [shutil.which("make") or "make"]
+        ended = subprocess.run(make, cwd=folder, env=outside(), capture_output=True, encoding="utf-8")
         assert ended.returncode == 0, ended.stderr
         assert [line.split()[:2] for line in ended.stdout.splitlines()] == [["make", target] for target in targets]
     assert not (app / ".venv").exists()

@@ -197,7 +197,8 @@ def conflicts(app: Path) -> dict[str, bool]:
 
 def settle(team: Team, newest: dict[str, bytes]) -> None:
     """In each file with a conflict, take the template's text and make the team's edit again."""
-    old = {"app/accounts/views.py": "app/views/accounts.py"}
+    login = "templates/security/login_user.html"
+    old = {"app/accounts/views.py": "app/views/accounts.py", f"app/accounts/{login}": f"app/{login}"}
     for name in conflicts(team.app):
         (team.app / f"{name}.rej").unlink(missing_ok=True)
         (team.app / name).write_bytes(newest[name])

@@ -10,13 +10,13 @@ from __future__ import annotations
 from logging import CRITICAL, INFO, WARNING
 
 # Name → level and meaning. OWASP has CRITICAL for authz_fail and session_use_after_expire. A page in a forgotten tab
-# causes them too, and nobody heeds an alarm that rings every day.
+# causes them too, and nobody reacts to an alarm that fires every day.
 EVENTS: dict[str, tuple[int, str]] = {
     "authn_login_success": (INFO, "Somebody signed in."),
     "authn_login_fail": (WARNING, "A wrong password, at the sign-in or where the app asks for the password again."),
     "authn_login_lock": (WARNING, "A guess at a password has to wait, after several wrong ones."),
     "authn_password_change": (INFO, "A password was changed by its owner, or reset with a link from a mail."),
-    "authz_fail": (WARNING, "A 403, nobody signed in, or a file or session that is not, or no longer, the visitor's."),
+    "authz_fail": (WARNING, "A 403, nobody signed in, or a file or session of somebody else, or one that was deleted."),
     "excess_rate_limit_exceeded": (
         WARNING,
         "A client reached a limit. Its other requests in that time are not logged.",

@@ -1,7 +1,7 @@
 """Redaction: no secret is written anywhere (5.S3). The log, the security events and the CSP reports all use it.
 
-Clients choose much of what is written, so redaction must take linear time: each repetition is bounded, or nothing after
-it can fail, or it starts only where a word starts. A long text is also cut, so that one record costs milliseconds.
+Clients choose much of what is written, so redaction must take linear time. For each repetition in a pattern, one of
+these is true: it is bounded; nothing after it can fail; it starts only where a word starts. A long text is also cut.
 Source: OWASP Logging Cheat Sheet, "Data to exclude"; ASVS 5.0 V16.2.5.
 """
 
@@ -34,8 +34,11 @@ _QUOTE = r"(?:\\{0,7}[\"'])"
 _FIELD = rf"\bname={_QUOTE}[\w-]{{0,40}}?{_NAME}{_QUOTE}"
 # JSON within JSON escapes its quotes: a value ends at a quote with as many backslashes as its first one, or the line.
 _QUOTED = r"(?P<quote>\\{0,7}[\"'])(?:(?!(?<!\\)(?P=quote))[^\r\n])*(?P=quote)?"
-_SEVERAL = r"[\[({](?:\"(?:\\.|[^\"\\\r\n])*\"?|'(?:\\.|[^'\\\r\n])*'?|[^\"'\])}\r\n])*"  # ['a', 'b]']
-_VALUE = rf"(?:[\w.]{{0,40}}(?:{_QUOTED}|{_SEVERAL})|[^\s&\"']+)"  # also b'…', Markup('…')
+_SEVERAL = r"[\[({](?:\"(?:\\.|[^\"\\\r\n])*\"?|'(?:\\.|[^'\\\r\n])*'?|[^\"'\])}\r\n])*[\])}]?"  # ['a', 'b]']
+_LITERAL = rf"[\w.]{{0,40}}(?:{_QUOTED}|{_SEVERAL})"  # also b'…', Markup('…')
+_VALUE = rf"(?:{_LITERAL}|[^\s&\"']+)"
+# Secrets only as a whole name: in a URL, of an argument, or quoted.
+_SHORT = "key|sig|code|auth|hash|pass|pw|pin|otp"
 
 # What is redacted → its pattern. The group "shown" is kept.
 PATTERNS = {
@@ -43,7 +46,9 @@ PATTERNS = {
     # scheme://user:password@host
     "a password in a URL": r"(?P<shown>://[^\s/:@]*:)[^\s/\"'<>]*(?=@)",
     "a token in a URL": r"(?P<shown>://)[^\s/:@\"'<>]{20,}(?=@)",
-    "an argument of a URL": r"(?P<shown>[?&](?:key|sig|code|auth|pass|pw|pin|otp)=)[^\s&#\"'<>]+",
+    "an argument of a URL": rf"(?P<shown>[?&](?:{_SHORT})=)[^\s&#\"'<>]+",
+    # "pw": …, ('pin', …)
+    "a short name": rf"(?P<shown>{_QUOTE}(?:pass|pw|pin|otp){_QUOTE}\]?{_SPACE}[:=,]{_SPACE})(?!\[redacted){_LITERAL}",
     # payload.time.signature, of itsdangerous: session cookies, CSRF tokens, reset links.
     "a signed value": r"(?<![\w-])\.?[\w-]++\.[\w-]{6,7}\.(?:[\w-]{86}|[\w-]{43}|[\w-]{27})(?![\w-])",
     "a JSON Web Token": r"(?<![\w-])eyJ[\w-]++(?:\.[\w-]*)+",
@@ -56,8 +61,10 @@ NAMED = {
     # Password: three words, Cookie: a=b; c=d
     "the rest of a line": rf"(?P<shown>(?:(?:{_PASSWORD}){_REST}{_SPACE}[:=](?=[ \t])|(?:{_HEADER}){_REST}{_SPACE}[:=])"
     rf"[ \t]{{0,8}})(?![ \t]|\w{{0,2}}{_QUOTE}|[\[({{])[^\r\n]+",
-    # password=…, "password": …, ('password', …), form['password'] = …, user[password]=…, and their form in a URL
-    "a named value": rf"(?P<shown>{_NAME}(?:{_QUOTE}\]?{_SPACE}[:=,]>?{_SPACE}|\]?{_SPACE}[:=]>?{_SPACE}"
+    # ('password', …), but not a path or a word with a comma behind it
+    "a pair": rf"(?P<shown>{_QUOTE}[\w.-]{{0,40}}?{_NAME}{_QUOTE}{_SPACE},{_SPACE})(?!\[redacted){_LITERAL}",
+    # password=…, "password": …, form['password'] = …, user[password]=…, and their form in a URL
+    "a named value": rf"(?P<shown>{_NAME}(?:{_QUOTE}\]?{_SPACE}[:=]>?{_SPACE}|\]?{_SPACE}[:=]>?{_SPACE}"
     rf"|(?:%(?:25){{0,3}}(?:2[27]|5D|3[AD])){{1,4}}))(?!\[redacted){_VALUE}",
     # <input name="password" value="…">, <meta name="csrf-token" content="…">
     "an attribute": rf"(?P<shown>{_FIELD}[^<>]{{0,99}}?\b(?:value|content)=){_QUOTED}",
@@ -68,7 +75,7 @@ NAMED = {
 
 _COMPILED = [re.compile(pattern, re.IGNORECASE) for pattern in PATTERNS.values()]
 _COMPILED_NAMED = [re.compile(pattern, re.IGNORECASE) for pattern in NAMED.values()]
-_SECRET_NAME = re.compile(rf"{_NAME}|^(?:key|sig|code|auth|hash)$", re.IGNORECASE)
+_SECRET_NAME = re.compile(rf"{_NAME}|^(?:{_SHORT})$", re.IGNORECASE)
 # The segment of a path that looks random: capitals, small letters and digits, or a long run without a separator.
 _RANDOM = re.compile(r"(?<=/)(?=[^/]*[A-Z])(?=[^/]*[a-z])(?=[^/]*\d)[\w.~-]{20,}(?![^/])|(?<=/)[^\W_]{40,}(?![^/])")
 _CONVERTER = re.compile(r"<[^<>]*:([^<>:]*)>")

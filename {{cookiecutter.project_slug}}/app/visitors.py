@@ -20,7 +20,7 @@ class Visitors:
         return None
 
     def claim(self, session: Mapping[str, Any]) -> str | None:
-        """Return what tells the session of one account from others, without asking the database; None for nobody's."""
+        """Return a value that identifies the session of an account, without asking the database; None for nobody's."""
         return None
 
     def account_name(self) -> str | None:

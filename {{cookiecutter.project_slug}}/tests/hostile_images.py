@@ -206,7 +206,7 @@ def children(parent: int) -> list[int]:
 
 @contextlib.contextmanager
 def worker_memory(parent: int) -> Iterator[list[int]]:
-    """Give the most bytes of memory that a program of ``parent`` has had, as they grow until the end of the block."""
+    """Return the most bytes of memory that a program of ``parent`` has had, as they grow until the end of the block."""
     peaks, over = [0], threading.Event()
 
     def watch() -> None:

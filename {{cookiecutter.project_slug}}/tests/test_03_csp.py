@@ -250,6 +250,12 @@ def test_3_S5_noise_and_foreign_reports_are_dropped(app: Flask, client: FlaskCli
     assert kept(app) == []
 
 
+@pytest.mark.parametrize("path", ["//uploads", "/nothing//x", "/uploads//"])
+def test_3_S5_the_router_redirects_no_report(app: Flask, client: FlaskClient, path: str) -> None:
+    assert report(client, {"csp-report": OLD | {"document-uri": f"https://localhost{path}"}}) == 204
+    assert len(kept(app)) == 1
+
+
 def test_3_S5_hostile_values_become_harmless(app: Flask, client: FlaskClient) -> None:
     hostile = {
         "document-uri": "https://localhost/" + "a" * 5000,

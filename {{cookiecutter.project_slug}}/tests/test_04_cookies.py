@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import time
+import zlib
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -131,6 +133,24 @@ def test_4_T1_a_copied_cookie_is_dead_after_either_lifetime(
         with client.session_transaction() as content:
             after = content["csrf_token"]
     assert (before == after) is alive
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/static/app.css", "/nowhere"])
+@pytest.mark.parametrize("over_the_limit", [False, True])
+def test_8_T4_a_cookie_that_nobody_signed_is_not_decompressed(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch, over_the_limit: bool, path: str
+) -> None:
+    """7 kB of it are 5 MB of JSON."""
+    app = create_app(app_config | {"RATELIMIT_DEFAULT": "2 per minute"})
+    for _ in range(3 if over_the_limit else 0):
+        browser_like(app).get(path, buffered=True)
+    payload = base64.urlsafe_b64encode(zlib.compress(b"[" + b"[]," * 1_700_000 + b"[]]", 9)).decode().rstrip("=")
+    bomb = {"Cookie": f"{NAME}=.{payload}.aaaaaa.{'A' * 27}"}
+    decompressed = []
+    monkeypatch.setattr(zlib, "decompress", lambda data, *_: decompressed.append(data))
+    client = app.test_client(use_cookies=False)
+    assert client.get(path, base_url=ORIGIN, headers=bomb, buffered=True).status_code in (200, 404, 429)
+    assert decompressed == []
 
 
 def test_4_T1_the_copy_dies_although_its_owner_goes_on(app: Flask) -> None:

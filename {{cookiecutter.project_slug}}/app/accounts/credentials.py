@@ -31,7 +31,7 @@ COMMON = Path(__file__).with_name("common_passwords.txt")
 MIN_GUESSES = 10**10  # zxcvbn's best score
 
 # zxcvbn's time grows with the square of the length, and with the ways to read the signs that may stand for letters. A
-# start that is hard to guess makes the whole hard to guess. Within these bounds an estimate takes at most about 0.15 s.
+# part that is hard to guess makes the whole hard to guess, so the parts are judged one by one.
 JUDGED = 40  # characters
 SIGNS, MANY_SIGNS, JUDGED_OF_MANY_SIGNS = set("4@8({[<369!1|0$57+%2"), 6, 16
 
@@ -41,7 +41,7 @@ _one_at_a_time = Lock()  # zxcvbn keeps the known words of a call in a global va
 def normal_email(address: str) -> str:
     """Return the normalized form of an address, by which accounts are found. Raises ValueError."""
     if len(address) > MAX_EMAIL:
-        raise ValueError("This address is too long.")
+        raise ValueError(f"This address is too long: the maximum is {MAX_EMAIL} characters.")
     try:
         return validate_email(address.strip(), check_deliverability=False).normalized.lower()
     except EmailNotValidError as error:
@@ -59,7 +59,7 @@ def fault(password: str, email: str) -> str | None:
         return f"Please use at least {MIN_LENGTH} characters. A few words in a row will do."
     if len(password) > MAX_LENGTH:
         return f"Please use at most {MAX_LENGTH} characters."
-    common = COMMON.read_text(encoding="utf-8").splitlines()
+    common = [line for line in COMMON.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     if password.casefold() in common:
         return "Many people use this password, so attackers try it first. Please choose another one."
     if _guesses(password, [*_known_words(email), *common]) < MIN_GUESSES:
@@ -85,4 +85,6 @@ def _guesses(password: str, known_words: list[str]) -> int:
     judged = JUDGED if len(SIGNS.intersection(password)) <= MANY_SIGNS else JUDGED_OF_MANY_SIGNS
     start = re.sub(r"\s", " ", password[:judged])  # zxcvbn fails on some line breaks
     with _one_at_a_time:
-        return int(zxcvbn(start, known_words)["guesses"])
+        guesses = int(zxcvbn(start, known_words)["guesses"])
+    rest = password[judged:].partition(" ")[2]
+    return max(guesses, _guesses(rest, known_words)) if rest else guesses

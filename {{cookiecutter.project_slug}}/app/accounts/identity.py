@@ -147,7 +147,7 @@ def create_user(email: str, password: str) -> User | None:
     if taken:
         db.session.delete(user)
         db.session.flush()
-    # Both cases log an event, for the same reason.
+    # Both cases log an event, so that both take the same time.
     if taken:
         security_event("input_validation_fail", account=email, reason="The address already has an account.")
     else:

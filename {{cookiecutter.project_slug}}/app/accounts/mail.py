@@ -141,7 +141,10 @@ class Postman:
 
 
 def send_next(app: Flask) -> float | None:
-    """Send one mail that is due. Returns the seconds until the next one is, or None if no mail waits."""
+    """Send one mail that is due. Returns the seconds until the next one is, or None if no mail waits.
+
+    Raises SQLAlchemy's errors if the database fails. A mail that can't be sent is only logged.
+    """
     with app.app_context():
         now = utcnow()
         due = sa.select(Mail).where(Mail.due_at <= now).order_by(Mail.needs_token.desc(), Mail.due_at).limit(1)
@@ -175,7 +178,8 @@ def _send(app: Flask, mail: Mail) -> None:
         again = age + pause < GIVEN_UP and not isinstance(error, NoServerError)
         line = "Mail %s was not sent (try %s, %s): %s: %s"
         what = f"the next one is in {pause}" if again else "it is given up and deleted"
-        logger.error(line, mail.id, mail.tries, what, type(error).__name__, error)
+        said = str(error).replace(mail.recipient, "the recipient")
+        logger.error(line, mail.id, mail.tries, what, type(error).__name__, said)
         if again:
             mail.due_at = utcnow() + pause
             db.session.commit()

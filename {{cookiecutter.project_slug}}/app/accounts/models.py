@@ -38,8 +38,8 @@ class User(Model, UserMixin):  # type: ignore[misc]
 
     ``fs_uniquifier`` (Flask-Security's name) changes with the password, which invalidates reset links and sessions.
     ``owner_key`` identifies the owner of uploads; unlike ``id`` it is never reused.
-    ``confirmed_at`` is None until the user has proved to read the mails of ``email``: somebody else may have registered
-    the address.
+    ``confirmed_at`` is None until the user has shown access to the mailbox of ``email``: somebody else may have
+    registered the address.
     """
 
     __tablename__ = "users"

@@ -5,8 +5,8 @@ One leak remains, because accounts work without a confirmation by mail: a visito
 can't sign in knows that it had an account. This costs a guess of the backoff, and the owner is notified by mail.
 
 Anybody can register an address of somebody else. Its owner gets the account by resetting the password, but nothing that
-is in it: until the address is confirmed, a reset starts an empty account. The link that confirms it works only for who
-is signed in, so the owner can't confirm an account whose password somebody else knows.
+is in it: until the address is confirmed, a reset starts an empty account. The link that confirms it works only while
+signed in to that account, so the owner can't confirm an account whose password somebody else knows.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ bp = Blueprint("accounts", __name__, template_folder="templates")
 security.register_error_handler(sa.exc.IntegrityError, answer_to_a_race)
 bp.register_error_handler(sa.exc.IntegrityError, answer_to_a_race)
 
-TOO_MANY_LINKS = "This address was sent the most links for one hour. Please use the newest one, or wait an hour."
+TOO_MANY_LINKS = "This address has received 5 links, the maximum for one hour. Please use the newest one."
 
 
 def init_app(app: Flask) -> None:

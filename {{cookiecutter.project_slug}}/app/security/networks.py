@@ -1,4 +1,4 @@
-"""As whom the limits count an address: IPv4 by the address, IPv6 by its network, since a client can change the rest."""
+"""What the limits count for an address: of IPv4 all of it, of IPv6 the part that a client can't change."""
 
 from __future__ import annotations
 

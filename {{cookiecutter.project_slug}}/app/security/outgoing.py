@@ -115,7 +115,10 @@ class OutgoingURL:
 
 @dataclass(frozen=True)
 class Fetched:
-    """The response from ``url``, after all redirects. Its sender chose all of it: never serve ``body`` as a page."""
+    """The response from ``url``, after all redirects; ``body`` is in bytes, as it was sent.
+
+    Its sender chose all of it: never serve ``body`` as a page.
+    """
 
     url: str
     status: int
@@ -128,7 +131,7 @@ def _resolve(host: str, port: int) -> Collection[str]:
 
 
 def check_outgoing_url(
-    url: str,
+    url: str | None,
     *,
     schemes: Collection[str] = ("https",),
     ports: Collection[int] = (443, 80),
@@ -143,6 +146,8 @@ def check_outgoing_url(
     ``internal`` services are allowed whatever their scheme, port and address are. Raises OutgoingURLError.
     """
     try:
+        if not url:
+            raise ValueError("nothing")
         parts = urlsplit(url)
         host, scheme = parts.hostname or "", parts.scheme
         port = DEFAULT_PORTS.get(scheme, 0) if parts.port is None else parts.port

@@ -23,6 +23,8 @@ seconds, each later one after another 900. So **107 attempts a day** are possibl
 together, and as many from one address (an IPv4 address or an IPv6 /64) at all accounts together. A /56 has 12 free
 attempts, then waits of 1, 2, 4 … 128, 225, 225 … seconds: attempt 20 is possible after 255 seconds, and one more every
 225, 402 a day. A /48 has 48, then 1, 2, 4 … 32, 56, 56 …: attempt 54 after 63 seconds, one more every 56, 1595 a day.
+An attacker with a network in a /48 can use up its guesses. Then people in it sign in from addresses that they have used
+before, or reset the password by mail.
 
 - A refused attempt changes nothing: it extends no wait. After the wait the right password works and ends the backoff.
 - A success clears the account's backoff. The address gets back only its failures at this account, so an attacker who
@@ -67,7 +69,7 @@ from app.visitors import visitors
 
 NUMBER = 8
 TITLE = "Rate limiting"
-SUMMARY = "Floods and password guessing are slowed down until they are pointless, without locking anyone out."
+SUMMARY = "Floods and password guessing are slowed down until they are pointless. Owners can always get in."
 
 Kind = Literal["sign_in", "register", "reset", "upload", "csp_report"]
 
@@ -186,7 +188,9 @@ def _refuse(over: RequestLimit) -> NoReturn:
     of_whom = "requests" if hit == own else "requests from your network"
     refused = Refused(over.limit.amount, over.window[0], f"There were too many {of_whom}. Please wait a little.")
     claim = claimed(current_app, request) if counts_users else None
-    current_app.extensions["refusals"].add(hit, scope, claim, refused)
+    # A user who is known without a session looks like any other client of the address from outside.
+    if not counts_users or claim or not visitors().account_id():
+        current_app.extensions["refusals"].add(hit, scope, claim, refused)
     refuse(429, refused.message, retry_after=refused.seconds(), limit=over.limit)
 
 
@@ -313,7 +317,8 @@ def claim_attempt(account: str) -> None:
     """
     backoffs = _backoffs(account)
     wait = max(backoff.waits() for backoff in backoffs)
-    for backoff in reversed(backoffs):  # the address first: a guess that it refuses must not count for the account
+    of_account, *of_networks = backoffs
+    for backoff in (*of_networks, of_account):  # the narrowest first: what it refuses must not count for the others
         wait = wait or backoff.claim()
     if wait:
         message = "There were several wrong passwords. Please wait before the next try."

@@ -24,7 +24,7 @@ from app.visitors import Visitors
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-MAX_REFUSALS = 10_000  # about 5 MB
+MAX_REFUSALS = 10_000
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -56,7 +56,7 @@ class Refused:
         return max(1, ceil(self.end - time.time()))
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that tell the limit (draft-ietf-httpapi-ratelimit-headers-06)."""
+        """Return the headers that state the limit (draft-ietf-httpapi-ratelimit-headers-06)."""
         return {"RateLimit-Limit": str(self.amount), "RateLimit-Remaining": "0", "RateLimit-Reset": str(self.seconds())}
 
 
@@ -82,9 +82,9 @@ class Refusals:
         """Return the refusals of these networks."""
         found: dict[tuple[str, str | None], Refused] = {}
         for net in nets:
-            if net in self._of:
+            if kept := self._of.get(net):
                 now = time.time()
-                live = {what: refused for what, refused in list(self._of[net].items()) if refused.end > now}
+                live = {what: refused for what, refused in list(kept.items()) if refused.end > now}
                 self._of[net] = live
                 found |= live
         return found
@@ -105,13 +105,16 @@ def claimed(app: Flask, asked: Request) -> str | None:
 def door(
     app: Flask, wsgi_app: WSGIApplication, refusals: Refusals, limit_of: Callable[[Flask, Request], tuple[str, bool]]
 ) -> WSGIApplication:
-    """Put the refusals in front of ``wsgi_app``. ``limit_of`` tells what a request counts for, and if users count."""
+    """Put the refusals in front of ``wsgi_app``.
+
+    ``limit_of`` returns what a request counts for, and whether it counts for the signed-in user.
+    """
 
     def refusing(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         address = environ.get("REMOTE_ADDR", "")
         known = refusals.of(network(address, prefix) for prefix in (64, *WIDER))
         if known:
-            context = app.request_context(environ)  # it is not pushed, so it opens no session
+            context = app.request_context(environ)  # it is not pushed, so no hook runs
             try:
                 if context.url_adapter:
                     context.match_request()

@@ -36,7 +36,7 @@ from app.security.findings import Finding
 from app.security.headers import CSP_OF_LAST_RESORT
 from app.security.rate_limits import client_address
 from app.settings import LARGEST_BODY, SettingsError
-from app.storage import clamd, content, folder, text
+from app.storage import clamd, content, folder, images, text
 from app.storage.folder import StoredFile
 from app.storage.names import display_name
 
@@ -95,6 +95,10 @@ def check(app: Flask) -> Iterator[Finding]:
     if sys.platform in ("darwin", "win32"):
         evidence = "This system doesn't limit the memory of the process that decodes images, only its time."
         yield Finding("UP05", "note", evidence, "Serve the app on Linux.")
+    threads, places = os.environ.get("THREADS", ""), images.SMALL.places + images.LARGE.places
+    if threads.isdecimal() and int(threads) < 2 * places:
+        evidence = f"{places} requests may wait for images, and a worker serves only {threads} at a time (THREADS)."
+        yield Finding("UP05", "note", evidence, f"Set THREADS to {2 * places} or more.")
     place = app.config["UPLOAD_DIR"]
     if os.name == "posix" and os.path.isdir(place) and (mode := place.stat().st_mode & 0o077):
         evidence = f"Other users of this machine have access to UPLOAD_DIR (permission bits {mode:03o})."
@@ -123,7 +127,9 @@ def save_all(files: Sequence[FileStorage], owner: str) -> list[StoredFile]:
             with _named(file, files):
                 types.append(_identify(file))
         streams = [file.stream for file in files]
-        cleaned = content.clean([*zip(streams, types, strict=True)], owner, client_address())
+        # The widest network that one customer may have, or three of its addresses could hold all places.
+        network = client_address(48) or client_address()
+        cleaned = content.clean([*zip(streams, types, strict=True)], owner, network)
         for file, file_type in zip(files, types, strict=True):
             with _named(file, files):
                 stored.append(_store(cleaned, display_name(file.filename or ""), file_type.media_type, owner))

@@ -160,8 +160,8 @@ def _check_redirect(response: Response) -> Response:
 def _refuse_ambiguous_urls() -> None:
     """Refuse overlong URLs and repeated arguments: programs differ in which of the values they use."""
     if len(request.path) + len(request.query_string) > MAX_URL:
-        refuse(414, "This address is too long.")
+        refuse(414, f"This address is too long: the maximum is {MAX_URL} characters.")
     several_args = declared("several_args", default=())
     for name, values in request.args.lists():
         if len(values) > 1 and name not in several_args:
-            refuse(400, "The address contains a parameter twice. Please go back and try again.")
+            refuse(400, f"The address contains the parameter {name[:40]!r} twice. Please go back and try again.")

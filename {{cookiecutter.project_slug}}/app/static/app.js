@@ -69,7 +69,7 @@ function tellLength(input) {
     line.textContent = missing > 0 ? `${missing} more character${missing > 1 ? "s" : ""} needed.` : long;
   };
   input.addEventListener("input", () => {
-    clearTimeout(pause); // a screen reader shall read it after a word, not after each key
+    clearTimeout(pause); // a screen reader should read it after a word, not after each key
     pause = setTimeout(tell, 500);
   });
 }

@@ -43,7 +43,7 @@ function send(method, url, { headers = {}, body = null, type = "json", onProgres
 
 async function upload(file, signal) {
   if (signal.aborted) return "cancelled.";
-  if (file.size > maxBytes) return "This file is too large.";
+  if (file.size > maxBytes) return `This file is too large: the maximum is ${Math.floor(maxBytes / 2 ** 20)} MiB.`;
   const body = new FormData();
   body.append(input.name, file);
   const headers = { Accept: "application/json", ...csrfHeaders(form.action) };

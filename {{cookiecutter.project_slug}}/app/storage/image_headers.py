@@ -57,8 +57,9 @@ def _jpeg(stream: IO[bytes]) -> int | None:
         if marker in (_START, _TEMPORARY):
             continue
         segments, scans = segments + 1, scans + (marker == _SCAN)
-        if segments > MAX_SEGMENTS or scans > MAX_SCANS:
-            refuse(422, f"This JPEG has more than {MAX_SEGMENTS} segments or {MAX_SCANS} scans.")
+        for what, count, most in (("segments", segments, MAX_SEGMENTS), ("scans", scans, MAX_SCANS)):
+            if count > most:
+                refuse(422, f"This JPEG has too many {what}: the maximum is {most}.")
         stream.seek(at)
         segment = stream.read(7)
         if marker in _FRAMES and pixels is None:

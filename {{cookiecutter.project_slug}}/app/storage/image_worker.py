@@ -55,7 +55,8 @@ def main() -> None:
             except Refused as refused:
                 _stop(*refused.args)
             except MemoryError:
-                _stop("This image takes too much memory to decode.")
+                most = f"{limits['process']['memory'] // 10**6} MB"
+                _stop(f"This image takes too much memory to decode: the maximum is {most}.")
             except Exception as error:  # on malicious input, decoders raise almost any exception
                 _stop("This image is damaged, or too large to be decoded.", repr(error))
             print(os.fstat(1).st_size - before, file=sys.stderr, flush=True)

@@ -66,15 +66,16 @@ BYTES_PER_PIXEL = {"JPEG": 12, "PNG": 12, "WEBP": 48}
 ANSWER_SECONDS = 14.0
 # The part of them that is left for the image when it has waited longest.
 WORK_SECONDS = 2.0
-# Of all images of a request.
-MAX_OUTPUT_BYTES = 256 * 2**20
+# Of all images of a request. The files of the two lanes fit into the disk space that uploads leave free.
+MAX_OUTPUT_BYTES = 100 * 2**20
 
 WORKER = Path(__file__).with_name("image_worker.py")
 CHUNK = 64 * 1024
 REPORT_BYTES = 64 * 1024
 _SIZE = re.compile("[0-9]{1,12}")
-# The process gets no secret: only what Windows needs to start a program.
-ENVIRONMENT = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
+# Its environment has no secret: only what systems need to start a program. It is no sandbox: it runs as the same user.
+NEEDED = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+ENVIRONMENT = {name: os.environ[name] for name in NEEDED if name in os.environ}
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def redraw(files: Sequence[tuple[IO[bytes], str]], owner: str, address: str) -> 
                 _copy(result, image, int(size))
                 yield image
     if len(done) < len(files):
-        _refuse(status, lines[len(done) :])
+        _refuse(status, lines[len(done) :], lane)
 
 
 def _lane(files: Sequence[tuple[IO[bytes], str]]) -> Lane:
@@ -171,14 +172,14 @@ def _run(
         return None
 
 
-def _refuse(status: int | None, report: list[str]) -> NoReturn:
+def _refuse(status: int | None, report: list[str], lane: Lane) -> NoReturn:
     """Refuse the image at which the worker stopped. ``report`` is what it said about it."""
     if status is None or status == -getattr(signal, "SIGALRM", 0):
         log.warning("image refused: not done in time")
         refuse(503, "There was no time to check this image. Please try again in a moment.", retry_after=30)
     if status == -getattr(signal, "SIGXCPU", 0):
         log.warning("image refused: it takes too much work")
-        refuse(422, "This image takes too much work to check.")
+        refuse(422, f"This image takes too much work to check: the maximum is {lane.cpu} seconds.")
     if status < 0:
         log.warning("image refused: the decoder ended with signal %s", -status)
         refuse(422, "This image is damaged, or too large to be decoded.")

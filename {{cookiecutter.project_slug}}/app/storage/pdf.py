@@ -28,7 +28,7 @@ HEADER = re.compile(rb"(?:[\0\t\n\f\r \x1a]|\xef\xbb\xbf)*%PDF-\d")
 # Behind the end, a line of text is harmless: a timestamp, a MIME boundary. Without "<" it is no page.
 _END = re.compile(rb"%%EOF[\0\t\n\f\r \x1a]*[^\0-\x1f\x7f<]{0,255}\Z")
 
-# A ZIP file ends with a record of 22 bytes and a comment, whose length the record's last two bytes tell.
+# A ZIP file ends with a record of 22 bytes and a comment, whose length the record's last two bytes contain.
 _ZIP_RECORD = b"PK\x05\x06"
 _ZIP_RECORD_SIZE = 22
 _ZIP_END = _ZIP_RECORD_SIZE + 0xFFFF

@@ -1,4 +1,4 @@
-"""Who may decode an image now, who waits, and who is refused: for all processes of the app on this machine (9.T4).
+"""Who may decode an image now, who waits, and who is refused: for all processes that share ``UPLOAD_DIR`` (9.T4).
 
 A lane serves one request at a time, in the order of their arrival, so the memory that images take is that of its two
 lanes, whatever the number of gunicorn's workers. A request that waits holds a thread, so few may. Nobody may hold the
@@ -29,11 +29,11 @@ PER_OWNER = 1
 PER_ADDRESS = 2
 POLL_SECONDS = 0.05
 
-_door = threading.Lock()
+_door = threading.Lock()  # for Windows: flock excludes the threads of a process too
 
 
 class Ticket(NamedTuple):
-    """A place in a lane. ``until`` is on the clock ``time.monotonic``, which the processes of a machine share."""
+    """A place in a lane. ``until`` is in seconds since 1970: machines that share the folder share this clock."""
 
     id: str
     lane: str
@@ -46,11 +46,13 @@ class Ticket(NamedTuple):
 def turn(lane: str, places: int, *, owner: str, address: str, wait: float, hold: float) -> Iterator[None]:
     """Wait up to ``wait`` seconds for a turn in ``lane``, then hold it for the block, up to ``hold`` seconds.
 
+    ``places`` is the number of requests that may be in the lane at a time, waiting or served.
+
     Raises Refusal (503) at once if the lane has no free place (of ``places``), or if ``owner`` or ``address`` have
     their share; and if nothing becomes free in time.
     """
     start = time.monotonic()
-    mine = Ticket(secrets.token_hex(8), lane, owner, address, start + wait + hold)
+    mine = Ticket(secrets.token_hex(8), lane, owner, address, time.time() + wait + hold)
     with _tickets() as tickets:
         if sum(ticket.owner == owner for ticket in tickets) >= PER_OWNER:
             refuse(503, "Another image of yours is still being processed. Please try again after that.", retry_after=5)
@@ -76,12 +78,12 @@ def turn(lane: str, places: int, *, owner: str, address: str, wait: float, hold:
 
 def _is_first(mine: Ticket) -> bool:
     with _tickets() as tickets:
-        return next((ticket.id for ticket in tickets if ticket.lane == mine.lane), mine.id) == mine.id
+        return next((ticket.id for ticket in tickets if ticket.lane == mine.lane), None) == mine.id
 
 
 @contextlib.contextmanager
 def _tickets() -> Iterator[list[Ticket]]:
-    """Give the tickets that have not expired, in their order, to read and to change by this thread alone."""
+    """Return the tickets that have not expired, in their order, to read and to change by this thread alone."""
     flags = os.O_RDWR | os.O_CREAT
     with _door, open(os.open(folder.root() / folder.TURNS, flags, 0o600), "r+") as file:
         if os.name == "posix":
@@ -90,8 +92,8 @@ def _tickets() -> Iterator[list[Ticket]]:
             found = [Ticket(*fields) for fields in json.load(file)]
         except (ValueError, TypeError):  # empty, or a crash while it was written
             found = []
-        now = time.monotonic()
-        tickets = [ticket for ticket in found if 0 < ticket.until - now < 600]  # after a reboot, the clock starts again
+        now = time.time()
+        tickets = [ticket for ticket in found if 0 < ticket.until - now < 600]  # unless a clock was set meanwhile
         yield tickets
         if tickets != found:
             file.seek(0)

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import click
 from flask import Blueprint, current_app, request
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
 from app import paths
@@ -106,7 +107,10 @@ def _route(path: str) -> Rule | None:
     adapter = current_app.create_url_adapter(request)
     path = path.removeprefix(request.root_path)
     methods = adapter.allowed_methods(path) if adapter else ()
-    return adapter.match(path, method=next(iter(methods)), return_rule=True)[0] if adapter and methods else None
+    try:
+        return adapter.match(path, method=next(iter(methods)), return_rule=True)[0] if adapter and methods else None
+    except HTTPException:  # the router redirects: two slashes
+        return None
 
 
 def _keep(line: str) -> None:

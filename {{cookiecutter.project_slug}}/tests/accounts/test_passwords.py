@@ -30,7 +30,7 @@ GUESSABLE = """
     01/02/1990!! 19.12.1985aa aaabbbcccddd asdf1234asdf lovelovelove Summer2026!!Summer2026!! facebook1234
     password1234 PASSWORD1234 google123google 12345678901234567890123456789012345678901234567890
     secureflaskapp12 theauthor123456 alice@example.com alicealice12 al1ceal1ce99 Alice.Example exampleexample
-    tdutybqjytuby
+    tdutybqjytuby letmein1234567890letmein
     """.split()  # noqa: SIM905 - one per line would bury the rest
 
 GOOD = [
@@ -58,6 +58,10 @@ GOOD = [
     "오늘은 날씨가 좋아서 산책합니다",
     "شمس القمر النجوم البحر",
     "🔑🗝️🔐🔒🔓🚪🏠🪟🧱🛡️",
+    # What comes first is guessed early, what follows is not.
+    "1234567890 my dog eats purple staplers",
+    "0123456789 correct horse battery staple zebra",
+    "password1234567890 giraffe umbrella cobalt thunder",
     # V6.2.9: 64 characters and more, and what only seems to be a line.
     "mit dem alten Rad um den See fahren und danach ein Eis am Steg essen",
     "a phrase about nothing much, but long enough to end at the limit " * 2,

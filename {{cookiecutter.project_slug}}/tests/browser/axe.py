@@ -20,7 +20,7 @@ async ({also}) => {
 
 
 def faults(page: Page, scanners: Path) -> list[list[str]]:
-    """Give each fault as its rule and its place, in light, and of the colours in dark too."""
+    """Return each fault as its rule and its place, in light, and of the colours in dark too."""
     page.evaluate((scanners / "node_modules/axe-core/axe.min.js").read_text())
     page.emulate_media(color_scheme="light", reduced_motion="reduce")
     found: list[list[str]] = page.evaluate(RUN, {"also": ALSO})

@@ -33,7 +33,7 @@ FAULTS = {
 
 
 def own_files(folder: Path, *patterns: str) -> Iterator[tuple[str, Path]]:
-    """Give the files of an app's folder that are its own code, with their names in it."""
+    """Yield the files of an app's folder that are its own code, with their names in it."""
     # The audit of another app that this template made is no part of it.
     audits = {path.parent for path in folder.rglob("audit/subject.py")}
     for path in sorted(found for pattern in patterns for found in folder.rglob(pattern)):
@@ -44,7 +44,7 @@ def own_files(folder: Path, *patterns: str) -> Iterator[tuple[str, Path]]:
 
 
 def trees_of(folder: Path) -> dict[str, ast.Module]:
-    """Give the Python files of an app's folder, by their names in it."""
+    """Return the Python files of an app's folder, by their names in it."""
     trees = {}
     for name, path in own_files(folder, "*.py"):
         with contextlib.suppress(SyntaxError, ValueError):  # no Python can run it either
@@ -75,7 +75,7 @@ def check_code(
 
 
 def _fixed(tree: ast.Module) -> Iterator[ast.AST]:
-    """Give the names of functions that compile or redirect, where nothing but the code says what."""
+    """Yield the names of functions that compile or redirect, where nothing but the code says what."""
     constants = {
         target.id
         for node in tree.body
@@ -93,7 +93,7 @@ def _fixed(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 def assignments(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
-    """Give what a node assigns, also by ``app.name = …``, ``config["name"] = …``, ``f(name=…)`` and ``{"name": …}``."""
+    """Yield what a node assigns, also by ``app.name = …``, ``config["name"] = …``, ``f(name=…)``, ``{"name": …}``."""
     if isinstance(node, ast.Assign):
         for target in node.targets:
             name = getattr(target, "id", None) or getattr(target, "attr", None)
@@ -116,7 +116,7 @@ def _links_in(tree: ast.Module, hosts: Collection[str]) -> Iterator[tuple[int, s
 
 
 def _fault(node: ast.AST) -> tuple[str, str, str] | None:
-    """Give a finding's id, what was seen, and the fix."""
+    """Return a finding's id, what was seen, and the fix."""
     name = getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "name", None)
     if name in RAW_NAMES:
         return "TM03", name, "Pass the text to a template, which escapes it."

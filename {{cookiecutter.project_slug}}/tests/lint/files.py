@@ -46,7 +46,7 @@ def check_files(project: Path) -> Iterator[Finding]:
 
 
 def keys_in(text: str) -> Iterator[tuple[int, str]]:
-    """Give each line of a text that holds what looks like a real key, and the key's name."""
+    """Yield each line of a text that holds what looks like a real key, and the key's name."""
     for number, line in enumerate(text.splitlines(), 1):
         named = [(found["name"], found["value"]) for found in ASSIGNED.finditer(line)]
         named += [("The password in an address", found["value"]) for found in IN_URL.finditer(line)]
@@ -57,7 +57,7 @@ def keys_in(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _looks_real(value: str) -> bool:
-    """Tell a random key, or a password of several kinds of characters, from a placeholder, a name or an address."""
+    """Return whether a value looks like a random key, or a password of several kinds of characters."""
     if value[0] in "$%<{[(" or re.search(r"://|\$[{(]|\{\{|\.\.\.|…", value):
         return False
     if any(word in value.lower() for word in (*PLACEHOLDERS, "placeholder", "xxxx")):

@@ -14,13 +14,13 @@ OUR_PORTS = (None, 80, 443, 5000, 8000)
 
 
 def hosts_of(app: Flask) -> set[str]:
-    """Give the names that an app answers to, without their ports."""
+    """Return the names that an app answers to, without their ports."""
     named = [app.config.get("SERVER_NAME"), *(app.config.get("TRUSTED_HOSTS") or ())]
     return {str(name).lstrip(".").partition(":")[0].lower() for name in named if name}
 
 
 def links_to(hosts: Collection[str], text: str) -> Iterator[tuple[int, str]]:
-    """Give each absolute link of a text to one of these hosts or to loopback, with its line, counted from 0."""
+    """Yield each absolute link of a text to one of these hosts or to loopback, with its line, counted from 0."""
     for found in re.finditer(r"(?i)(?:\bhttps?:)?//(?!/)[^\s\"'<>\\(){}]+", text):
         try:
             parts = urlsplit(found[0])

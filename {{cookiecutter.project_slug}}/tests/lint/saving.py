@@ -24,7 +24,7 @@ WHOLES = (ast.BinOp, ast.BoolOp, ast.JoinedStr, ast.FormattedValue, ast.Tuple, a
 
 
 def saved_names(scope: ast.AST, names: frozenset[str] = frozenset()) -> Iterator[tuple[int, str]]:
-    """Give the line and the call of each file that is saved under a name from its sender.
+    """Yield the line and the call of each file that is saved under a name from its sender.
 
     ``scope`` is a module or a function in it, ``names`` the variables around it that hold such a name.
     """
@@ -43,7 +43,7 @@ def saved_names(scope: ast.AST, names: frozenset[str] = frozenset()) -> Iterator
 
 
 def _own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
-    """Give the nodes of a scope, and of the functions in it only themselves."""
+    """Yield the nodes of a scope, and of the functions in it only themselves."""
     for node in ast.iter_child_nodes(scope):
         if isinstance(node, ast.expr | ast.stmt):
             yield node
@@ -61,7 +61,7 @@ def _bound(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
 
 
 def _paths_written(call: ast.Call) -> Iterator[ast.expr]:
-    """Give the expressions in which a call gets the path of a file to write."""
+    """Yield the expressions in which a call gets the path of a file to write."""
     called, arguments = ast.unparse(call.func), call.args
     last = called.rpartition(".")[2]
     named = {str(each.arg): each.value for each in call.keywords}

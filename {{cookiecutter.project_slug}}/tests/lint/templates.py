@@ -75,7 +75,7 @@ def check_template(
 
 
 def templates_of(app: Flask, project: Path | None = None) -> dict[str, str]:
-    """Give the source of every template, also of those in the blueprints' own folders.
+    """Return the source of every template, also of those in the blueprints' own folders.
 
     Of a foreign app, those of its extensions are left out, and each is named by its place in the project.
     """
@@ -100,7 +100,7 @@ def _names_of(loader: BaseLoader) -> list[str]:
 
 
 def _with_marks(environment: Environment, name: str, source: str) -> str:
-    """Give the HTML of a template, with marks for expressions and without its statements."""
+    """Return the HTML of a template, with marks for expressions and without its statements."""
     text, expression = "", None
     for _, kind, value in environment.lex(source, name):
         if kind == "variable_begin":

@@ -66,7 +66,7 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
 
         def copy(changes: Mapping[str, object]) -> Flask:
             app = factory(changes)
-            app.instance_path = str(Path(folder, "instance"))
+            app.instance_path = str(paths.ENV_FILE.parent)
             app.jinja_env.bytecode_cache = compiled
             if "security" in app.extensions:  # a fast hash: the copy hashes dozens of passwords, none of them real
                 app.extensions["security"].pwd_context.update(argon2__memory_cost=8, argon2__time_cost=1)
@@ -86,12 +86,13 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
         package = Path(real.root_path)
 
         def subject(place: Path) -> Subject:
-            place.mkdir(exist_ok=True)
+            paths.ENV_FILE = place / "instance" / ".env"  # of this process
+            paths.ENV_FILE.parent.mkdir(parents=True)
             own = {name: value for name, value in _settings(place).items() if name in names}
             return Subject(copy(own), package, package.parent, place, log, copy, own, hosts_of(real))
 
         with (
-            mock.patch.object(paths, "ENV_FILE", Path(folder, "instance", ".env")),
+            mock.patch.object(paths, "ENV_FILE"),
             mock.patch.dict(os.environ, clear=False),
             contextlib.ExitStack() as waiting,
         ):
@@ -102,7 +103,6 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
                 waiting.enter_context(mock.patch("app.accounts.mail.PAUSE", (0, 0)))
                 waiting.enter_context(mock.patch("app.accounts.mail.Postman.look", return_value=None))
                 waiting.enter_context(mock.patch("app.accounts.mail.Postman.wake", _send_at_once))
-            paths.ENV_FILE.parent.mkdir()
             if split and hasattr(os, "fork") and (os.cpu_count() or 1) > 1:
                 results = _examine_in_two(subject, Path(folder))
             else:
@@ -218,15 +218,20 @@ def _examine_in_two(subject: Callable[[Path], Subject], folder: Path) -> dict[St
         yield from (STEPS[place] for place in iter(left.get, None))
 
     def work() -> None:
-        theirs.send(_examine(subject(folder / "second"), take()))
+        try:
+            theirs.send(_examine(subject(folder / "second"), take()))
+        except Exception as error:
+            theirs.send(error)
 
     process = fork.Process(target=work, daemon=True)
     process.start()
     theirs.close()
     try:
         results = _examine(subject(folder), take())
-        results |= ours.recv()
-        return results
+        received: dict[Step, StepResult] | Exception = ours.recv()
+        if isinstance(received, Exception):
+            raise received
+        return results | received
     finally:  # also after Ctrl-C: the process would go on writing to a folder that is being removed
         process.terminate()
         process.join()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
+revision = "accounts_0002"  # a team of 0.1.0 may have a 0002 of its own
 down_revision = "0001"
 branch_labels = None
 depends_on = None
