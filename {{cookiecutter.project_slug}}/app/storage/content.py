@@ -41,7 +41,7 @@ class FileType:
     also_declared: tuple[str, ...] = ()
 
 
-# By extension. To accept another type, add a row: docs/cookbook.md shows how.
+# By extension. To accept another type, add a row.
 TYPES = {
     "txt": FileType("text/plain", None, check=text.refuse_other_content),
     "pdf": FileType("application/pdf", pdf.HEADER, check=pdf.refuse_other_files),
