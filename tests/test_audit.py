@@ -21,7 +21,7 @@ NAIVE = ROOT / "tests/naive"
 
 def audit(app: App, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [app.folder / ".venv/bin/python", "-m", "tools.audit", *arguments]
-    return subprocess.run(command, cwd=folder or app.folder, env=outside(), capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=folder or app.folder, env=outside(), capture_output=True, text=True, timeout=240)
 
 
 def test_the_tests_of_the_tools_pass_in_a_generated_app(
