@@ -1,21 +1,22 @@
 """Mitigation 3, Content Security Policy: injected markup must not run scripts, load resources or send data.
 
-Nothing inline, nothing from elsewhere; a script runs only with the nonce of its response. ``relax_csp`` relaxes the
-policy of one view. A policy that a view sets itself, as downloads do, is kept.
+Nothing inline, nothing from elsewhere; a script runs only with the nonce of its response. ``relax`` of headers.py
+relaxes it. A policy that a view sets itself, as downloads do, is kept.
 Source: W3C CSP Level 3; OWASP Content Security Policy Cheat Sheet; ASVS 5.0 V3.4.3, V3.4.6, V3.4.7,
 V3.6.1, V15.2.4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from functools import cache
 
 from flask import Flask, Response, g, request
 from flask_talisman import Talisman
 
+from app import relaxations
+from app.security import headers
 from app.security.findings import Finding
-from app.security.headers import HEADERS
 
 NUMBER = 3
 TITLE = "Content Security Policy"
@@ -28,6 +29,7 @@ POLICY = {
     "script-src": "'strict-dynamic'",  # Talisman adds the nonce
     "style-src": "'self'",
     "img-src": "'self'",
+    "font-src": "'self'",
     "connect-src": "'self'",
     "form-action": "'self'",
     "base-uri": "'none'",
@@ -37,49 +39,53 @@ POLICY = {
     "require-trusted-types-for": "'script'",
     "trusted-types": "'none'",
     "report-uri": REPORT_PATH,
+    "report-to": headers.REPORT_GROUP,
+    "upgrade-insecure-requests": "",
 }
+# Browsers with report-to support ignore report-uri if both are set, and over http they then send no report.
+ONLY_OVER_HTTPS = ("report-to", "upgrade-insecure-requests")
+NONCE_IN = ["script-src", "script-src-elem"]
 
-talisman = Talisman()
 
-View = TypeVar("View", bound=Callable[..., Any])
+@cache
+def sections(relaxed: tuple[headers.relax, ...], https: bool) -> list[tuple[str, str]]:
+    """Return the policy that ``relaxed`` leaves, as few pairs for Talisman. Computed once for each combination.
 
-
-def relax_csp(reason: str, **directives: str) -> Callable[[View], View]:
-    """Relax the policy of one view for ``reason``, which the audit shows.
-
-    ``directives`` replace those of the policy; write dashes as underscores. Example::
-
-        @relax_csp("map tiles", img_src="'self' https://tiles.example")
+    Talisman adds the nonce to its sections, and joins all pairs for each response: so the others are one pair already.
     """
-    if not reason.strip():
-        raise ValueError("A relaxed policy needs a reason.")
-    changes = {name.replace("_", "-"): value for name, value in directives.items()}
+    policy: dict[str, str | None] = {name: POLICY[name] for name in POLICY if https or name not in ONLY_OVER_HTTPS}
+    for each in relaxed:
+        policy |= {name: value or None for name, value in each.csp.items()}
+    kept = {name: value for name, value in policy.items() if value is not None}
+    first, _, rest = "; ".join(f"{name} {kept[name]}".strip() for name in kept if name not in NONCE_IN).partition(" ")
+    return [*((name, kept[name]) for name in NONCE_IN if name in kept), (first, rest)]
 
-    def mark(view: View) -> View:
-        view.csp_relaxed = (reason, changes)  # type: ignore[attr-defined]
-        return talisman(content_security_policy=POLICY | changes)(view)  # type: ignore[no-any-return]
 
-    return mark
+class _Policy:
+    """What Talisman takes for a dictionary: it asks for the sections of each response's own policy."""
+
+    def items(self) -> list[tuple[str, str]]:
+        return sections(g.relaxed, request.is_secure)
 
 
 def init_app(app: Flask) -> None:
-    """Send the policy and Talisman's other headers, except HSTS (headers.py), with each response."""
+    """Send the policy with each response. headers.py sends the other headers."""
+    app.extensions["relaxations"] = tuple(relaxations.RELAXATIONS)
     app.after_request(_finish)
-    talisman.init_app(
+    Talisman(
         app,
-        content_security_policy=POLICY,
-        content_security_policy_nonce_in=["script-src"],
+        content_security_policy=_Policy(),
+        content_security_policy_nonce_in=NONCE_IN,
         content_security_policy_report_only=app.config["CSP_REPORT_ONLY"],
         content_security_policy_report_uri=REPORT_PATH,
-        frame_options=HEADERS["X-Frame-Options"],
-        permissions_policy=HEADERS["Permissions-Policy"],
-        referrer_policy=HEADERS["Referrer-Policy"],
+        frame_options=None,
+        permissions_policy=None,
         session_cookie_samesite=app.config["SESSION_COOKIE_SAMESITE"],
         # Its redirect trusts any client's Host and X-Forwarded-Proto. headers.py does both instead.
         force_https=False,
         strict_transport_security=False,
     )
-    app.after_request(_keep_the_views_own)
+    app.after_request(_begin)
 
 
 def check(app: Flask) -> Iterator[Finding]:
@@ -89,8 +95,9 @@ def check(app: Flask) -> Iterator[Finding]:
 
 
 # After-request hooks run in reverse order. This one runs before Talisman's, which overwrites a view's own values …
-def _keep_the_views_own(response: Response) -> Response:
-    own = ("Content-Security-Policy", "Permissions-Policy", "Referrer-Policy")
+def _begin(response: Response) -> Response:
+    g.relaxed = headers.relaxations()
+    own = ("Content-Security-Policy", "Referrer-Policy")
     g.views_own = {name: response.headers[name] for name in own if name in response.headers}
     return response
 
@@ -98,10 +105,8 @@ def _keep_the_views_own(response: Response) -> Response:
 # … and this one runs after it.
 def _finish(response: Response) -> Response:
     if request.is_secure:
-        # Browsers with report-to support ignore report-uri if both are set, and over http they then send no report.
-        response.headers["Reporting-Endpoints"] = f'csp="{REPORT_PATH}"'
-        for name in ("Content-Security-Policy", "Content-Security-Policy-Report-Only"):
-            if name in response.headers:
-                response.headers[name] += "; report-to csp; upgrade-insecure-requests"
+        response.headers["Reporting-Endpoints"] = f'{headers.REPORT_GROUP}="{REPORT_PATH}"'
+    del response.headers["Referrer-Policy"]  # Talisman always sends one; headers.py sends the one that holds
     response.headers.update(g.pop("views_own", {}))
+    request.environ[headers.SENT] = headers.headers_with(g.relaxed)
     return response

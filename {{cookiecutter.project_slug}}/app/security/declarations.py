@@ -20,6 +20,11 @@ Declared = TypeVar("Declared", bound=Callable[..., Any] | Blueprint)
 ATTRIBUTE = "_declarations"
 
 
+def add(target: Declared, name: str, value: object) -> Declared:
+    """Add ``value`` to the tuple that is the declaration ``name`` of ``target``; see ``declare``."""
+    return declare(target, name, (*_own(target).get(name, ()), value))
+
+
 def declare(target: Declared, name: str, value: object) -> Declared:
     """Set a declaration on a view or blueprint, and return ``target``. Raises TypeError if it can't have attributes."""
     if inspect.ismethod(target):
@@ -45,15 +50,21 @@ def declared_by(
     app: Flask, endpoint: str | None, method: str, name: str, default: Any = None, *, inherited: bool = False
 ) -> Any:
     """Return the declaration ``name`` of ``endpoint``'s view for ``method``; see ``declared``."""
+    return next(all_declared_by(app, endpoint, method, name, inherited=inherited), default)
+
+
+def all_declared_by(
+    app: Flask, endpoint: str | None, method: str, name: str, *, inherited: bool = False
+) -> Iterator[Any]:
+    """Yield each declaration ``name`` of a view for ``method``, then those of its blueprints, the innermost first."""
     view = app.view_functions.get(endpoint or "")
     if endpoint is None or view is None:
-        return default
+        return
     blueprints = endpoint.split(".")[:-1]
     outer = (app.blueprints.get(".".join(blueprints[:depth])) for depth in range(len(blueprints), 0, -1))
     for place in (*_places(view, method, inherited), *outer):
         if name in (found := _own(place)):
-            return found[name]
-    return default
+            yield found[name]
 
 
 def _own(place: object) -> dict[str, Any]:

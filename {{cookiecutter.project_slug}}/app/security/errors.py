@@ -167,6 +167,7 @@ def respond(error: Exception) -> Response:
         got_request_exception.send(current_app._get_current_object(), exception=error)  # type: ignore[attr-defined]
 
     response = _page(status, error)
+    g.is_error_page = True  # which keeps the strict policy when the view is relaxed (headers.py)
     response.status_code = status
     response.headers.extend(headers)
     response.vary.update(("Accept", "Sec-Fetch-Dest", "X-Requested-With"))

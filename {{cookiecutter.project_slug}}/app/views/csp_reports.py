@@ -1,7 +1,8 @@
-"""The endpoint for browsers' Content Security Policy reports (3.S5), and ``flask csp-reports``, which summarizes them.
+"""The endpoint for browsers' reports (3.S5), and ``flask csp-reports``, which summarizes them.
 
-Any client can post anything here, so only a few sanitized fields of a report are logged and counted.
-Source: W3C CSP Level 3, 5.3; W3C Reporting API; ASVS 5.0 V3.4.7.
+Browsers report what the Content Security Policy, COEP, COOP and Permissions-Policy block. Any client can post anything
+here, so only a few sanitized fields of a report are logged and counted.
+Source: W3C CSP Level 3, 5.3; W3C Reporting API; HTML Standard, 7.1.3, 7.1.4; W3C Permissions Policy; ASVS 5.0 V3.4.7.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from werkzeug.routing import Rule
 
 from app import paths
 from app.redaction import redact, redact_path
-from app.security.csp import REPORT_PATH
+from app.security.csp import POLICY, REPORT_PATH
 from app.security.csrf import exempt
 from app.security.errors import refuse
+from app.security.headers import DIRECTIVES
 from app.security.rate_limits import limited
 
 bp = Blueprint("csp_reports", __name__, cli_group=None)
@@ -38,12 +40,35 @@ MAX_FILE = 1024 * 1024  # bytes; the previous file takes as much again
 EXTENSION = re.compile(r"(?i)(chrome|resource|[a-z-]*extension|webkit-masked-url|safari-[a-z-]*)(:|$)")
 KEYWORD = re.compile(r"[a-z-]{1,40}")
 
+# The types of the Reporting API's reports → the header that blocks, if they name no directive. Others are ignored.
+TYPES = {
+    "csp-violation": "",
+    "coep": "cross-origin-embedder-policy",
+    "coop": "cross-origin-opener-policy",
+    "permissions-policy-violation": "permissions-policy",
+}
 # Our field → its names in a report of the Reporting API and of report-uri.
 FIELDS = {
     "directive": ("effectiveDirective", "effective-directive", "violated-directive"),
-    "blocked": ("blockedURL", "blocked-uri"),
+    "blocked": ("blockedURL", "blocked-uri", "nextResponseURL", "previousResponseURL", "openedWindowURL", "policyId"),
     "document": ("documentURL", "document-uri"),
     "source": ("sourceFile", "source-file"),
+}
+
+# What was blocked → what would let it through. {name} is the directive, {value} the strict value and what was blocked.
+OPEN_SOURCE = """@relax("why", csp={{"{name}": "{value}"}})"""
+OPEN_DOM = '@relax("why", csp={{"require-trusted-types-for": None, "trusted-types": None}})'
+DOORS = {
+    ("script-src", "eval"): """@relax("why", csp={{"script-src": "'strict-dynamic' 'unsafe-eval'"}})""",
+    ("script-src", "inline"): "move the code to a file in app/static/, and load it with a nonce",
+    ("style-src", "inline"): "move the style to a class in app/static/app.css",
+    "script-src": 'nonce="{{{{ csp_nonce() }}}}" on the element, and ' + OPEN_SOURCE,
+    "require-trusted-types-for": OPEN_DOM,
+    "trusted-types": OPEN_DOM,
+    "cross-origin-embedder-policy": "crossorigin on the element if its host sends CORS headers, else "
+    '@relax("why", headers={{"Cross-Origin-Embedder-Policy": "credentialless"}}), with None for a frame',
+    "cross-origin-opener-policy": '@relax("why", headers={{"Cross-Origin-Opener-Policy": "same-origin-allow-popups"}})',
+    "permissions-policy": '@relax("why", headers={{"Permissions-Policy": "{blocked}=(self)"}})',
 }
 
 
@@ -75,10 +100,11 @@ def _violations(found: object) -> Iterator[dict[str, Any]]:
     if not all(isinstance(report, dict) for report in reports):
         refuse(400, "This is not a report.")
     for report in reports[:MAX_REPORTS]:
-        # The Reporting API also sends other kinds of reports, which are ignored.
-        body = report.get("body") if report.get("type") == "csp-violation" else report.get("csp-report")
+        kind = report.get("type")
+        body = report.get("body") if isinstance(kind, str) and kind in TYPES else report.get("csp-report")
         if isinstance(body, dict):
-            yield body
+            header = TYPES.get(str(kind))
+            yield body | {"effectiveDirective": header, "documentURL": report.get("url")} if header else body
 
 
 def _harmless(name: str, report: dict[str, Any]) -> str:
@@ -132,18 +158,32 @@ def _file() -> Path:
 @bp.cli.command("csp-reports")
 @click.option("--limit", default=20, show_default=True, help="How many kinds of violation to show.")
 def summary(limit: int) -> None:
-    """Count the violations by directive, blocked URL and page. The most frequent come first."""
+    """Count what browsers blocked, by directive or header, blocked URL and page. The most frequent come first.
+
+    Below each stands what lets it through on that page. Anybody can send a report, so check that the page needs it.
+    """
     kinds: Counter[tuple[str, str, str]] = Counter()
     for path in (_file().with_suffix(".old"), _file()):
         if path.exists():
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     report = json.loads(line)
-                    blocked = urlsplit(report["blocked"]).netloc or report["blocked"]
+                    url = urlsplit(report["blocked"])
+                    blocked = f"{url.scheme}://{url.netloc}" if url.netloc else report["blocked"]
                     kinds[report["directive"], blocked, report["document"]] += 1
                 except (ValueError, LookupError, TypeError):  # a partial line, from a full disk or a crash
                     continue
     for (directive, blocked, document), count in kinds.most_common(limit):
         click.echo(f"{count:>6}  {directive:<20} {blocked or '-':<30} {document}")
+        click.echo(f"{'':>6}  {_door(directive, blocked)}")
     if not kinds:
         click.echo("No violation was reported.")
+
+
+def _door(directive: str, blocked: str) -> str:
+    """Return what would let ``blocked`` through; '' for a directive that doesn't exist."""
+    name = re.sub("-(elem|attr)$", "", directive)
+    source = blocked if "://" in blocked else f"{blocked}:"  # data:, blob:
+    value = f"{POLICY.get(name, '')} {source}".replace("'none'", "").strip()
+    door = DOORS.get((name, blocked)) or DOORS.get(name) or (OPEN_SOURCE if name in DIRECTIVES else "")
+    return door.format(name=name, blocked=blocked, value=value)
