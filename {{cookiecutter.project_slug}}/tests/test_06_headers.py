@@ -18,11 +18,15 @@ from flask import Flask, Response, abort, request
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app import create_app
+from app import create_app, relaxations
 from app.security import errors, headers
+from app.security.headers import relax
 from tests.conftest import ROOT, Server, browser_like, post
+from tests.policies import directives, looser, relaxed_at, with_relaxations
+from tests.test_03_csp import POLICY
 
 HTTP = "http://localhost"
+REPORTED = '; report-to="default"'  # COEP and COOP say where their violations are reported
 
 # Header → the only value, or the values, that pass.
 EXPECTED = {
@@ -32,8 +36,8 @@ EXPECTED = {
     "X-Permitted-Cross-Domain-Policies": "none",
     "X-DNS-Prefetch-Control": "off",
     "Referrer-Policy": "strict-origin-when-cross-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Opener-Policy": 'same-origin; report-to="default"',
+    "Cross-Origin-Embedder-Policy": 'require-corp; report-to="default"',
     "Cross-Origin-Resource-Policy": "same-origin",
     "Strict-Transport-Security": "max-age=63072000; includeSubDomains",
 }
@@ -46,19 +50,49 @@ POWERFUL = """
 """.split()  # noqa: SIM905
 
 
-def assert_complete(response: TestResponse, *, https: bool = True) -> None:
-    for name, value in EXPECTED.items():
-        wanted = [value] if https or name != "Strict-Transport-Security" else []
-        assert (name, response.headers.getlist(name)) == (name, wanted)
-    policy = response.headers.getlist("Permissions-Policy")
-    assert len(policy) == 1
-    assert [feature for feature in POWERFUL if f"{feature}=()" not in policy[0].split(", ")] == []
+# What a view may set itself, since it is stricter.
+STRICTER = {"Referrer-Policy": {"no-referrer", "same-origin", "strict-origin"}}
+
+
+def strict_at(app: Flask, path: str) -> dict[str, str]:
+    """The headers of a page: the strict ones, with what the app declares in ``@relax`` or relaxations.py."""
+    wanted = with_relaxations(EXPECTED, relaxed_at(app, path))
+    for name in ("Cross-Origin-Opener-Policy", "Cross-Origin-Embedder-Policy"):
+        if name in wanted:
+            wanted[name] = f"{wanted[name].removesuffix(REPORTED)}{REPORTED}"
+    return wanted
+
+
+def assert_complete(app: Flask, response: TestResponse, *, https: bool = True) -> None:
+    path = response.request.path if response.status_code < 400 else "/nothing"
+    relaxed, wanted = relaxed_at(app, path), strict_at(app, path)
+    policy = with_relaxations(POLICY, relaxed)
+    if not https:
+        del wanted["Strict-Transport-Security"]
+        policy.pop("upgrade-insecure-requests", None)
+    for name in EXPECTED:
+        assert (name, response.headers.getlist(name)) == (name, [wanted[name]] if name in wanted else [])
+    assert granted(response) <= allowed(relaxed)
     csp = response.headers.getlist("Content-Security-Policy")
     assert len(csp) == 1
-    assert "frame-ancestors 'none'" in csp[0]
-    assert "default-src 'none'" in csp[0]
-    assert "unsafe" not in csp[0]
+    assert looser(directives(csp[0]), policy) == {}
     assert len(response.headers.getlist("X-Request-ID")) == 1
+
+
+def granted(response: TestResponse) -> set[str]:
+    """The powerful features that a response does not deny."""
+    (policy,) = response.headers.getlist("Permissions-Policy") or [""]
+    return {feature for feature in POWERFUL if f"{feature}=()" not in policy.split(", ")}
+
+
+def allowed(relaxed: tuple[relax, ...]) -> set[str]:
+    """The features that the app declares to grant; all, if it removes the header."""
+    values = [each.headers["Permissions-Policy"] for each in relaxed if "Permissions-Policy" in each.headers]
+    return (
+        set(POWERFUL)
+        if None in values
+        else {part.split("=")[0].strip() for v in values for part in (v or "").split(",")}
+    )
 
 
 def fail(*_: object) -> Response:
@@ -122,7 +156,7 @@ def test_6_S2_every_response_has_every_header_once(odd_app: Flask, maker: str) -
     method, path, sent, status = RESPONSES[maker]
     with browser_like(odd_app).open(path, method=method, headers=sent) as response:
         assert response.status_code == status
-        assert_complete(response)
+        assert_complete(odd_app, response)
 
 
 @pytest.mark.parametrize("query", ["", "?inline=1"])
@@ -130,11 +164,26 @@ def test_6_S2_a_download_has_them_too(member: FlaskClient, query: str) -> None:
     sent = post(member, "/uploads", {"file": (io.BytesIO(b"text"), "a.txt")}, headers={"Accept": "application/json"})
     with member.get(f"{sent.headers['Location']}{query}") as response:
         assert response.status_code == 200
-        assert_complete(response)
+        assert_complete(member.application, response)
+
+
+def test_6_S2_no_view_has_looser_headers_than_it_declares(app: Flask, member: FlaskClient) -> None:
+    """A view may set stricter ones itself; looser ones need ``@relax`` and its reason."""
+    faults = []
+    for rule in app.url_map.iter_rules():
+        if "GET" in (rule.methods or ()) and not rule.arguments and not rule.websocket:
+            with member.get(rule.rule) as response:
+                path = rule.rule if response.status_code < 400 else "/nothing"
+                for name, value in strict_at(app, path).items():
+                    if {*response.headers.getlist(name)} - {value} - STRICTER.get(name, set()):
+                        faults.append((rule.rule, name, response.headers.getlist(name)))
+                if more := granted(response) - allowed(relaxed_at(app, path)):
+                    faults.append((rule.rule, "Permissions-Policy", sorted(more)))
+    assert faults == []
 
 
 def test_6_S2_the_redirect_to_https_too_but_without_hsts(client: FlaskClient) -> None:
-    assert_complete(client.get("/", base_url=HTTP), https=False)  # RFC 6797, 7.2: never over http
+    assert_complete(client.application, client.get("/", base_url=HTTP), https=False)  # RFC 6797, 7.2: never over http
 
 
 @pytest.mark.parametrize("path", ["/", "/nothing", "/.well-known/security.txt", "/healthz"])
@@ -154,6 +203,73 @@ def test_6_S4_a_view_s_own_stricter_values_stay(app: Flask) -> None:
     response = browser_like(app).get("/own")
     assert {name: response.headers.getlist(name) for name in own} == {name: [value] for name, value in own.items()}
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+EMBEDS = relax(
+    "a payment frame, which opens a pop-up",
+    csp={"frame-ancestors": "'self' https://partner.example"},
+    headers={
+        "Cross-Origin-Embedder-Policy": None,
+        "Cross-Origin-Opener-Policy": "same-origin-allow-popups",
+        "Permissions-Policy": "payment=(self), camera=*",
+    },
+)
+
+
+def test_6_S4_a_view_is_relaxed_with_a_reason_and_nothing_else(app: Flask) -> None:
+    app.add_url_rule("/pay", "pay", EMBEDS(lambda: abort(404) if request.args else "pay"))
+    app.add_url_rule("/other", "other", lambda: "other")
+    client = browser_like(app)
+    for path in ("/other", "/pay?fail"):
+        assert_complete(app, client.get(path))
+    response = client.get("/pay")
+    changed = {"Cross-Origin-Opener-Policy": f"same-origin-allow-popups{REPORTED}"}
+    removed = (
+        "Cross-Origin-Embedder-Policy",
+        "X-Frame-Options",
+    )  # frame-ancestors names hosts, and the other one can't
+    wanted = {name: value for name, value in strict_at(app, "/other").items() if name not in removed} | changed
+    assert {name: response.headers[name] for name in EXPECTED if name in response.headers} == wanted
+    assert granted(response) == {"payment", "camera"} | allowed(relaxed_at(app, "/other"))
+    assert "payment=(self)" in response.headers["Permissions-Policy"]
+    assert (
+        directives(response.headers["Content-Security-Policy"])["frame-ancestors"] == "'self' https://partner.example"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ancestors", "old"), [("'none'", ["DENY"]), ("'self'", ["SAMEORIGIN"]), ("https://a.example", []), (None, [])]
+)
+def test_6_S3_both_headers_against_framing_say_the_same(app: Flask, ancestors: str | None, old: list[str]) -> None:
+    app.add_url_rule("/framed", "framed", relax("a partner", csp={"frame-ancestors": ancestors})(lambda: ""))
+    response = browser_like(app).get("/framed")
+    assert response.headers.getlist("X-Frame-Options") == old
+    assert directives(response.headers["Content-Security-Policy"]).get("frame-ancestors") == ancestors
+
+
+def test_6_S2_the_whole_app_is_relaxed_in_its_own_file_also_where_it_fails(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relaxations, "RELAXATIONS", (EMBEDS,))
+    app = create_app(app_config)
+    client = browser_like(app)
+    for path in ("/", "/nothing"):
+        assert "Cross-Origin-Embedder-Policy" not in client.get(path).headers
+    with monkeypatch.context() as patch:
+        patch.setattr(app, "full_dispatch_request", fail)
+        patch.setattr(app, "handle_exception", fail)
+        response = client.get("/")
+    assert (response.status_code, response.mimetype) == (500, "text/plain")
+    assert "Cross-Origin-Embedder-Policy" not in response.headers
+    assert response.headers["Cross-Origin-Opener-Policy"] == f"same-origin-allow-popups{REPORTED}"
+    assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
+
+
+def test_6_S2_the_proxy_leaves_what_the_app_relaxed(serve_proxied: Callable[..., Server]) -> None:
+    server = serve_proxied("tests.relaxed:app")
+    for path, frames in (("/framed", None), ("/", ["DENY"]), ("/nothing", ["DENY"])):
+        _, received, _ = server.request(path)
+        assert (path, received.get_all("X-Frame-Options")) == (path, frames)
 
 
 def test_6_S3_preload_is_asked_for_by_setting(app_config: dict[str, object]) -> None:
@@ -287,11 +403,11 @@ def test_6_T4_markup_in_any_parameter_of_any_route_is_inert(odd_app: Flask, memb
 
 
 @pytest.mark.parametrize("how", ["gunicorn", "gunicorn behind nginx"])
-def test_6_S2_the_server_sends_them_over_the_wire(request: pytest.FixtureRequest, how: str) -> None:
+def test_6_S2_the_server_sends_them_over_the_wire(app: Flask, request: pytest.FixtureRequest, how: str) -> None:
     server = request.getfixturevalue("serve" if how == "gunicorn" else "serve_proxied")()
     for path in ("/", "/nothing", "/static/app.css"):
         _, received, _ = server.request(path)
-        for name, value in EXPECTED.items():
+        for name, value in strict_at(app, path).items():
             assert (path, name, received.get_all(name)) == (path, name, [value])
 
 

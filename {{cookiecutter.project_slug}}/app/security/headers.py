@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, current_app, g, redirect, request
@@ -144,8 +143,8 @@ def _check_name(name: str, known: list[str]) -> None:
 
 def relaxations_of(app: Flask, endpoint: str | None = None, method: str = "GET") -> tuple[relax, ...]:
     """Return what the app, the blueprints of ``endpoint`` and its view relax, in this order: a later one wins."""
-    declared = reversed([*all_declared_by(app, endpoint, method, RELAXED)])
-    return tuple(dict.fromkeys((*app.extensions.get("relaxations", ()), *chain(*declared))))
+    places = [*all_declared_by(app, endpoint, method, RELAXED), app.extensions.get("relaxations", ())]
+    return tuple(reversed(dict.fromkeys(each for place in places for each in reversed(place))))
 
 
 def relaxations() -> tuple[relax, ...]:

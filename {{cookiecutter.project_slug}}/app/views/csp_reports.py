@@ -116,17 +116,15 @@ def _harmless(name: str, report: dict[str, Any]) -> str:
         return value  # inline, eval, data …; or about, the document of a srcdoc frame
     try:
         url = urlsplit(value)
-        host = url.hostname or ""
+        host = quote(url.hostname or "", safe=":[]") + (f":{url.port}" if url.port else "")
     except ValueError:
         return ""
     is_ours = url.netloc == request.host
     path = redact_path(unquote(url.path), _route(unquote(url.path)) if is_ours else None)
-    if name == "document":
-        clean = path if is_ours else ""  # pages of other sites don't have our policy
-    else:
-        clean = f"{url.scheme}://{quote(host, safe=':[]')}{path}" if host else url.scheme
+    page = path if is_ours else ""  # pages of other sites don't have our policy
+    address = f"{url.scheme}://{host}{path}" if host else url.scheme
     # Without the query, which may contain tokens, and redacted before it is cut: half a token would not be recognized.
-    return redact(clean)[:MAX_FIELD]
+    return redact(page if name == "document" else address)[:MAX_FIELD]
 
 
 def _route(path: str) -> Rule | None:
@@ -181,9 +179,9 @@ def summary(limit: int) -> None:
 
 
 def _door(directive: str, blocked: str) -> str:
-    """Return what would let ``blocked`` through; '' for a directive that doesn't exist."""
+    """Return what would let ``blocked`` through; '' if the report doesn't say enough."""
     name = re.sub("-(elem|attr)$", "", directive)
     source = blocked if "://" in blocked else f"{blocked}:"  # data:, blob:
     value = f"{POLICY.get(name, '')} {source}".replace("'none'", "").strip()
-    door = DOORS.get((name, blocked)) or DOORS.get(name) or (OPEN_SOURCE if name in DIRECTIVES else "")
+    door = DOORS.get((name, blocked)) or DOORS.get(name) or (OPEN_SOURCE if name in DIRECTIVES and blocked else "")
     return door.format(name=name, blocked=blocked, value=value)

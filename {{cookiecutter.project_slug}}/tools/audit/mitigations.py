@@ -127,7 +127,7 @@ MITIGATIONS = {
             Step(
                 "3.S3",
                 "Nothing inline, nothing from other origins, scripts only with a nonce",
-                "Keep POLICY in app/security/csp.py strict; relax single views with relax_csp, which requires a reason",
+                "Keep POLICY in app/security/csp.py strict; loosen a view with @relax(reason, csp={…}) of headers.py",
                 (
                     "V3.4.3",
                     "V3.4.6",
@@ -136,7 +136,7 @@ MITIGATIONS = {
             Step(
                 "3.S4",
                 "One policy for all views; a view is relaxed only in one place, for a reason",
-                "Keep POLICY in app/security/csp.py strict; relax single views with relax_csp, which requires a reason",
+                "Keep POLICY in app/security/csp.py strict; loosen a view with @relax(reason, csp={…}) of headers.py",
                 (
                     "V3.4.3",
                     "V3.6.1",
@@ -263,7 +263,7 @@ MITIGATIONS = {
             Step(
                 "6.S2",
                 "Every response has them: pages, files, redirects, errors, unknown hosts",
-                "Let app/security/headers.py set the headers; a view may set a stricter value itself",
+                "Let app/security/headers.py set the headers; loosen a view with its @relax(reason, headers={…})",
                 (
                     "V3.4.1",
                     "V3.4.4",
@@ -272,7 +272,7 @@ MITIGATIONS = {
             Step(
                 "6.S3",
                 "A 308 to https on the canonical host, HSTS, no framing, no MIME sniffing",
-                "Let app/security/headers.py set the headers; a view may set a stricter value itself",
+                "Let app/security/headers.py set the headers; loosen a view with its @relax(reason, headers={…})",
                 (
                     "V3.4.1",
                     "V3.4.4",
@@ -282,7 +282,7 @@ MITIGATIONS = {
             Step(
                 "6.S4",
                 "Referrer, permissions and isolation policies; no personal data in caches",
-                "Let app/security/headers.py set the headers; a view may set a stricter value itself",
+                "Let app/security/headers.py set the headers; loosen a view with its @relax(reason, headers={…})",
                 (
                     "V3.4.2",
                     "V3.4.5",

@@ -32,6 +32,7 @@ from werkzeug.test import Client, EnvironBuilder, TestResponse, encode_multipart
 
 from app.security.declarations import declared_by
 from app.security.findings import Finding
+from app.security.headers import relax, relaxations_of
 from app.settings import SettingsError
 from tests.lint.code import check_code, trees_of
 from tests.lint.files import check_files
@@ -277,6 +278,28 @@ class Subject:
         """Return whether there is such a route."""
         return any(rule.rule == path for rule in self.rules(method))
 
+    @cached_property
+    def answers(self) -> list[tuple[Rule, Headers]]:
+        """The headers of every page without arguments as the app's own views answer; none for a foreign app."""
+        browser, found = self.member or self.browser(), []
+        for rule in self.rules("GET") if self.own else ():
+            if not rule.arguments:
+                # Only the headers are read: a stream may never end.
+                with browser.open(rule.rule, buffered=False) as answer:
+                    found.append((rule, answer.headers))
+        return found
+
+    def relaxed_views(self) -> dict[relax, str]:
+        """What the app declares that it relaxes, and where: each with its routes, or the whole app."""
+        found: dict[relax, list[str]] = {each: ["the whole app"] for each in relaxations_of(self.app)}
+        for rule in self.app.url_map.iter_rules():
+            for method in sorted(rule.methods or ()):
+                for each in relaxations_of(self.app, rule.endpoint, method):
+                    places = found.setdefault(each, [])
+                    if rule.rule not in places and places != ["the whole app"]:
+                        places.append(rule.rule)
+        return {each: ", ".join(places[:3]) + " …" * (len(places) > 3) for each, places in found.items()}
+
     def static_file(self, name: str) -> str:
         """Return the path of a static file."""
         return f"{self.app.static_url_path or '/static'}/{name}"
@@ -393,6 +416,7 @@ class Browser:
         scheme: str = "https",
         host: str = "",
         headers: Mapping[str, str] | None = None,
+        buffered: bool = True,
         **kwargs: Any,
     ) -> TestResponse:
         """Send a request. An unhandled exception counts as the 500 that a server would return."""
@@ -406,7 +430,7 @@ class Browser:
                 method=method,
                 headers={name: value for name, value in given.items() if value},
                 environ_overrides=environ,
-                buffered=True,
+                buffered=buffered,
                 **kwargs,
             )
         except Exception as error:

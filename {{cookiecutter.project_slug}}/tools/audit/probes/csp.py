@@ -9,9 +9,11 @@ from pathlib import Path
 from unittest import mock
 
 from flask import Flask
+from werkzeug.datastructures import Headers
 
-from app.security import csp
+from app.security.headers import relax
 from app.views import csp_reports
+from tests.policies import directives, looser, relaxed_at, with_relaxations
 from tools.audit.probes import SIGNED, is_pinned
 from tools.audit.steps import Relaxed, probe
 from tools.audit.subject import Subject
@@ -34,8 +36,8 @@ MOST = {
     "frame-ancestors": {"'none'"},
 }
 INLINE = re.compile(
-    r"(?i)<(script|link|img|iframe|form)\b[^>]*\s(src|href|action)\s*=\s*[\"']?(https?:)?//"
-    r"|<script(?![^>]*\b(src|type=[\"']application/json)\b)|<style\b|<[^>{}]+\s(style|on[a-z]+)\s*="
+    r"(?i)(?P<tag><(?:script|link|img|iframe|form)\b[^>]*\s(?:src|href|action)\s*=\s*[\"']?(?:https?:)?//[^\s\"'>]*)"
+    r"|<script(?![^>]*\b(?:src|type=[\"']application/json)\b)|(?P<style><style\b|<[^>{}]+\sstyle\s*=)|<[^>{}]+\son[a-z]+\s*="
 )
 # Required directives. All but script-src have no fallback.
 NEEDED = ("default-src", "script-src", "form-action", "base-uri", "frame-ancestors")
@@ -70,19 +72,9 @@ def policy_is_strict(subject: Subject) -> Iterator[str]:
     if not policy:
         yield "The page has no policy that blocks anything."
         return
-    for name in NEEDED:
-        if name not in policy:
-            instead = ", default-src replaces it" if name == "script-src" and "default-src" in policy else ""
-            yield f"{name} is missing{instead}."
-    for name, most in MOST.items():
-        if more := set(policy.get(name, ())) - most:
-            yield f"{name} allows {' '.join(sorted(more))}."
-    if "'nonce'" not in policy.get("script-src", ()) or "'strict-dynamic'" not in policy.get("script-src", ()):
-        yield "script-src requires no nonce with 'strict-dynamic'."
-    if policy.get("require-trusted-types-for") != ["'script'"]:
-        yield "require-trusted-types-for 'script' is missing."
-    if "upgrade-insecure-requests" not in policy:
-        yield "upgrade-insecure-requests is missing."
+    relaxed = {name: each.reason for each in relaxed_at(subject.app, subject.page.rule) for name in each.csp}
+    for name, evidence in _weak(policy):
+        yield Relaxed(f"{evidence} ({relaxed[name]})") if name in relaxed else evidence
     first, second = (_nonces(subject) for _ in range(2))
     if first[0] and first[0] == second[0]:
         yield "The nonce is the same in two responses."
@@ -92,23 +84,49 @@ def policy_is_strict(subject: Subject) -> Iterator[str]:
             break
 
 
+def _weak(policy: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
+    """Yield the directives of a policy that let through more than they should, with what that is."""
+    for name in NEEDED:
+        if name not in policy:
+            instead = ", default-src replaces it" if name == "script-src" and "default-src" in policy else ""
+            yield name, f"{name} is missing{instead}."
+    for name, most in MOST.items():
+        if more := set(policy.get(name, ())) - most:
+            yield name, f"{name} allows {' '.join(sorted(more))}."
+    if not {"'nonce'", "'strict-dynamic'"} <= set(policy.get("script-src", ())):
+        yield "script-src", "script-src requires no nonce with 'strict-dynamic'."
+    if policy.get("require-trusted-types-for") != ["'script'"]:
+        yield "require-trusted-types-for", "require-trusted-types-for 'script' is missing."
+    if "upgrade-insecure-requests" not in policy:
+        yield "upgrade-insecure-requests", "upgrade-insecure-requests is missing."
+
+
 @probe("3.S4")
 def views_are_not_loosened(subject: Subject) -> Iterator[str]:
     """Compare the policies of all routes, and search the templates for code that a strict policy would block."""
-    usual = policy_of(subject, subject.page.rule)
+    sources: dict[str, str] = {}  # a source that the app declares → its reason
+    for each, where in subject.relaxed_views().items():
+        sources |= {word: each.reason for value in each.csp.values() for word in (value or "").split()}
+        if each.csp:
+            changes = "; ".join(f"{name} {value or 'removed'}" for name, value in each.csp.items())
+            yield Relaxed(f"{where}: {changes} ({each.reason})")
+    usual = _texts(policy_of(subject, "/audit/nothing/here" if subject.own else subject.page.rule))
+    answers = {rule.rule: headers for rule, headers in subject.answers}
     for rule in subject.rules("GET"):
         with subject.view(rule.endpoint, lambda: ""):
-            policy = policy_of(subject, subject.url(rule))
-        looser = [name for name in {*policy, *usual} if set(policy.get(name, ["absent"])) - set(usual.get(name, ()))]
-        if not looser:
-            continue
-        reason = getattr(subject.app.view_functions[rule.endpoint], "csp_relaxed", ("",))[0]
-        evidence = f"{rule.rule}: {', '.join(sorted(looser))}"
-        yield Relaxed(f"{evidence} ({reason})") if reason else f"{evidence} differs, without a reason."
+            policies = [policy_of(subject, subject.url(rule))]
+        if rule.rule in answers:
+            policies.append(_parsed(answers[rule.rule]))
+        may = with_relaxations(usual, relaxed_at(subject.app, subject.url(rule)))
+        if more := {name for policy in policies for name in looser(_texts(policy), may)}:
+            yield f"{rule.rule}: {', '.join(sorted(more))} differs, without a reason."
     for name, source in subject.templates.items():
         for inline in INLINE.finditer(source):
             line = source.count("\n", 0, inline.start()) + 1
-            yield f"{name}:{line}: Code that is inline or from another origin, which a strict policy blocks."
+            evidence = f"{name}:{line}: Code that is inline or from another origin, which a strict policy blocks."
+            address = re.search(r"https?://[^/\"'{}\s]+", inline["tag"] or "")
+            reason = sources.get(address[0] if address else "'unsafe-inline'" if inline["style"] else "", "")
+            yield Relaxed(f"{evidence} ({reason})") if reason else evidence
     yield from _relaxing(subject)
     if subject.own:
         with subject.instead({"CSP_REPORT_ONLY": True}):
@@ -147,6 +165,11 @@ def violations_are_reported(subject: Subject) -> Iterator[str]:
             ],
             204,
         ),
+        (
+            "application/reports+json",
+            [{"type": "coep", "url": page, "body": {"type": "corp", "blockedURL": "https://tiles.example/?q=hunter2"}}],
+            204,
+        ),
         ("application/csp-report", {"csp-report": {**old, "blocked-uri": "chrome-extension://abc"}}, 204),
         ("application/csp-report", {"csp-report": {**old, "document-uri": foreign}}, 204),
         ("application/csp-report", {"csp-report": {**old, "x": "y" * 50_000}}, 413),
@@ -158,19 +181,21 @@ def violations_are_reported(subject: Subject) -> Iterator[str]:
         if answer.status_code != status:
             yield f"{where} answers {answer.status_code} instead of {status}."
     logged = [line for line in subject.log.getvalue()[start:].splitlines() if "CSP violation" in line]
-    if len(logged) != 2:
-        yield f"{len(logged)} reports were logged, instead of the 2 valid ones."
+    if len(logged) != 3:
+        yield f"{len(logged)} reports were logged, instead of the 3 valid ones."
     summary = subject.run("csp-reports")
     if re.search(rf"hunter2|{SIGNED}|foreign\.example|<b>|ERROR forged", "".join([*logged, summary])):
         yield "Secret, foreign or forged parts of reports are logged, or kept."
     if "evil.example" not in summary or "font-src" not in summary:
         yield "flask csp-reports does not summarize the reports."
+    if "https://tiles.example" not in summary or "@relax(" not in summary:
+        yield "flask csp-reports does not say what opens the page for what was blocked."
     many = json.dumps([{"type": "csp-violation", "body": {"documentURL": page, "effectiveDirective": "img-src"}}] * 100)
     start = len(subject.log.getvalue())
     subject.browser().open(where, method="POST", data=many, content_type="application/reports+json")
     if subject.log.getvalue()[start:].count("CSP violation") > 50:
         yield "One request may bring any number of reports."
-    counts = [int(line.split()[0]) for line in subject.run("csp-reports").splitlines()]
+    counts = [int(line.split()[0]) for line in subject.run("csp-reports").splitlines()[::2]]
     if counts != sorted(counts, reverse=True) or len(counts) < 3:
         yield "flask csp-reports does not show the most frequent first."
     with mock.patch.object(csp_reports, "MAX_FILE", 500):
@@ -194,28 +219,35 @@ def _relaxing(subject: Subject) -> Iterator[str]:
     app: Flask = subject.app
     endpoint, elsewhere = subject.page.endpoint, "https://tiles.example"
     usual = app.view_functions[endpoint]
-    view = csp.relax_csp("the audit's reason", img_src=f"'self' {elsewhere}")(lambda: "")
-    app.view_functions[endpoint] = view
+    app.view_functions[endpoint] = relax("the audit's reason", csp={"img-src": f"'self' {elsewhere}"})(lambda: "")
     try:
         relaxed = policy_of(subject, subject.page.rule)
         other = policy_of(subject, "/audit/nothing/here")
+        reasons = [each.reason for each in subject.relaxed_views()]
     finally:
         app.view_functions[endpoint] = usual
     fresh = subject.make({})  # created after the view was relaxed: in an app, decorators run before create_app
     everywhere = subject.browser(fresh).open(subject.page.rule).headers.get("Content-Security-Policy", "")
     if elsewhere not in relaxed.get("img-src", ()):
-        yield "relax_csp does not relax its view."
+        yield "@relax does not relax its view."
     if elsewhere in str(other) or elsewhere in everywhere:
-        yield "relax_csp relaxes other views as well."
-    if "the audit's reason" not in getattr(view, "csp_relaxed", ()):
-        yield "A view that relax_csp relaxes does not say why."
+        yield "@relax relaxes other views as well."
+    if "the audit's reason" not in reasons:
+        yield "A view that @relax relaxes does not say why."
 
 
 def policy_of(subject: Subject, path: str) -> dict[str, list[str]]:
     """Return the enforced policy of ``path``, with every nonce replaced by ``'nonce'``."""
-    header = subject.browser().open(path).headers.get("Content-Security-Policy", "")
-    directives = [part.split() for part in re.sub(r"'nonce-[^']*'", "'nonce'", header).split(";")]
-    return {words[0].lower(): words[1:] for words in directives if words}
+    return _parsed(subject.browser().open(path).headers)
+
+
+def _parsed(headers: Headers) -> dict[str, list[str]]:
+    header = re.sub(r"'nonce-[^']*'", "'nonce'", headers.get("Content-Security-Policy", ""))
+    return {name: value.split() for name, value in directives(header).items()}
+
+
+def _texts(policy: dict[str, list[str]]) -> dict[str, str]:
+    return {name: " ".join(words) for name, words in policy.items()}
 
 
 def _nonces(subject: Subject) -> tuple[str, list[str]]:

@@ -14,8 +14,9 @@ from flask import Response
 from werkzeug.datastructures import FileStorage, Headers
 from werkzeug.test import TestResponse
 
+from tests.policies import relaxed_at
 from tools.audit.probes import is_pinned, server
-from tools.audit.steps import probe
+from tools.audit.steps import Relaxed, probe
 from tools.audit.subject import Subject
 
 TWO_YEARS = 2 * 365 * 24 * 3600
@@ -67,6 +68,7 @@ def every_response_has_them(subject: Subject) -> Iterator[str]:
         teardowns.remove(_fail)
     if subject.own and subject.takes("/uploads"):
         answers["a download"] = _download(subject)
+    relaxed = _relaxed(subject)
     for kind, answer in answers.items():
         twice = [name for name in ONCE if len(answer.headers.getlist(name)) > 1]
         if twice:
@@ -74,10 +76,11 @@ def every_response_has_them(subject: Subject) -> Iterator[str]:
         wanted = ["X-Content-Type-Options", "X-Frame-Options", *ISOLATION]
         if kind != "a redirect to https":  # browsers ignore it over http
             wanted.append("Strict-Transport-Security")
-        lacking = [name for name in wanted if name not in answer.headers]
+        lacking = [name for name in wanted if name not in answer.headers and name not in relaxed]
         if lacking:
             yield f"{kind} ({answer.status_code}) lacks {', '.join(lacking)}."
-        if subject.own and "frame-ancestors 'none'" not in answer.headers.get("Content-Security-Policy", ""):
+        policy = answer.headers.get("Content-Security-Policy", "")
+        if subject.own and "frame-ancestors 'none'" not in policy and "X-Frame-Options" not in relaxed:
             yield f"{kind} ({answer.status_code}) may be framed, as far as its Content-Security-Policy says."
     if subject.own:
         yield from server.proxy_refuses_plainly(subject)
@@ -103,8 +106,12 @@ def https_is_enforced(subject: Subject) -> Iterator[str]:
     age = re.search(r"max-age=(\d+)", hsts)
     if not age or int(age[1]) < TWO_YEARS or "includeSubDomains" not in hsts:
         yield f"Strict-Transport-Security is {hsts or 'missing'!r}."
+    relaxed = _relaxed(subject)
+    for each, where in subject.relaxed_views().items():
+        if "frame-ancestors" in each.csp:
+            yield Relaxed(f"{where}: frames in {each.csp['frame-ancestors'] or 'all sites'} ({each.reason})")
     for name, value in (("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff"), ("X-XSS-Protection", "0")):
-        if found.get(name) != value:
+        if found.get(name) != value and name not in relaxed:
             yield f"{name} is {found.get(name, 'missing')!r}."
     if "preload" in hsts:
         yield "HSTS has preload, which is hard to undo, without the setting HSTS_PRELOAD."
@@ -127,15 +134,16 @@ def the_rest_is_sent(subject: Subject) -> Iterator[str]:
     found = subject.browser().open(subject.page.rule, headers={"Origin": elsewhere}).headers
     if found.get("Access-Control-Allow-Origin") in ("*", "null", elsewhere):
         yield "Access-Control-Allow-Origin lets any site read the page."
-    for name, values in ISOLATION.items():
-        if found.get(name) not in values:
-            yield f"{name} is {found.get(name, 'missing')!r}."
-    granted = [
-        name for name in POWERFUL if f"{name}=()" not in found.get("Permissions-Policy", "").replace(" ", "").split(",")
-    ]
-    if granted:
-        yield f"Permissions-Policy grants {', '.join(granted)}."
-    if "no-store" not in found.get("Cache-Control", ""):
+    for each, where in subject.relaxed_views().items():
+        if each.headers:
+            changes = "; ".join(f"{name} {value or 'removed'}" for name, value in each.headers.items())
+            yield Relaxed(f"{where}: {changes} ({each.reason})")
+    for place, headers in [("", found), *((f"{rule.rule}: ", headers) for rule, headers in subject.answers)]:
+        relaxed = _relaxed(subject, place.rstrip(": ") or subject.page.rule)
+        for name, evidence in _weak(headers):
+            if name not in relaxed:
+                yield f"{place}{evidence}"
+    if "no-store" not in found.get("Cache-Control", "") and "Cache-Control" not in _relaxed(subject):
         yield f"Cache-Control is {found.get('Cache-Control', 'missing')!r} on a page."
     yield from _versions(found)
     stricter = {"Referrer-Policy": "no-referrer", "Content-Security-Policy": "sandbox"}
@@ -143,6 +151,23 @@ def the_rest_is_sent(subject: Subject) -> Iterator[str]:
         kept = subject.browser().open(subject.page.rule).headers
     if lost := [name for name, value in stricter.items() if kept.get(name) != value]:
         yield f"A view's own, stricter {', '.join(lost)} is overwritten."
+
+
+def _weak(headers: Headers) -> Iterator[tuple[str, str]]:
+    """Yield the headers that allow more than they should, with what that is."""
+    for name, values in ISOLATION.items():
+        if headers.get(name, "").partition(";")[0] not in values:
+            yield name, f"{name} is {headers.get(name, 'missing')!r}."
+    denied = headers.get("Permissions-Policy", "").replace(" ", "").split(",")
+    if granted := [name for name in POWERFUL if f"{name}=()" not in denied]:
+        yield "Permissions-Policy", f"Permissions-Policy grants {', '.join(granted)}."
+
+
+def _relaxed(subject: Subject, path: str = "") -> set[str]:
+    """Return the headers that the app declares to relax at ``path``, by default that of the page."""
+    relaxed = relaxed_at(subject.app, path or subject.page.rule)
+    framed = any("frame-ancestors" in each.csp for each in relaxed)
+    return {name for each in relaxed for name in each.headers} | ({"X-Frame-Options"} if framed else set())
 
 
 @probe("6.S5")
