@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 import trustme
 
+NOTHING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+
 
 class Origin(socketserver.ThreadingTCPServer):
     """``answers[path]`` is the bytes of a response, or pieces of it, one every 0.05 seconds until nobody listens."""
@@ -51,16 +53,18 @@ class _Session(socketserver.BaseRequestHandler):
             connection = self.request
             if self.server.tls:
                 connection = self.server.tls.wrap_socket(connection, server_side=True)
-            head = b""
-            while b"\r\n\r\n" not in head and (read := connection.recv(4096)):
-                head += read
-            self.server.requests.append(head.decode("latin-1"))
-            answer = self.server.answers[head.split()[1].decode()]
-            if isinstance(answer, bytes):
-                connection.sendall(answer)
-            else:
-                for piece in answer:
-                    connection.sendall(piece)
-                    if self.server.over.wait(0.05):
-                        break
-            connection.close()
+            with connection:
+                head = b""
+                while b"\r\n\r\n" not in head and (read := connection.recv(4096)):
+                    head += read
+                if not head:  # a browser connects in advance
+                    return
+                self.server.requests.append(head.decode("latin-1"))
+                answer = self.server.answers.get(head.split()[1].decode(), NOTHING)
+                if isinstance(answer, bytes):
+                    connection.sendall(answer)
+                else:
+                    for piece in answer:
+                        connection.sendall(piece)
+                        if self.server.over.wait(0.05):
+                            break

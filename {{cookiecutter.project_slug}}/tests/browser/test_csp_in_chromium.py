@@ -5,53 +5,28 @@ Each attack is shown to work first where that takes one line: a test of nothing 
 
 from __future__ import annotations
 
-import json
-import ssl
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-import trustme
 from flask import Flask, Response, request
 from playwright.sync_api import Error, Page
-from werkzeug.serving import make_server
 
-from app import create_app
+from app import relaxations
 from tests.attacker import Site
+from tests.browser.conftest import reports
 
 Serve = Callable[..., str]
 
 
 @pytest.fixture
-def serve_holes(app_config: dict[str, object], authority: trustme.CA, tmp_path: Path) -> Iterator[Serve]:
-    """Serve the app with views that do all that they must not. ``without`` takes headers out of every response."""
-    running = ExitStack()
-
-    def start(*, without: tuple[str, ...] = (), debug: bool = False) -> str:
-        config = app_config | {"FLASK_DEBUG": debug, "RATELIMIT_DEFAULT": "9999 per minute"}
-        with ThreadPoolExecutor(1) as aside:  # Playwright's event loop runs in this thread, and async teardowns mind
-            app = aside.submit(create_app, config).result()
-        app.instance_path = str(tmp_path)
-        punch_holes(app)
-        tls = None
-        if not debug:
-            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            authority.issue_cert("localhost").configure_cert(tls)
-        server = make_server("127.0.0.1", 0, stripped(app, without), threaded=True, ssl_context=tls)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        running.callback(thread.join)
-        running.callback(server.shutdown)
-        return f"http{'' if debug else 's'}://localhost:{server.server_port}"
-
-    with running:
-        yield start
+def serve_holes(serve_views: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """The app with views that do all that they must not. What the whole app relaxes, these attacks don't judge."""
+    monkeypatch.setattr(relaxations, "RELAXATIONS", ())
+    return partial(serve_views, punch_holes)
 
 
 def punch_holes(app: Flask) -> None:
@@ -75,16 +50,6 @@ def punch_holes(app: Flask) -> None:
         if not request.args["type"]:
             del response.headers["Content-Type"]
         return response
-
-
-def stripped(app: Flask, without: tuple[str, ...]) -> Any:
-    def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-            return start_response(status, [pair for pair in headers if pair[0] not in without], *exc_info)
-
-        return app(environ, start)
-
-    return serve
 
 
 def url(base: str, path: str, **query: str) -> str:
@@ -164,16 +129,6 @@ def test_3_T1_a_dom_sink_takes_no_string_and_is_reported(
     settle(page)
     assert not is_owned(page)
     assert reports(tmp_path)
-
-
-def reports(folder: Path) -> list[dict[str, str]]:
-    """The reports that came in, after at most three seconds."""
-    file = folder / "csp-reports.jsonl"
-    for _ in range(30):
-        if file.exists():
-            return [json.loads(line) for line in file.read_text().splitlines()]
-        time.sleep(0.1)
-    return []
 
 
 # Not among them, since no policy with 'strict-dynamic' stops it: <link rel=prefetch>, and navigation.
