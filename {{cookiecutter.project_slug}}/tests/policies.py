@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 from app.security.headers import relax, relaxations_of
 
 NONCE = re.compile(r"'nonce-([\w-]{32,})'")
+NONCE_IN = ("script-src", "script-src-elem")
 # Without scripts, there is nothing to guard: no sink, no request.
 ONLY_FOR_SCRIPTS = ("require-trusted-types-for", "trusted-types", "upgrade-insecure-requests")
 
@@ -51,11 +52,24 @@ def relaxed_at(app: Flask, path: str) -> tuple[relax, ...]:
 
 
 def with_relaxations(strict: Mapping[str, str], relaxed: tuple[relax, ...]) -> dict[str, str]:
-    """The strict policy or headers, with what ``relaxed`` changes in them."""
+    """The strict policy, or the strict headers, with what ``relaxed`` changes in them."""
+    if "default-src" not in strict:
+        return _headers(strict, relaxed)
     changed: dict[str, str | None] = {**strict}
     for each in relaxed:
-        changed |= each.csp if "default-src" in strict else each.headers
-        if "X-Frame-Options" in strict and "frame-ancestors" in each.csp:
-            value = each.csp["frame-ancestors"] or ""
-            changed["X-Frame-Options"] = {"'none'": "DENY", "'self'": "SAMEORIGIN"}.get(value)
-    return {name: value for name, value in changed.items() if value or (value is not None and strict.get(name) == "")}
+        # Talisman adds the nonce.
+        changed |= {
+            name: f"{value} 'nonce'" if value and name in NONCE_IN else value or None
+            for name, value in each.csp.items()
+        }
+    return {name: value for name, value in changed.items() if value is not None}
+
+
+def _headers(strict: Mapping[str, str], relaxed: tuple[relax, ...]) -> dict[str, str]:
+    changed: dict[str, str | None] = {**strict}
+    for each in relaxed:
+        changed |= each.headers
+        if "frame-ancestors" in each.csp:
+            same = {"'none'": "DENY", "'self'": "SAMEORIGIN"}
+            changed["X-Frame-Options"] = same.get(each.csp["frame-ancestors"] or "")
+    return {name: changed[name] or "" for name in strict if changed[name]}

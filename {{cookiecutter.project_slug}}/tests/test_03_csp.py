@@ -132,10 +132,8 @@ def test_3_S4_report_only_is_relaxed_and_still_keeps_frames_out(app_config: dict
     response = browser_like(app).get("/")
     assert "Content-Security-Policy" not in response.headers
     assert directives(response.headers["Content-Security-Policy-Report-Only"]) == strict_at(app)
-    assert (
-        response.headers["X-Frame-Options"]
-        == with_relaxations({"X-Frame-Options": "DENY"}, relaxed_at(app, "/"))["X-Frame-Options"]
-    )
+    frames = with_relaxations({"X-Frame-Options": "DENY"}, relaxed_at(app, "/")).get("X-Frame-Options")
+    assert response.headers.get("X-Frame-Options") == frames
     assert [(fact.id, fact.severity) for fact in csp.check(app)] == [("CP04", "relaxed")]
     assert list(csp.check(create_app(app_config))) == []
 
@@ -150,8 +148,8 @@ def show() -> str:
 
 
 def blueprint() -> Blueprint:
-    made = tiles(Blueprint("maps", __name__))
-    made.add_url_rule("/map", view_func=lambda: show())
+    made = tiles(Blueprint("tests", __name__))
+    made.add_url_rule("/tested", view_func=lambda: show())
     return made
 
 
@@ -171,11 +169,11 @@ class Callable_:  # noqa: N801
 
 # What can be relaxed → how a team adds it to the app.
 PLACES: dict[str, Callable[[Flask], object]] = {
-    "function": lambda app: app.add_url_rule("/map", "map", tiles(lambda: show())),
-    "partial": lambda app: app.add_url_rule("/map", "map", tiles(partial(show))),
-    "object": lambda app: app.add_url_rule("/map", "map", tiles(Callable_())),
-    "class": lambda app: app.add_url_rule("/map", view_func=tiles(type("Maps", (Map,), {})).as_view("map")),
-    "method": lambda app: app.add_url_rule("/map", view_func=Map.as_view("map")),
+    "function": lambda app: app.add_url_rule("/tested", "tested", tiles(lambda: show())),
+    "partial": lambda app: app.add_url_rule("/tested", "tested", tiles(partial(show))),
+    "object": lambda app: app.add_url_rule("/tested", "tested", tiles(Callable_())),
+    "class": lambda app: app.add_url_rule("/tested", view_func=tiles(type("Maps", (Map,), {})).as_view("tested")),
+    "method": lambda app: app.add_url_rule("/tested", view_func=Map.as_view("tested")),
     "blueprint": lambda app: app.register_blueprint(blueprint()),
 }
 
@@ -183,22 +181,22 @@ PLACES: dict[str, Callable[[Flask], object]] = {
 @pytest.mark.parametrize("place", PLACES)
 def test_3_S4_one_view_is_relaxed_with_a_reason_and_nothing_else(app: Flask, place: str) -> None:
     PLACES[place](app)
-    app.add_url_rule("/other", "other", show)
+    app.add_url_rule("/tested-other", "tested_other", show)
     client = browser_like(app)
-    for path in ("/map?fail", "/other", "/nothing", "/"):
+    for path in ("/tested?fail", "/tested-other", "/nothing", "/"):
         response = client.get(path)
         assert directives(response.headers["Content-Security-Policy"]) == strict_at(
-            app, path.replace("/map", "/nothing")
+            app, path.replace("/tested", "/nothing")
         )
-    response = client.get("/map")
+    response = client.get("/tested")
     assert directives(response.headers["Content-Security-Policy"]) == strict_at(app, "/nothing") | {"img-src": TILES}
-    endpoint = "maps.<lambda>" if place == "blueprint" else "map"
+    endpoint = "tests.<lambda>" if place == "blueprint" else "tested"
     assert [each.reason for each in relaxations_of(app, endpoint)][-1] == "map tiles"  # which the audit shows
 
 
 def test_3_S4_a_form_that_is_shown_again_is_the_views_own_page(app: Flask) -> None:
-    app.add_url_rule("/map", "map", tiles(lambda: (show(), 400)))
-    response = browser_like(app).get("/map")
+    app.add_url_rule("/tested", "tested", tiles(lambda: (show(), 400)))
+    response = browser_like(app).get("/tested")
     assert directives(response.headers["Content-Security-Policy"]) == strict_at(app, "/nothing") | {"img-src": TILES}
 
 
@@ -206,13 +204,15 @@ def test_3_S4_a_view_adds_to_its_blueprint_and_wins(app: Flask) -> None:
     made = relax("ours", csp={"img-src": "'self' data:", "font-src": "https://fonts.example"})(blueprint())
     app.register_blueprint(made)
     app.add_url_rule(
-        "/two", "maps.two", relax("a frame", csp={"frame-src": "https://pay.example"})(tiles(lambda: show()))
+        "/tested-two", "tests.two", relax("a frame", csp={"frame-src": "https://pay.example"})(tiles(lambda: show()))
     )
     client = browser_like(app)
     both = {"img-src": "'self' data:", "font-src": "https://fonts.example"}
-    assert directives(client.get("/map").headers["Content-Security-Policy"]) == strict_at(app, "/nothing") | both
+    assert directives(client.get("/tested").headers["Content-Security-Policy"]) == strict_at(app, "/nothing") | both
     three = {"img-src": TILES, "font-src": "https://fonts.example", "frame-src": "https://pay.example"}
-    assert directives(client.get("/two").headers["Content-Security-Policy"]) == strict_at(app, "/nothing") | three
+    assert (
+        directives(client.get("/tested-two").headers["Content-Security-Policy"]) == strict_at(app, "/nothing") | three
+    )
 
 
 def test_3_S4_the_whole_app_is_relaxed_in_its_own_file(
@@ -239,9 +239,9 @@ def test_3_S4_the_nonce_stays_where_the_scripts_of_a_page_are_relaxed(app: Flask
     names = ("script-src", "script-src-elem")
     for name in names:
         view = relax("a library", csp={name: "'strict-dynamic' 'unsafe-eval'"})(lambda: "")
-        app.add_url_rule(f"/{name}", name, view)
+        app.add_url_rule(f"/tested/{name}", f"tested_{name}", view)
     for name in names:
-        found = directives(browser_like(app).get(f"/{name}").headers["Content-Security-Policy"])
+        found = directives(browser_like(app).get(f"/tested/{name}").headers["Content-Security-Policy"])
         assert found[name] == "'strict-dynamic' 'unsafe-eval' 'nonce'"
 
 
@@ -403,8 +403,8 @@ def test_3_S5_a_blocked_source_is_named_with_the_door_that_opens_it(
     relaxed = eval(line[line.index("@") + 1 :], {"relax": relax})  # noqa: S307
     changed = eval(f"dict({door})")["csp"]  # noqa: S307
     second = create_app(app_config)
-    second.add_url_rule("/map", "map", relaxed(lambda: ""))
-    found = directives(browser_like(second).get("/map").headers["Content-Security-Policy"])
+    second.add_url_rule("/tested", "tested", relaxed(lambda: ""))
+    found = directives(browser_like(second).get("/tested").headers["Content-Security-Policy"])
     assert {name: found.get(name, "").removesuffix(" 'nonce'") or None for name in changed} == changed
 
 
