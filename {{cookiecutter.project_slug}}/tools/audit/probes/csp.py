@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from flask import Flask
+from flask import Flask, abort, request
 from werkzeug.datastructures import Headers
 
 from app.security.headers import relax
@@ -219,10 +220,12 @@ def _relaxing(subject: Subject) -> Iterator[str]:
     app: Flask = subject.app
     endpoint, elsewhere = subject.page.endpoint, "https://relaxed.audit.example"
     usual = app.view_functions[endpoint]
-    app.view_functions[endpoint] = relax("the audit's reason", csp={"img-src": f"'self' {elsewhere}"})(lambda: "")
+    app.view_functions[endpoint] = relax("the audit's reason", csp={"img-src": f"'self' {elsewhere}"})(
+        lambda: abort(404) if request.args else ""
+    )
     try:
         relaxed = policy_of(subject, subject.page.rule)
-        other = policy_of(subject, "/audit/nothing/here")
+        others = [policy_of(subject, "/audit/nothing/here"), policy_of(subject, f"{subject.page.rule}?fail=1")]
         reasons = [each.reason for each in subject.relaxed_views()]
     finally:
         app.view_functions[endpoint] = usual
@@ -230,10 +233,13 @@ def _relaxing(subject: Subject) -> Iterator[str]:
     everywhere = subject.browser(fresh).open(subject.page.rule).headers.get("Content-Security-Policy", "")
     if elsewhere not in relaxed.get("img-src", ()):
         yield "@relax does not relax its view."
-    if elsewhere in str(other) or elsewhere in everywhere:
-        yield "@relax relaxes other views as well."
+    if elsewhere in str(others) or elsewhere in everywhere:
+        yield "@relax relaxes other views or error pages as well."
     if "the audit's reason" not in reasons:
         yield "A view that @relax relaxes does not say why."
+    with contextlib.suppress(ValueError):
+        relax(" ", csp={"img-src": elsewhere})
+        yield "@relax needs no reason."
 
 
 def policy_of(subject: Subject, path: str) -> dict[str, list[str]]:
