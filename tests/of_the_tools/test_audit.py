@@ -88,7 +88,7 @@ def test_what_is_loosened_on_purpose_is_relaxed(app_config: dict[str, object]) -
 def test_what_is_missing_is_shown_with_its_evidence_and_fix(
     app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.security.headers.HEADERS", {})
+    monkeypatch.setattr("app.security.headers.headers_with", lambda _: ())
     found = audited(app_config)
     assert found.exit_code(strict=False) == 1
     assert found.rows[5].state == "missing"

@@ -18,7 +18,7 @@ from flask import Flask
 from playwright.sync_api import Page
 from werkzeug.serving import make_server
 
-from app import create_app
+from app import create_app, relaxations
 from tests.conftest import Server
 
 
@@ -41,8 +41,14 @@ def upload_names(page: Page, server: Server) -> list[str]:
 
 
 @pytest.fixture
-def serve_views(app_config: dict[str, object], authority: trustme.CA, tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Serve the app with the views that ``add`` adds to it. ``without`` takes headers out of every response."""
+def serve_views(
+    app_config: dict[str, object], authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., str]]:
+    """Serve the app with the views that ``add`` adds to it. ``without`` takes headers out of every response.
+
+    What app/relaxations.py lists is left out: these views are attacked, or relaxed, on their own.
+    """
+    monkeypatch.setattr(relaxations, "RELAXATIONS", ())
     running = ExitStack()
 
     def start(add: Callable[[Flask], None], *, without: tuple[str, ...] = (), debug: bool = False) -> str:

@@ -15,7 +15,6 @@ import pytest
 from flask import Flask, Response, request
 from playwright.sync_api import Error, Page
 
-from app import relaxations
 from tests.attacker import Site
 from tests.browser.conftest import reports
 
@@ -23,9 +22,8 @@ Serve = Callable[..., str]
 
 
 @pytest.fixture
-def serve_holes(serve_views: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Serve:
-    """The app with views that do all that they must not. What the whole app relaxes, these attacks don't judge."""
-    monkeypatch.setattr(relaxations, "RELAXATIONS", ())
+def serve_holes(serve_views: Callable[..., str]) -> Serve:
+    """The app with views that do all that they must not."""
     return partial(serve_views, punch_holes)
 
 
