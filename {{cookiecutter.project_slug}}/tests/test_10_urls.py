@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 from urllib.parse import quote, unquote
 
 import html5lib
 import pytest
 from ada_url import URL
-from flask import Flask, Response, request, url_for
+from flask import Blueprint, Flask, Response, abort, current_app, redirect, request, url_for
+from flask.views import MethodView
 from werkzeug.exceptions import NotFound
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from app import create_app
 from app.security import urls
 from app.security.rate_limits import limiter
-from app.security.urls import redirect_to, safe_redirect_target, several
+from app.security.urls import may_redirect_to, redirect_to, safe_redirect_target, several
 from tests import payloads
 from tests.conftest import ORIGIN, browser_like
 
@@ -164,6 +168,166 @@ def test_10_S4_redirects_of_other_code_still_work(app: Flask) -> None:
 def test_10_S4_a_target_that_is_not_safe_leads_to_the_fallback(app: Flask) -> None:
     assert on_the_wire(app, "/careful", "//evil.example")[:2] == (303, "/uploads")
     assert on_the_wire(app, "/careful", f"https://{ALLOWED}/")[:2] == (303, f"/redirect?next=https://{ALLOWED}/")
+
+
+# Redirects that code chose. What may redirect, and beside it what must not.
+PAY = "pay.example.com"
+CHOSEN = may_redirect_to(PAY, "Files.example.com:8443", reason="a hosted checkout")
+
+
+def chosen() -> Callable[[], Response]:
+    """A new view that trusts whatever it gets; all that are made here share one name."""
+
+    def view() -> Response:
+        return Response(status=303, headers={"Location": request.args["next"]})
+
+    return view
+
+
+class Shop(MethodView):
+    def get(self) -> Response:
+        return chosen()()
+
+
+class ChosenShop(Shop):
+    """The whole class may redirect, and its subclass may not."""
+
+
+class ShopWithOneMethod(Shop):
+    @CHOSEN
+    def get(self) -> Response:
+        return chosen()()
+
+
+CHOSEN(ChosenShop)
+
+
+class Inheriting(ChosenShop):
+    """Does not say so itself."""
+
+
+def raised() -> Response:
+    """A library that leaves the view by an exception."""
+    abort(redirect(request.args["next"], 303))
+
+
+VIEWS: dict[str, tuple[Any, Any]] = {
+    "function": (CHOSEN(chosen()), chosen()),
+    "partial": (CHOSEN(partial(chosen())), partial(chosen())),
+    "MethodView": (ChosenShop.as_view("shop"), Shop.as_view("shop")),
+    "method": (ShopWithOneMethod.as_view("shop"), Shop.as_view("shop")),
+    "subclass": (ChosenShop.as_view("shop"), Inheriting.as_view("shop")),
+    "exception": (CHOSEN(partial(raised)), raised),
+}
+
+
+@pytest.mark.parametrize("kind", VIEWS)
+def test_10_S2_code_goes_straight_to_the_hosts_that_its_view_declares(app: Flask, kind: str) -> None:
+    for path, view in zip(("/chosen", "/other"), VIEWS[kind], strict=True):
+        app.add_url_rule(path, path, view)
+    for target in (f"https://{PAY}", f"https://{PAY}:443/a?b=%2F+~#c", "HTTPS://FILES.example.com:8443/a"):
+        status, location, _ = on_the_wire(app, "/chosen", target)
+        assert (status, str(location).lower()) == (303, target.lower())
+        assert on_the_wire(app, "/other", target)[:2] == (400, None)
+    status, location, _ = on_the_wire(app, "/chosen", f"https://{ALLOWED}/")
+    assert (status, location) == (303, f"/redirect?next=https://{ALLOWED}/")
+
+
+def test_10_S2_a_blueprint_declares_the_hosts_of_its_views(app: Flask) -> None:
+    for name in ("chosen", "other"):
+        blueprint = Blueprint(name, __name__)
+        blueprint.add_url_rule(f"/{name}", "view", chosen())
+        app.register_blueprint(CHOSEN(blueprint) if name == "chosen" else blueprint)
+    assert on_the_wire(app, "/chosen", f"https://{PAY}/")[:2] == (303, f"https://{PAY}/")
+    assert on_the_wire(app, "/other", f"https://{PAY}/")[:2] == (400, None)
+
+
+def test_10_T1_a_view_leaves_for_the_hosts_that_it_declares_and_no_other(app: Flask) -> None:
+    app.add_url_rule("/chosen", "chosen", may_redirect_to(ALLOWED, reason="a hosted checkout")(chosen()))
+    left, straight = [], 0
+    for target in (*OPEN_REDIRECTS, f"https://{ALLOWED}/pay"):
+        _, location, _ = on_the_wire(app, "/chosen", target)
+        origin = found.origin if location and (found := read_by_a_browser(location)) else ORIGIN
+        straight += origin == f"https://{ALLOWED}"
+        if origin not in (ORIGIN, f"https://{ALLOWED}"):
+            left.append((target, location))
+    assert left == []
+    assert straight
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        f"http://{PAY}/",
+        f"https://{PAY}:8443/",
+        "https://files.example.com/",
+        f"https://www.{PAY}/",
+        f"https://{PAY}.evil.example/",
+        f"https://someone@{PAY}/",
+        f"https://{PAY}@evil.example/",
+        f"https://{PAY}\\@evil.example/",
+        f"https://{PAY}\t.evil.example/",
+        f"https://evil.example\\@{PAY}/",
+        f"//{PAY}/",
+        "https://pay.ex\u0430mple.com/",
+        "https://[",
+    ],
+)
+def test_10_T4_what_only_looks_like_a_declared_host_is_refused(app: Flask, target: str) -> None:
+    app.add_url_rule("/chosen", "chosen", CHOSEN(chosen()))
+    assert on_the_wire(app, "/chosen", target)[:2] == (400, None)
+
+
+def test_10_S2_a_host_may_be_a_setting(app: Flask) -> None:
+    mark = may_redirect_to(lambda: current_app.config["CHECKOUT_HOST"], reason="a hosted checkout")
+    app.add_url_rule("/chosen", "chosen", mark(chosen()))
+    app.config["CHECKOUT_HOST"] = ""
+    assert on_the_wire(app, "/chosen", f"https://{PAY}/")[:2] == (400, None)
+    app.config["CHECKOUT_HOST"] = PAY
+    assert on_the_wire(app, "/chosen", f"https://{PAY}/")[:2] == (303, f"https://{PAY}/")
+
+
+def test_10_S2_forms_may_lead_to_the_declared_hosts_on_every_page(app: Flask) -> None:
+    app.add_url_rule("/chosen", "chosen", CHOSEN(chosen()), methods=["POST"])
+    for path in ("/", "/nothing"):
+        policy = browser_like(app).get(path).headers["Content-Security-Policy"]
+        sources = re.search(r"form-action ([^;]*)", policy)
+        assert sources
+        assert {"'self'", PAY, "files.example.com:8443"} <= set(sources[1].split())
+
+
+def test_10_S2_in_debug_the_other_site_may_be_on_http(app_config: dict[str, object]) -> None:
+    app = create_app({**app_config, "FLASK_DEBUG": True})
+    mark = may_redirect_to("localhost:8080", reason="a hosted checkout")
+    app.add_url_rule("/chosen", "chosen", mark(chosen()))
+    target = "http://localhost:8080/pay"
+    assert on_the_wire(app, "/chosen", target, "http://localhost:5000")[:2] == (303, target)
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        (),
+        ("",),
+        ("https://pay.example.com",),
+        ("*.example.com",),
+        (".example.com",),
+        ("a.example; script-src *",),
+        ("a.example/path",),
+        ("a.example:0",),
+        ("a.example:x",),
+        ("*",),
+        ("p\u0430y.example",),
+    ],
+)
+def test_10_S2_what_is_not_a_host_or_has_no_reason_is_an_error(app: Flask, hosts: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="host"):
+        may_redirect_to(*hosts, reason="a hosted checkout")
+    with pytest.raises(ValueError, match="reason"):
+        may_redirect_to(PAY, reason=" ")
+    if any(hosts):
+        app.add_url_rule("/chosen", "chosen", may_redirect_to(lambda: hosts[0], reason="a setting")(chosen()))
+        assert on_the_wire(app, "/chosen", "/uploads")[0] == 500
 
 
 def test_10_S4_a_stopped_redirect_is_logged(app: Flask, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,6 +16,7 @@ from flask_talisman import Talisman
 
 from app.security.findings import Finding
 from app.security.headers import HEADERS
+from app.security.urls import form_targets
 
 NUMBER = 3
 TITLE = "Content Security Policy"
@@ -38,6 +39,8 @@ POLICY = {
     "trusted-types": "'none'",
     "report-uri": REPORT_PATH,
 }
+
+POLICY_HEADERS = ("Content-Security-Policy", "Content-Security-Policy-Report-Only")
 
 talisman = Talisman()
 
@@ -97,10 +100,15 @@ def _keep_the_views_own(response: Response) -> Response:
 
 # … and this one runs after it.
 def _finish(response: Response) -> Response:
+    if targets := form_targets():
+        for name in POLICY_HEADERS:
+            if name in response.headers:
+                more = f"form-action 'self' {targets}"
+                response.headers[name] = response.headers[name].replace("form-action 'self'", more)
     if request.is_secure:
         # Browsers with report-to support ignore report-uri if both are set, and over http they then send no report.
         response.headers["Reporting-Endpoints"] = f'csp="{REPORT_PATH}"'
-        for name in ("Content-Security-Policy", "Content-Security-Policy-Report-Only"):
+        for name in POLICY_HEADERS:
             if name in response.headers:
                 response.headers[name] += "; report-to csp; upgrade-insecure-requests"
     response.headers.update(g.pop("views_own", {}))

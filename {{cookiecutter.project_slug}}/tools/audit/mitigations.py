@@ -465,8 +465,8 @@ MITIGATIONS = {
             ),
             Step(
                 "10.S2",
-                "Redirects stay on the host, or lead through a page that shows the target",
-                "Redirect with url_for, or with urls.redirect_to for targets from a request",
+                "Redirects stay on the host, or lead to declared hosts, or through a page that shows the target",
+                "Use url_for, redirect_to for targets from a request, @may_redirect_to for hosts that code chooses",
                 (
                     "V3.7.2",
                     "V3.7.3",
