@@ -150,7 +150,7 @@ def _fault(node: ast.AST) -> tuple[str, str, str] | None:
             return (
                 "UR04",
                 called,
-                "Use url_for for this app, redirect_to for a target from a request, @may_redirect_to for a host in the code.",
+                "Use url_for; redirect_to for a target from a request; @may_redirect_to for a host in the code.",
             )
     return None
 
