@@ -16,6 +16,7 @@ from app import create_app
 from app.redaction import REDACTED
 from app.security import csp
 from app.views import csp_reports
+from app.visitors import public
 from tests.conftest import browser_like
 from tests.test_05_errors import capture_log
 
@@ -104,11 +105,13 @@ def test_3_S4_report_only_is_relaxed_and_still_keeps_frames_out(app_config: dict
 
 def test_3_S4_one_view_is_relaxed_with_a_reason_and_nothing_else(app: Flask) -> None:
     @app.route("/map")
+    @public
     @csp.relax_csp("map tiles", img_src="'self' https://tiles.example")
     def show_map() -> str:
         return "map"
 
     @app.route("/broken-map")
+    @public
     @csp.relax_csp("map tiles", img_src="'self' https://tiles.example")
     def show_broken_map() -> str:
         abort(404)
@@ -206,8 +209,8 @@ def test_3_S5_no_token_of_a_link_is_kept(
     app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture, path: str, prefix: str, token: str
 ) -> None:
     """Pages with a token in their address send reports too, and inline scripts have the page as their source."""
-    app.add_url_rule("/confirm/<string(maxlength=512):token>/now", "confirm", lambda token: "")
-    app.add_url_rule("/sent-only/<token>", "sent_only", lambda token: "", methods=["POST"])
+    app.add_url_rule("/confirm/<string(maxlength=512):token>/now", "confirm", public(lambda token: ""))
+    app.add_url_rule("/sent-only/<token>", "sent_only", public(lambda token: ""), methods=["POST"])
     client.origin += prefix  # type: ignore[attr-defined]
     here = f"https://localhost{prefix}{path.format(token)}"
     change = {

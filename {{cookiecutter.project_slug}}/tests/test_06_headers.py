@@ -20,6 +20,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from app.security import errors, headers
+from app.visitors import public
 from tests.conftest import ROOT, Server, browser_like, post
 
 HTTP = "http://localhost"
@@ -68,12 +69,12 @@ def fail(*_: object) -> Response:
 @pytest.fixture
 def odd_app(app: Flask) -> Flask:
     """The app with views that fail, redirect and stream."""
-    app.add_url_rule("/fail", "fail", fail)
-    app.add_url_rule("/folder/", "folder", lambda: "in")
-    app.add_url_rule("/abort/<int:status>", "abort", lambda status: abort(status))
-    app.add_url_rule("/stream", "stream", lambda: Response(iter(["a", "b"])))
-    app.add_url_rule("/empty", "empty", lambda: ("", 204))
-    app.add_url_rule("/echo", "echo", lambda: errors.refuse(422, request.args.get("q", "")))
+    app.add_url_rule("/fail", "fail", public(fail))
+    app.add_url_rule("/folder/", "folder", public(lambda: "in"))
+    app.add_url_rule("/abort/<int:status>", "abort", public(lambda status: abort(status)))
+    app.add_url_rule("/stream", "stream", public(lambda: Response(iter(["a", "b"]))))
+    app.add_url_rule("/empty", "empty", public(lambda: ("", 204)))
+    app.add_url_rule("/echo", "echo", public(lambda: errors.refuse(422, request.args.get("q", ""))))
 
     @app.teardown_request
     def _fail_late(_: object) -> None:
@@ -150,7 +151,7 @@ def test_6_S4_a_view_s_own_stricter_values_stay(app: Flask) -> None:
         "Cache-Control": "private, no-cache",
         "Cross-Origin-Resource-Policy": "same-site",
     }
-    app.add_url_rule("/own", "own", lambda: Response("x", headers=own))
+    app.add_url_rule("/own", "own", public(lambda: Response("x", headers=own)))
     response = browser_like(app).get("/own")
     assert {name: response.headers.getlist(name) for name in own} == {name: [value] for name, value in own.items()}
     assert response.headers["X-Content-Type-Options"] == "nosniff"

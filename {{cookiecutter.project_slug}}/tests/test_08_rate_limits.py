@@ -48,6 +48,7 @@ from app.security.rate_limits import (
 from app.security.rate_limits import (
     unlimited as without_limit,
 )
+from app.visitors import public
 from tests.conftest import ORIGIN, Server, browser_like, free_port
 from tests.programs import PROGRAMS
 
@@ -84,6 +85,7 @@ def with_door(app: Flask) -> Flask:
     """Add a sign-in that knows one password, as cheap as they come."""
 
     @app.post("/door")
+    @public
     @exempt("The tests of the limits need no token.")
     def door() -> tuple[str, int]:
         account = request.form["account"]
@@ -263,7 +265,7 @@ def test_8_T1_the_networks_of_one_customer_share_the_limit_of_a_form(
     app: Flask, clock: time_machine.Coordinates, monkeypatch: pytest.MonkeyPatch, kind: Kind, prefix: int
 ) -> None:
     monkeypatch.setitem(LIMITS, kind, "2 per minute; 10 per hour")
-    app.add_url_rule("/door", "door", exempt("The tests of the limits need no token.")(Door.as_view("door")))
+    app.add_url_rule("/door", "door", public(exempt("The tests of the limits need no token.")(Door.as_view("door"))))
     limited(kind)(app.view_functions["door"])
     minute, hour = (limit.amount for limit in parse_many(LIMITS[kind]))
     times = {56: 4, 48: 16}[prefix]
@@ -557,7 +559,7 @@ class Overriding(LimitedMethod):
     ids=["function", "partial", "object", "class", "method", "subclass", "overridden method"],
 )
 def test_8_S3_a_stricter_limit_holds_whatever_the_view_is(app: Flask, view: Any) -> None:
-    app.add_url_rule("/door", "door", view, methods=["POST"])
+    app.add_url_rule("/door", "door", public(view), methods=["POST"])
     answer = at(app, HOME).post("/door")
     assert answer.headers["RateLimit-Limit"] == str(parse_many(LIMITS["sign_in"])[0].amount)
 
@@ -662,6 +664,7 @@ def test_8_S2_a_signed_in_user_has_one_budget(
     app = create_app(app_config | {"RATELIMIT_DEFAULT": "1 per minute"})
 
     @app.route("/view", methods=["GET", "POST"])
+    @public
     @exempt("The tests of the limits need no token.")
     @limited("sign_in")
     def view() -> str:

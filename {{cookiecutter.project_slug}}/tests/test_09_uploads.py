@@ -39,6 +39,7 @@ from app.security.csrf import exempt
 from app.security.errors import Refusal
 from app.settings import Settings
 from app.storage import content, folder, images
+from app.visitors import public
 from tests.conftest import HAS_ACCOUNTS, ROOT, Server, browser_like, csrf_token, new_member, post
 from tests.fake_clamd import FakeClamd
 from tests.hostile_images import HOSTILE, children, worker_memory
@@ -982,8 +983,8 @@ def test_9_S5_a_413_of_other_code_names_no_limit_and_one_of_a_view_its_view(app:
         abort(413)
 
     app.debug = True
-    app.add_url_rule("/strict", view_func=exempt("a test")(strict), methods=["POST"])
-    app.add_url_rule("/parse", view_func=parse)
+    app.add_url_rule("/strict", view_func=public(exempt("a test")(strict)), methods=["POST"])
+    app.add_url_rule("/parse", view_func=public(parse))
     client = browser_like(app)
     assert (
         "the maximum is 10 Bytes. (Debug: the limit is request.max_content_length in strict.)"

@@ -20,6 +20,7 @@ from app import create_app
 from app.security import urls
 from app.security.rate_limits import limiter
 from app.security.urls import may_redirect_to, redirect_to, safe_redirect_target, several
+from app.visitors import public
 from tests import payloads
 from tests.conftest import ORIGIN, browser_like
 
@@ -44,15 +45,18 @@ def app(app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> Flask
     monkeypatch.setattr(limiter, "enabled", False)
 
     @app.get("/careless")
+    @public
     def careless() -> Response:
         """Another part of the app, which trusts whatever it gets."""
         return Response(status=302, headers={"Location": request.args["next"]})
 
     @app.get("/careful")
+    @public
     def careful() -> Response:
         return redirect_to(request.args.get("next"), "uploads.index")
 
     @app.get("/tags")
+    @public
     @several("tag")
     def tags() -> str:
         return ",".join(request.args.getlist("tag"))
@@ -224,7 +228,7 @@ VIEWS: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize("kind", VIEWS)
 def test_10_S2_code_goes_straight_to_the_hosts_that_its_view_declares(app: Flask, kind: str) -> None:
     for path, view in zip(("/chosen", "/other"), VIEWS[kind], strict=True):
-        app.add_url_rule(path, path, view)
+        app.add_url_rule(path, path, public(view))
     for target in (f"https://{PAY}", f"https://{PAY}:443/a?b=%2F+~#c", "HTTPS://FILES.example.com:8443/a"):
         status, location, _ = on_the_wire(app, "/chosen", target)
         assert (status, str(location).lower()) == (303, target.lower())
@@ -236,14 +240,14 @@ def test_10_S2_code_goes_straight_to_the_hosts_that_its_view_declares(app: Flask
 def test_10_S2_a_blueprint_declares_the_hosts_of_its_views(app: Flask) -> None:
     for name in ("chosen", "other"):
         blueprint = Blueprint(name, __name__)
-        blueprint.add_url_rule(f"/{name}", "view", chosen())
+        blueprint.add_url_rule(f"/{name}", "view", public(chosen()))
         app.register_blueprint(CHOSEN(blueprint) if name == "chosen" else blueprint)
     assert on_the_wire(app, "/chosen", f"https://{PAY}/")[:2] == (303, f"https://{PAY}/")
     assert on_the_wire(app, "/other", f"https://{PAY}/")[:2] == (400, None)
 
 
 def test_10_T1_a_view_leaves_for_the_hosts_that_it_declares_and_no_other(app: Flask) -> None:
-    app.add_url_rule("/chosen", "chosen", may_redirect_to(ALLOWED, reason="a hosted checkout")(chosen()))
+    app.add_url_rule("/chosen", "chosen", public(may_redirect_to(ALLOWED, reason="a hosted checkout")(chosen())))
     left, straight = [], 0
     for target in (*OPEN_REDIRECTS, f"https://{ALLOWED}/pay"):
         _, location, _ = on_the_wire(app, "/chosen", target)
@@ -274,13 +278,13 @@ def test_10_T1_a_view_leaves_for_the_hosts_that_it_declares_and_no_other(app: Fl
     ],
 )
 def test_10_T4_what_only_looks_like_a_declared_host_is_refused(app: Flask, target: str) -> None:
-    app.add_url_rule("/chosen", "chosen", CHOSEN(chosen()))
+    app.add_url_rule("/chosen", "chosen", public(CHOSEN(chosen())))
     assert on_the_wire(app, "/chosen", target)[:2] == (400, None)
 
 
 def test_10_S2_a_host_may_be_a_setting(app: Flask) -> None:
     mark = may_redirect_to(lambda: current_app.config["CHECKOUT_HOST"], reason="a hosted checkout")
-    app.add_url_rule("/chosen", "chosen", mark(chosen()))
+    app.add_url_rule("/chosen", "chosen", public(mark(chosen())))
     app.config["CHECKOUT_HOST"] = ""
     assert on_the_wire(app, "/chosen", f"https://{PAY}/")[:2] == (400, None)
     app.config["CHECKOUT_HOST"] = PAY
@@ -288,7 +292,7 @@ def test_10_S2_a_host_may_be_a_setting(app: Flask) -> None:
 
 
 def test_10_S2_forms_may_lead_to_the_declared_hosts_on_every_page(app: Flask) -> None:
-    app.add_url_rule("/chosen", "chosen", CHOSEN(chosen()), methods=["POST"])
+    app.add_url_rule("/chosen", "chosen", public(CHOSEN(chosen())), methods=["POST"])
     for path in ("/", "/nothing"):
         policy = browser_like(app).get(path).headers["Content-Security-Policy"]
         sources = re.search(r"form-action ([^;]*)", policy)
@@ -299,7 +303,7 @@ def test_10_S2_forms_may_lead_to_the_declared_hosts_on_every_page(app: Flask) ->
 def test_10_S2_in_debug_the_other_site_may_be_on_http(app_config: dict[str, object]) -> None:
     app = create_app({**app_config, "FLASK_DEBUG": True})
     mark = may_redirect_to("localhost:8080", reason="a hosted checkout")
-    app.add_url_rule("/chosen", "chosen", mark(chosen()))
+    app.add_url_rule("/chosen", "chosen", public(mark(chosen())))
     target = "http://localhost:8080/pay"
     assert on_the_wire(app, "/chosen", target, "http://localhost:5000")[:2] == (303, target)
 
@@ -326,7 +330,7 @@ def test_10_S2_what_is_not_a_host_or_has_no_reason_is_an_error(app: Flask, hosts
     with pytest.raises(ValueError, match="reason"):
         may_redirect_to(PAY, reason=" ")
     if any(hosts):
-        app.add_url_rule("/chosen", "chosen", may_redirect_to(lambda: hosts[0], reason="a setting")(chosen()))
+        app.add_url_rule("/chosen", "chosen", public(may_redirect_to(lambda: hosts[0], reason="a setting")(chosen())))
         assert on_the_wire(app, "/chosen", "/uploads")[0] == 500
 
 
@@ -451,7 +455,7 @@ def test_10_S1_parameters_are_bounded_and_single(app: Flask, url: str, status: i
     "value", ["0" * 31, "0" * 33, "A" * 32, "../" * 10 + "aa", "0" * 31 + "\u0660", "0" * 32 + "\n"]
 )
 def test_10_S1_ids_are_hexadecimal_and_of_one_length(app: Flask, value: str) -> None:
-    app.add_url_rule("/items/<hex_id:item>", "item", lambda item: item)
+    app.add_url_rule("/items/<hex_id:item>", "item", public(lambda item: item))
     client = browser_like(app)
     assert client.get(f"/items/{'0123456789abcdef' * 2}").status_code == 200
     assert client.get(f"/items/{quote(value)}").status_code == 404

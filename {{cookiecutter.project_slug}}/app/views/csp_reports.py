@@ -26,6 +26,7 @@ from app.security.csp import REPORT_PATH
 from app.security.csrf import exempt
 from app.security.errors import refuse
 from app.security.rate_limits import limited
+from app.visitors import public
 
 bp = Blueprint("csp_reports", __name__, cli_group=None)
 
@@ -48,6 +49,7 @@ FIELDS = {
 
 
 @bp.post(REPORT_PATH)
+@public
 @exempt("Browsers send reports on their own, without a token; a report only adds to a log and a counter.")
 @limited("csp_report")
 def receive() -> tuple[str, int]:

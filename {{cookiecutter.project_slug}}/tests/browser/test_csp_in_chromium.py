@@ -23,6 +23,7 @@ from playwright.sync_api import Error, Page
 from werkzeug.serving import make_server
 
 from app import create_app
+from app.visitors import public
 from tests.attacker import Site
 
 Serve = Callable[..., str]
@@ -59,17 +60,20 @@ def punch_holes(app: Flask) -> None:
     assert callable(nonce)
 
     @app.get("/reflect")
+    @public
     def reflect() -> str:
         """Stored or reflected XSS: markup goes out as it came in."""
         return f"<!DOCTYPE html><title>x</title><p id=secret>secret</p>{request.args['html']}"
 
     @app.get("/sink")
+    @public
     def sink() -> str:
         """DOM XSS: the app's own script hands a string to a sink, or was talked into sending data away."""
         script = f"try {{ {request.args['js']} }} catch (error) {{}}"
         return f"<!DOCTYPE html><title>x</title><body><script nonce={nonce()}>{script}</script>"
 
     @app.get("/typed")
+    @public
     def typed() -> Response:
         response = Response(request.args["body"], content_type=request.args["type"])
         if not request.args["type"]:

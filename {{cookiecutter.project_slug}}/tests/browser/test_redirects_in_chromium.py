@@ -18,6 +18,7 @@ from werkzeug.serving import make_server
 
 from app import create_app
 from app.security.urls import may_redirect_to
+from app.visitors import public
 from tests.attacker import Site
 
 PROVIDER: list[str] = []  # the host and the port of the other site
@@ -26,6 +27,7 @@ bp = Blueprint("shop", __name__)
 
 
 @bp.get("/cart")
+@public
 def cart() -> str:
     """A form of the app, and one that an attacker has injected."""
     token = f"<input type=hidden name=csrf_token value='{generate_csrf()}'>"
@@ -37,6 +39,7 @@ def cart() -> str:
 
 
 @bp.post("/pay")
+@public
 @may_redirect_to(lambda: PROVIDER[0], reason="The checkout is hosted there.")
 def pay() -> ResponseReturnValue:
     return redirect(f"https://{PROVIDER[0]}/paid", 303)

@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 from app.security.csrf import exempt
 from app.security.declarations import declared_by
 from app.security.rate_limits import LIMITS, UNLIMITED, Kind, limited, limiter
+from app.visitors import public
 from tools.audit.probes import is_pinned, server
 from tools.audit.steps import Relaxed, probe
 from tools.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, Subject
@@ -218,7 +219,7 @@ def _networks_count_together(subject: Subject) -> Iterator[str]:
 
     kinds: tuple[Kind, ...] = ("sign_in", "register", "reset")
     for kind in kinds:
-        app.add_url_rule(f"/audit/{kind}", kind, limited(kind)(partial(form)), methods=["POST"])
+        app.add_url_rule(f"/audit/{kind}", kind, public(limited(kind)(partial(form))), methods=["POST"])
     with mock.patch.dict(LIMITS, dict.fromkeys(kinds, "1 per minute")):  # the others are multiples of this
         for kind, (prefix, step, most) in product(kinds, ((56, 1, 8), (48, 256, 32))):
             sources = (f"2001:db8:{prefix}:{number % 256 * step:x}::1" for number in range(most + 1))

@@ -20,6 +20,7 @@ from werkzeug.wrappers import Response
 from app.security import outgoing, urls
 from app.security.findings import Finding
 from app.settings import Settings
+from app.visitors import public
 from tools.audit.steps import Relaxed, probe
 from tools.audit.subject import ALLOWED_HOST, HOST, UNSAFE_METHODS, NotApplicable, Subject, imported
 
@@ -153,8 +154,8 @@ def _declaring(subject: Subject) -> Iterator[str]:
     def leave() -> Response:
         return redirect(request.args["next"])
 
-    app.add_url_rule("/audit/declared", "declared", mark(partial(leave)))
-    app.add_url_rule("/audit/other", "other", leave)
+    app.add_url_rule("/audit/declared", "declared", public(mark(partial(leave))))
+    app.add_url_rule("/audit/other", "other", public(leave))
     good, *bad = (
         "https://pay.audit.example/a",
         "http://pay.audit.example/a",
