@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import urlsplit, urlunsplit
 
 from flask import Flask, Response, current_app, has_request_context, redirect, request, url_for
+from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 from werkzeug.urls import iri_to_uri
+from werkzeug.utils import cached_property
 
-from app.security.declarations import Declared, declare, declared, declared_by
-from app.security.errors import Refusal, refuse, respond
+from app.security.declarations import Declared, declare, declared_by
+from app.security.errors import Refusal, StrictRequest, refuse, respond
 from app.security.findings import Finding
 from app.security.outgoing import OutgoingURLError as OutgoingURLError  # public here too
 from app.security.outgoing import check_outgoing_url as check_outgoing_url
@@ -51,8 +53,46 @@ class HexId(BaseConverter):
     regex = "[0-9a-f]{32}"
 
 
+class OneValueEach(MultiDict[str, str]):
+    """Query arguments. One that came twice can't be read as a single value: programs differ in which one they take.
+
+    ``getlist``, ``lists`` and ``items(multi=True)`` return all values. The others raise Refusal (400).
+    """
+
+    def __getitem__(self, name: str) -> str:
+        """Return the value; ``get`` and ``to_dict`` come here too."""
+        if len(self.getlist(name)) > 1:
+            refuse(400, "The address contains a parameter twice. Please go back and try again.", parameter=name)
+        return super().__getitem__(name)
+
+    def items(self, multi: bool = False) -> Iterator[tuple[str, str]]:  # type: ignore[override]
+        """Return pairs of names and values, with ``multi`` one for each value."""
+        return iter(super().items(multi=True) if multi else ((name, self[name]) for name in self))
+
+    def values(self) -> Iterator[str]:  # type: ignore[override]
+        """Return the values."""
+        return (self[name] for name in self)
+
+
+class QueryArguments(OneValueEach, ImmutableMultiDict[str, str]):  # type: ignore[misc]
+    """The query arguments of a request, which can't be changed."""
+
+    def copy(self) -> OneValueEach:  # type: ignore[override]
+        """Return a copy that can be changed."""
+        return OneValueEach(self)
+
+
+class Request(StrictRequest):
+    """A request whose query arguments are ``QueryArguments``."""
+
+    @cached_property
+    def args(self) -> QueryArguments:
+        """The query arguments. Read one that may come more than once with ``getlist``."""
+        return QueryArguments(super().args)
+
+
 def init_app(app: Flask) -> None:
-    """Trust only the configured hosts and proxies, limit the length of URLs, and check redirects."""
+    """Trust only the configured hosts and proxies, limit URLs and their arguments, and check redirects."""
     config = app.config
     hosts = config["TRUSTED_HOSTS"]
     # In debug, only the request knows the port. Its host is checked too.
@@ -60,7 +100,8 @@ def init_app(app: Flask) -> None:
     config["TRUSTED_HOSTS"] = list(filter(None, dict.fromkeys((*hosts, config["SERVER_NAME"]))))  # ports are ignored
     config["PREFERRED_URL_SCHEME"] = "http" if app.debug else "https"
     app.url_map.converters["hex_id"] = HexId
-    app.before_request(_refuse_ambiguous_urls)
+    app.request_class = Request
+    app.before_request(_refuse_long_urls)
     app.after_request(_check_redirect)
     if hops := config["TRUSTED_PROXY_HOPS"]:
         # The host never comes from a proxy: SERVER_NAME sets it.
@@ -118,12 +159,6 @@ def _names(hosts: Iterable[Host]) -> Iterator[str]:
             yield name.lower()
         elif name or isinstance(host, str):
             raise ValueError(f"{name!r} is not a host, such as 'pay.example.com' or 'localhost:8080'.")
-
-
-def several(*names: str) -> Callable[[Declared], Declared]:
-    """Let a view accept the query arguments ``names`` more than once (``?tag=a&tag=b``). Other repeats are refused."""
-
-    return lambda view: declare(view, "several_args", frozenset(names))
 
 
 def safe_redirect_target(target: str | None) -> str | None:
@@ -216,11 +251,6 @@ def _check_redirect(response: Response) -> Response:
     return response
 
 
-def _refuse_ambiguous_urls() -> None:
-    """Refuse overlong URLs and repeated arguments: programs differ in which of the values they use."""
+def _refuse_long_urls() -> None:
     if len(request.path) + len(request.query_string) > MAX_URL:
-        refuse(414, f"This address is too long: the maximum is {MAX_URL} characters.")
-    several_args = declared("several_args", default=())
-    for name, values in request.args.lists():
-        if len(values) > 1 and name not in several_args:
-            refuse(400, f"The address contains the parameter {name[:40]!r} twice. Please go back and try again.")
+        refuse(414, "This address is too long.")

@@ -459,8 +459,8 @@ MITIGATIONS = {
         (
             Step(
                 "10.S1",
-                "Parameters are typed, limited in length and not repeated",
-                "Use a converter with a maximum length in the route; keep the check of app/security/urls.py",
+                "Parameters are typed and limited in length; a repeated one is no single value",
+                "Use a converter with a maximum length in the route; keep the Request of app/security/urls.py",
                 ("V15.3.7",),
             ),
             Step(

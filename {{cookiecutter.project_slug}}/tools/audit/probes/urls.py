@@ -82,10 +82,12 @@ def parameters_are_bounded(subject: Subject) -> Iterator[str]:
     for path, status, what in (
         (f"{page}?x={'a' * 9000}", 414, "A URL of 9,000 characters"),
         (f"/{'a' * 9000}", 414, "A path of 9,000 characters"),
-        (f"{page}?audit=1&audit=2", 400, "A parameter given twice"),
     ):
         if (found := subject.browser().open(path).status_code) != status:
             yield f"{what} answers {found}."
+    with subject.view(subject.page.endpoint, lambda: request.args.get("audit", "")):
+        if (found := subject.browser().open(f"{page}?audit=1&audit=2").status_code) != 400:
+            yield f"A parameter that is given twice and read once answers {found}."
     for rule in subject.rules("GET", "POST"):
         for name in rule.arguments:
             converter = rule._converters.get(name)  # none if the route's defaults set it
