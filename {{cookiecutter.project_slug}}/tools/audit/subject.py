@@ -317,11 +317,16 @@ class Subject:
                 return page
         # Many apps treat health checks differently.
         pages.sort(key=lambda rule: ("health" in rule.endpoint, rule.rule != "/", rule.rule))
-        if self.own:  # the home page may be for members
-            pages.sort(key=lambda rule: not declared_by(self.app, rule.endpoint, "GET", PUBLIC, False))
+        if self.own:  # the home page may be for members, or have a limit of its own
+            pages.sort(
+                key=lambda rule: self._declares(rule, "limited_as", "unlimited") or not self._declares(rule, PUBLIC)
+            )
         # Hooks of a foreign app may redirect all visitors to the sign-in.
         open_to_all = (rule for rule in pages if self.own or self.reaches(rule, "GET", self.browser()))
         return next(open_to_all, next(iter(pages), None))
+
+    def _declares(self, rule: Rule, *names: str) -> bool:
+        return any(declared_by(self.app, rule.endpoint, "GET", name) for name in names)
 
     def browser(self, app: Flask | None = None, *, address: str = "") -> Browser:
         """Return a browser with a new client address, which no limit has counted yet."""
