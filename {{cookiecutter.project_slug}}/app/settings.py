@@ -250,14 +250,15 @@ class Settings(
         for host in hosts:
             if not _is_bare_host(host):
                 raise ValueError(f"{host!r} is not a bare host name")
-        return tuple(host.lower() for host in hosts)
+        return tuple(host.lower().removesuffix(".") for host in hosts)
 
     @field_validator("SERVER_NAME")
     @classmethod
     def _server_name_is_a_host(cls, value: str) -> str:
         if value and not is_host(value):
             raise ValueError(f"{value!r} is not a host name, with or without a port")
-        return value.lower()
+        host, colon, port = value.lower().partition(":")
+        return f"{host.removesuffix('.')}{colon}{port}"
 
 
 def is_host(value: str) -> bool:

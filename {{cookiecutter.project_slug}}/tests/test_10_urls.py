@@ -23,7 +23,7 @@ from app.security.rate_limits import limiter
 from app.security.urls import may_redirect_to, redirect_to, safe_redirect_target
 from app.visitors import public
 from tests import payloads
-from tests.conftest import HAS_ACCOUNTS, ORIGIN, browser_like
+from tests.conftest import HAS_ACCOUNTS, ORIGIN, browser_like, csrf_token
 
 ALLOWED = "docs.example.com"
 # A name, one that browsers fold to ASCII, an IPv4 address as one number, an IPv6 address.
@@ -398,6 +398,57 @@ def test_10_S5_an_unknown_host_gets_a_plain_400(app: Flask, host: str) -> None:
     assert answer.status_code == 400
     assert answer.mimetype == "text/plain"
     assert "evil" not in answer.text
+
+
+# The same host, as RFC 9110 (4.2.3) and RFC 3986 (3.2.2) compare it; and what only looks like it.
+@pytest.mark.parametrize(
+    ("host", "trusted"),
+    [
+        ("App.Test", True),
+        ("app.test.", True),
+        ("APP.TEST.", True),
+        ("APP.TEST:443", True),
+        ("App.Test.:443", True),
+        ("app.test:", True),
+        ("XN--BCHER-KVA.Test.", True),
+        ("app.test..", False),
+        (".app.test", False),
+        ("app.test.evil.example", False),
+        ("app.test:443.evil.example", False),
+        ("app.test.:x", False),
+        ("b\u00fccher.test".encode().decode("latin-1"), False),
+        ("app\u3002test".encode().decode("latin-1"), False),
+        (".", False),
+        (":443", False),
+    ],
+)
+def test_10_S5_a_host_has_many_spellings_and_none_is_repeated(
+    app_config: dict[str, object], host: str, trusted: bool
+) -> None:
+    app = create_app(app_config | {"TRUSTED_HOSTS": "Other.Test,App.Test.,xn--bcher-kva.test"})
+    app.add_url_rule("/where", "where", public(lambda: f"{request.host} {url_for('where', _external=True)}"))
+    answer = app.test_client().get("/where", base_url=ORIGIN, environ_overrides={"HTTP_HOST": host})
+    name = host.lower().removesuffix(":").removesuffix(":443").removesuffix(".")
+    wanted = (200, f"{name} https://other.test/where") if trusted else (400, answer.text)
+    assert (answer.status_code, answer.text) == wanted
+    http = app.test_client().get("/where", base_url="http://localhost", environ_overrides={"HTTP_HOST": host})
+    assert http.headers.get("Location") == ("https://other.test/where" if trusted else None)
+
+
+def test_10_S5_the_canonical_host_is_spelt_normally_too(app_config: dict[str, object]) -> None:
+    config = create_app(app_config | {"TRUSTED_HOSTS": "App.Test.", "SERVER_NAME": "WWW.App.Test.:8443"}).config
+    assert (config["SERVER_NAME"], config["TRUSTED_HOSTS"][0]) == ("www.app.test:8443", "app.test")
+
+
+def test_2_S6_a_form_works_on_a_host_in_another_spelling(app_config: dict[str, object]) -> None:
+    """Browsers keep the dot at the end of a name: in Host, in Origin, and for the cookie."""
+    app = create_app(app_config | {"TRUSTED_HOSTS": "app.test"})
+    app.add_url_rule("/act", "act", public(lambda: "done"), methods=["POST"])
+    client = browser_like(app, "https://app.test.")
+    token = csrf_token(client)
+    for origin, status in (("https://app.test.", 200), ("https://app.test", 200), ("https://app.test..", 400)):
+        headers = {"Origin": origin, "X-CSRFToken": token}
+        assert client.post("/act", headers=headers).status_code == status
 
 
 def test_10_S5_absolute_urls_never_repeat_the_request(app_config: dict[str, object]) -> None:

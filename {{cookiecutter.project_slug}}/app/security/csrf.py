@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException
 
 from app.security.declarations import declare, declared
 from app.security.errors import Refusal, refuse, respond
+from app.security.urls import normal_host
 from app.visitors import visitors
 
 NUMBER = 2
@@ -105,7 +106,7 @@ def _refuse_other_origins() -> None:
         scheme, host = urlsplit(source)[:2]
     except ValueError:
         scheme, host = "", ""
-    if (scheme, host) != (request.scheme, request.host):
+    if (scheme, normal_host(host)) != (request.scheme, request.host):
         refuse(400, FOREIGN_MESSAGE, event="malicious_cors", origin=f"{scheme}://{host}")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from flask import Flask, Response, current_app, has_request_context, redirect, request, url_for
@@ -27,6 +28,9 @@ from app.security.findings import Finding
 from app.security.outgoing import OutgoingURLError as OutgoingURLError  # public here too
 from app.security.outgoing import check_outgoing_url as check_outgoing_url
 from app.settings import LOOPBACK_HOSTS, is_host
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 NUMBER = 10
 TITLE = "Redirects and URLs"
@@ -103,6 +107,7 @@ def init_app(app: Flask) -> None:
     app.request_class = Request
     app.before_request(_refuse_long_urls)
     app.after_request(_check_redirect)
+    app.wsgi_app = _with_normal_host(app.wsgi_app)  # type: ignore[method-assign, assignment]
     if hops := config["TRUSTED_PROXY_HOPS"]:
         # The host never comes from a proxy: SERVER_NAME sets it.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
@@ -201,6 +206,23 @@ def _decide(target: str) -> str | None:
     if parts.scheme == "https" and host.isascii() and host in current_app.config["ALLOWED_REDIRECT_HOSTS"]:
         return iri_to_uri(urlunsplit(("https", host, parts.path or "/", *parts[3:])))
     return None
+
+
+def normal_host(host: str) -> str:
+    """Return the one spelling of a host, with or without a port: ``App.Test.:8443`` is ``app.test:8443`` (RFC 9110)."""
+    name, colon, port = host.lower().partition(":")
+    return name.removesuffix(".") + (colon + port if port else "")
+
+
+def _with_normal_host(wsgi_app: WSGIApplication) -> WSGIApplication:
+    """Let the app see one spelling of the request's host: Werkzeug compares it to TRUSTED_HOSTS letter by letter."""
+
+    def normal(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if "HTTP_HOST" in environ:
+            environ["HTTP_HOST"] = normal_host(environ["HTTP_HOST"])
+        return wsgi_app(environ, start_response)
+
+    return normal
 
 
 def canonical_host() -> str | None:

@@ -26,6 +26,7 @@ from app.security.csp import REPORT_PATH
 from app.security.csrf import exempt
 from app.security.errors import refuse
 from app.security.rate_limits import limited
+from app.security.urls import normal_host
 from app.visitors import public
 
 bp = Blueprint("csp_reports", __name__, cli_group=None)
@@ -95,7 +96,7 @@ def _harmless(name: str, report: dict[str, Any]) -> str:
         host = url.hostname or ""
     except ValueError:
         return ""
-    is_ours = url.netloc == request.host
+    is_ours = normal_host(url.netloc) == request.host
     path = redact_path(unquote(url.path), _route(unquote(url.path)) if is_ours else None)
     if name == "document":
         clean = path if is_ours else ""  # pages of other sites don't have our policy

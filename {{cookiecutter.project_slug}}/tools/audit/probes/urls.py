@@ -233,6 +233,11 @@ def hosts_are_ours(subject: Subject) -> Iterator[str]:
         if answer.status_code == 200 and "evil" in answer.text:
             yield f"An absolute URL repeats {'X-Forwarded-Host' if headers else 'Host'}."
     if subject.own:
+        spelt = f"{subject.host.upper()}."
+        with subject.view(subject.page.endpoint, lambda: url_for(subject.page.endpoint, _external=True)):
+            answer = subject.browser().open(subject.page.rule, host=spelt)
+        if answer.status_code != 200 or subject.host not in answer.text:
+            yield f"Host: {spelt}, the same host in another spelling, is refused or repeated ({answer.status_code})."
         second = subject.make({"TRUSTED_HOSTS": f"{subject.host},second.example", "SERVER_NAME": ""})
         with subject.view(subject.page.endpoint, lambda: url_for(subject.page.endpoint, _external=True), second):
             if "second.example" in subject.browser(second).open(subject.page.rule, host="second.example").text:
