@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,16 @@ from app.visitors import public
 from tests.conftest import browser_like, csrf_token, post
 from tests.samples import JSON
 from tests.test_09_uploads import BODY, FIELD, FORM, fields, multipart
+
+# Werkzeug leaves the parts of a form that it refuses to the garbage collector, which closes them with a warning.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    gc.collect()
+
 
 RAW = "application/octet-stream"
 MIB = 2**20
@@ -96,8 +106,6 @@ def received() -> str:
     return str(sum(sizes) or len(request.get_data()))
 
 
-# Werkzeug leaves the parts of a form that it refuses to the garbage collector, which closes them with a warning.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("case", SIZES)
 @pytest.mark.parametrize("announced", [True, False], ids=["announced", "chunked"])
 def test_9_S5_a_view_accepts_what_it_declares(app_config: dict[str, object], case: str, announced: bool) -> None:
@@ -115,7 +123,6 @@ def test_9_S5_a_view_accepts_what_it_declares(app_config: dict[str, object], cas
     else:
         assert answer.status_code == 200, answer.text
         assert int(answer.text) >= min(len(body), 2 * MIB) * 0.9
-    gc.collect()
 
 
 def test_9_S5_the_token_of_a_large_form_is_read(app: Flask) -> None:
