@@ -80,7 +80,7 @@ def whole(folder: Path, without: str, place: Path) -> Flask:
     """Return the app in ``folder`` without one mitigation. Its data is stored in ``place``."""
     sys.path.insert(0, str(folder))
     from app import create_app
-    from app.visitors import sign_in_required
+    from app.visitors import public
     from flask_wtf import FlaskForm
 
     if without:
@@ -93,11 +93,11 @@ def whole(folder: Path, without: str, place: Path) -> Flask:
     if "alembic" in app.extensions:
         with app.app_context():
             app.extensions["alembic"].upgrade()
-    add_views(app, FlaskForm, sign_in_required)
+    add_views(app, FlaskForm, public)
     return app
 
 
-def add_views(app: Flask, form_class: Any, for_members: Any) -> None:
+def add_views(app: Flask, form_class: Any, public: Any) -> None:
     from wtforms import EmailField, StringField, TextAreaField
 
     class Message(form_class):  # type: ignore[misc]
@@ -106,9 +106,9 @@ def add_views(app: Flask, form_class: Any, for_members: Any) -> None:
         message = TextAreaField("Message")
 
     template = app.jinja_env.from_string(FORM)
-    app.add_url_rule(PAGES["json"], "bench_json", lambda: jsonify(DATA))
-    app.add_url_rule(PAGES["member"], "bench_member", for_members(lambda: jsonify(DATA)))
-    app.add_url_rule(PAGES["form"], "bench_form", lambda: render_template(template, form=Message()))
+    app.add_url_rule(PAGES["json"], "bench_json", public(lambda: jsonify(DATA)))
+    app.add_url_rule(PAGES["member"], "bench_member", lambda: jsonify(DATA))
+    app.add_url_rule(PAGES["form"], "bench_form", public(lambda: render_template(template, form=Message())))
 
 
 class Browser:

@@ -6,6 +6,7 @@ next to this package. An invalid value stops the start: a typo in a security set
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from datetime import timedelta
@@ -260,35 +261,26 @@ class Settings(
         for host in hosts:
             if not _is_bare_host(host):
                 raise ValueError(f"{host!r} is not a bare host name")
-        return tuple(host.lower() for host in hosts)
+        return tuple(host.lower().removesuffix(".") for host in hosts)
 
     @field_validator("SERVER_NAME")
     @classmethod
     def _server_name_is_a_host(cls, value: str) -> str:
-        try:
-            parts = urlsplit(f"//{value}")
-            port_is_fine = parts.port is None or parts.port > 0
-        except ValueError:
-            port_is_fine = False
-        if value and not (port_is_fine and _is_bare_host(value.removesuffix(f":{parts.port}"))):
+        if value and not is_host(value):
             raise ValueError(f"{value!r} is not a host name, with or without a port")
-        return value.lower()
+        host, colon, port = value.lower().partition(":")
+        return f"{host.removesuffix('.')}{colon}{port}"
+
+
+def is_host(value: str) -> bool:
+    """Return whether ``value`` is a host, as ``_is_bare_host`` says, with or without a port."""
+    host, colon, port = value.partition(":")
+    return _is_bare_host(host) and (not colon or (bool(re.fullmatch("[0-9]{1,5}", port)) and 0 < int(port) < 65536))
 
 
 def _is_bare_host(host: str) -> bool:
-    """Return whether ``host`` is only a name or IPv4 address; Werkzeug can't match IPv6 addresses."""
-    try:
-        parts = urlsplit(f"//{host}")
-        return (
-            bool(parts.hostname)
-            and host.isascii()
-            and parts.netloc == host
-            and parts.port is None
-            and not host.startswith(".")
-            and not set(host) & set("@*/\\ []")
-        )
-    except ValueError:
-        return False
+    """Return whether ``host`` is only a name in ASCII or an IPv4 address; Werkzeug can't match IPv6 addresses."""
+    return bool(re.fullmatch(r"(?i:[a-z0-9_-]+\.)*[a-zA-Z0-9_-]+\.?", host))
 
 
 def load_settings(config: Mapping[str, object] | None = None) -> Settings:

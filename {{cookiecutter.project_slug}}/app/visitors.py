@@ -1,15 +1,21 @@
-"""Who sends a request. Without accounts, the app knows only a session; ``app/accounts`` adds the signed-in user."""
+"""Who sends a request. Without accounts, the app knows only a session; ``app/accounts`` adds the signed-in user.
+
+With accounts, a view is for signed-in people unless it says ``@public``: a view that forgets to say so is closed.
+Source: OWASP Authorization Cheat Sheet (deny by default).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import Any, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any
 
-from flask import Flask, current_app
+from flask import Flask, current_app, request
 from flask.typing import ResponseReturnValue
 
-View = TypeVar("View", bound=Callable[..., Any])
+from app.security.declarations import Declared, declare, declared
+
+# The name of a declaration: that a view is for everybody.
+PUBLIC = "public"
 
 
 class Visitors:
@@ -28,7 +34,7 @@ class Visitors:
         return None
 
     def ask_to_sign_in(self) -> ResponseReturnValue | None:
-        """Return the response that asks the visitor to sign in, or None if the visitor may continue."""
+        """Return the response that asks the visitor to sign in, or None if this request's view is open to them."""
         return None
 
     def is_still_here(self) -> bool:
@@ -53,11 +59,20 @@ def visitors() -> Visitors:
     return found
 
 
-def sign_in_required(view: View) -> View:
-    """Restrict ``view`` to signed-in users. In an app without accounts, every visitor may use it."""
+def public(target: Declared) -> Declared:
+    """Open a view, or all views of a blueprint, to everybody. Without accounts, all views are.
 
-    @wraps(view)
-    def asking(*args: Any, **kwargs: Any) -> Any:
-        return visitors().ask_to_sign_in() or current_app.ensure_sync(view)(*args, **kwargs)
+    It accepts functions, ``MethodView`` classes and their methods, partials, callable objects and blueprints.
+    """
+    return declare(target, PUBLIC, True)
 
-    return cast("View", asking)
+
+def is_for_members() -> bool:
+    """Return whether this request's view is for signed-in people: all but static files and what is ``@public``.
+
+    A request without a view, such as one for an unknown address, gets its error page.
+    """
+    if request.endpoint is None or declared(PUBLIC, default=False):
+        return False
+    owner, _, name = request.endpoint.rpartition(".")
+    return not (name == "static" and (current_app.blueprints[owner] if owner else current_app).has_static_folder)

@@ -14,12 +14,14 @@ from flask import Response, request
 from flask_sock import Sock
 from simple_websocket import Server
 
+from app.visitors import public
 from wsgi import app
 
 sockets = Sock(app)
 
 
 @app.get("/events")
+@public
 def events() -> Response:
     """Server-sent events: one at once, one when STREAM is there."""
 
@@ -33,17 +35,20 @@ def events() -> Response:
 
 
 @app.get("/large")
+@public
 def large() -> Response:
     """More than fits in the buffers of any connection."""
     return Response((bytes(2**16) for _ in range(512)), mimetype="application/octet-stream")
 
 
 @app.get("/upgrade")
+@public
 def upgrade() -> dict[str, str | None]:
     return {name: request.headers.get(name) for name in ("Upgrade", "Connection")}
 
 
 @sockets.route("/echo")
+@public
 def echo(connection: Server) -> None:
     """Repeat each message; end with the client, or at once after "end"."""
     while (message := connection.receive()) != "end":

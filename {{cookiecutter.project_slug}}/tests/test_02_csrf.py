@@ -22,6 +22,7 @@ from app import create_app
 from app.security.csrf import EXEMPT, UNSAFE_METHODS, csrf, exempt, form_view
 from app.security.declarations import declared_by
 from app.security.rate_limits import limiter
+from app.visitors import public
 from tests.browser.conftest import become_member
 from tests.conftest import KEY, ORIGIN, ROOT, Server, browser_like, csrf_token, new_member, pages
 from tests.samples import upload
@@ -84,7 +85,7 @@ def test_2_T2_no_link_changes_anything(app: Flask, member: FlaskClient) -> None:
 
 @pytest.mark.parametrize("method", sorted(UNSAFE_METHODS))
 def test_2_S5_a_new_route_needs_a_token_whatever_its_method(app: Flask, method: str) -> None:
-    app.add_url_rule("/new", "new", lambda: "done", methods=[method])
+    app.add_url_rule("/new", "new", public(lambda: "done"), methods=[method])
     client = browser_like(app)
     assert client.open("/new", method=method).status_code == 400
     assert client.open("/new", method=method, headers={"X-CSRFToken": csrf_token(client)}).status_code == 200
@@ -301,8 +302,8 @@ FOREIGN: dict[str, dict[str, str]] = {
 
 
 def with_views(app: Flask, exempted: Any, other: Any) -> FlaskClient:
-    app.add_url_rule("/exempt", "exempt", exempted, methods=["POST", "PUT"])
-    app.add_url_rule("/other", "other", other, methods=["POST", "PUT"])
+    app.add_url_rule("/exempt", "exempt", public(exempted), methods=["POST", "PUT"])
+    app.add_url_rule("/other", "other", public(other), methods=["POST", "PUT"])
     return browser_like(app)
 
 
@@ -337,7 +338,7 @@ def test_2_S5_one_method_of_a_view_can_be_exempt(app: Flask, lock: str) -> None:
 def test_2_S5_a_blueprint_can_be_exempt_with_all_that_is_in_it(app: Flask, lock: str) -> None:
     inner, outer, beside = Blueprint("inner", __name__), Blueprint("outer", __name__), Blueprint("beside", __name__)
     for blueprint in (inner, outer, beside):
-        blueprint.add_url_rule("/view", "view", function(), methods=["POST"])
+        blueprint.add_url_rule("/view", "view", public(function()), methods=["POST"])
     outer.register_blueprint(inner, url_prefix="/inner")
     for blueprint in (REASON(outer), beside):
         app.register_blueprint(blueprint, url_prefix=f"/{blueprint.name}")
@@ -361,7 +362,7 @@ def test_2_S5_an_exemption_without_a_reason_or_a_place_is_an_error(reason: str, 
 @pytest.mark.parametrize("kind", VIEWS)
 def test_any_view_leaves_the_pages_alone(app: Flask, client: FlaskClient, kind: str) -> None:
     """A view without a name, such as a partial, once gave 500 on every page."""
-    app.add_url_rule("/view", "view", VIEWS[kind][0], methods=["GET", "POST"])
+    app.add_url_rule("/view", "view", public(VIEWS[kind][0]), methods=["GET", "POST"])
     assert client.get("/").status_code == 200
     assert client.get("/view").status_code == 200
     assert client.get("/nothing").status_code == 404

@@ -20,8 +20,10 @@ from app import create_app, relaxations
 from app.redaction import REDACTED
 from app.security import csp
 from app.security.headers import relax, relaxations_of
+from app.security.urls import form_targets
 from app.views import csp_reports
-from tests.conftest import browser_like, pages
+from app.visitors import public
+from tests.conftest import ORIGIN, browser_like, pages
 from tests.policies import NONCE, directives, looser, relaxed_at, with_relaxations
 from tests.test_05_errors import capture_log
 
@@ -46,8 +48,14 @@ POLICY = {
 
 
 def strict_at(app: Flask, path: str = "/") -> dict[str, str]:
-    """The policy that a page must have: the strict one, with what the app declares in ``@relax`` or relaxations.py."""
-    return with_relaxations(POLICY, relaxed_at(app, path))
+    """The policy that a page must have: the strict one, with what the app declares.
+
+    It does so in ``@relax`` and relaxations.py, and by ``@may_redirect_to`` for all forms.
+    """
+    with app.test_request_context(base_url=ORIGIN):
+        targets = form_targets()
+    strict = POLICY | {"form-action": f"{POLICY['form-action']} {targets}".strip()}
+    return with_relaxations(strict, relaxed_at(app, path))
 
 
 @pytest.mark.parametrize("path", ["/", "/nothing"])
@@ -139,7 +147,11 @@ def test_3_S4_report_only_is_relaxed_and_still_keeps_frames_out(app_config: dict
 
 
 TILES = "'self' https://tiles.example"
-tiles = relax("map tiles", csp={"img-src": TILES})
+map_tiles = relax("map tiles", csp={"img-src": TILES})
+
+
+def tiles(target: Any) -> Any:
+    return public(map_tiles(target))
 
 
 def show() -> str:
@@ -181,7 +193,7 @@ PLACES: dict[str, Callable[[Flask], object]] = {
 @pytest.mark.parametrize("place", PLACES)
 def test_3_S4_one_view_is_relaxed_with_a_reason_and_nothing_else(app: Flask, place: str) -> None:
     PLACES[place](app)
-    app.add_url_rule("/tested-other", "tested_other", show)
+    app.add_url_rule("/tested-other", "tested_other", public(partial(show)))
     client = browser_like(app)
     for path in ("/tested?fail", "/tested-other", "/nothing", "/"):
         response = client.get(path)
@@ -219,7 +231,7 @@ def test_3_S4_the_whole_app_is_relaxed_in_its_own_file(
     app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strict = strict_at(create_app(app_config), "/nothing")
-    entries = (*relaxations.RELAXATIONS, tiles, relax("no upgrade", csp={"upgrade-insecure-requests": None}))
+    entries = (*relaxations.RELAXATIONS, map_tiles, relax("no upgrade", csp={"upgrade-insecure-requests": None}))
     monkeypatch.setattr(relaxations, "RELAXATIONS", entries)
     wanted = strict | {"img-src": TILES}
     del wanted["upgrade-insecure-requests"]
@@ -238,7 +250,7 @@ def test_3_S4_a_view_relaxed_before_the_app_was_made_relaxes_no_other(app_config
 def test_3_S4_the_nonce_stays_where_the_scripts_of_a_page_are_relaxed(app: Flask) -> None:
     names = ("script-src", "script-src-elem")
     for name in names:
-        view = relax("a library", csp={name: "'strict-dynamic' 'unsafe-eval'"})(lambda: "")
+        view = public(relax("a library", csp={name: "'strict-dynamic' 'unsafe-eval'"})(lambda: ""))
         app.add_url_rule(f"/tested/{name}", f"tested_{name}", view)
     for name in names:
         found = directives(browser_like(app).get(f"/tested/{name}").headers["Content-Security-Policy"])
@@ -431,8 +443,8 @@ def test_3_S5_no_token_of_a_link_is_kept(
     app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture, path: str, prefix: str, token: str
 ) -> None:
     """Pages with a token in their address send reports too, and inline scripts have the page as their source."""
-    app.add_url_rule("/confirm/<string(maxlength=512):token>/now", "confirm", lambda token: "")
-    app.add_url_rule("/sent-only/<token>", "sent_only", lambda token: "", methods=["POST"])
+    app.add_url_rule("/confirm/<string(maxlength=512):token>/now", "confirm", public(lambda token: ""))
+    app.add_url_rule("/sent-only/<token>", "sent_only", public(lambda token: ""), methods=["POST"])
     client.origin += prefix  # type: ignore[attr-defined]
     here = f"https://localhost{prefix}{path.format(token)}"
     change = {

@@ -19,6 +19,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app, logs
 from app.security import errors
+from app.visitors import public
 from tests.conftest import KEY, ORIGIN, Server, browser_like, csrf_token, post
 
 # What the exceptions of these tests say: no visitor may read it, the log must.
@@ -52,11 +53,11 @@ class Broken:
 
 # Where it fails → how to make it fail there; the request goes to /fail.
 def in_view(app: Flask) -> None:
-    app.add_url_rule("/fail", view_func=fail)
+    app.add_url_rule("/fail", view_func=public(fail))
 
 
 def in_template(app: Flask) -> None:
-    app.add_url_rule("/fail", view_func=lambda: render_template("error.html", status=0, title=Broken()))
+    app.add_url_rule("/fail", view_func=public(lambda: render_template("error.html", status=0, title=Broken())))
 
 
 def in_before_hook(app: Flask) -> None:
@@ -68,12 +69,12 @@ def in_after_hook(app: Flask) -> None:
 
 
 def in_teardown(app: Flask) -> None:
-    app.add_url_rule("/fail", view_func=lambda: "fine so far")
+    app.add_url_rule("/fail", view_func=public(lambda: "fine so far"))
     app.teardown_request(fail)
 
 
 def in_app_teardown(app: Flask) -> None:
-    app.add_url_rule("/fail", view_func=lambda: "fine so far")
+    app.add_url_rule("/fail", view_func=public(lambda: "fine so far"))
     app.teardown_appcontext(fail)
 
 
@@ -95,7 +96,7 @@ def in_streamed_body(app: Flask) -> None:
         fail()
         yield "never"
 
-    app.add_url_rule("/fail", view_func=lambda: Response(body()))
+    app.add_url_rule("/fail", view_func=public(lambda: Response(body())))
 
 
 def in_an_exception_s_own_text(app: Flask) -> None:
@@ -105,7 +106,7 @@ def in_an_exception_s_own_text(app: Flask) -> None:
     def view() -> str:
         raise UnprintableError from RuntimeError(INSIDE)
 
-    app.add_url_rule("/fail", view_func=view)
+    app.add_url_rule("/fail", view_func=public(view))
 
 
 PLACES = (
@@ -156,14 +157,14 @@ def test_5_T1_in_debug_no_exception_reaches_the_debugger_which_runs_any_code(
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_5_T1_the_text_of_an_http_exception_is_not_shown_either(app: Flask, status: int) -> None:
-    app.add_url_rule("/fail", view_func=lambda: abort(status, INSIDE))
+    app.add_url_rule("/fail", view_func=public(lambda: abort(status, INSIDE)))
     response = browser_like(app).get("/fail")
     assert response.status_code == status
     assert [leak for leak in LEAKS if leak in response.text.lower()] == []
 
 
 def test_5_S1_each_status_has_a_page_and_a_problem_of_its_own_words(app: Flask) -> None:
-    app.add_url_rule("/fail/<int:status>", view_func=lambda status: abort(status))
+    app.add_url_rule("/fail/<int:status>", view_func=public(lambda status: abort(status)))
     client = browser_like(app)
     seen = set()
     for status in STATUSES:
@@ -241,7 +242,7 @@ def test_5_S1_a_script_gets_a_problem_from_a_form_too_and_the_page_itself_as_it_
 
 
 def test_5_S1_our_own_words_are_shown_escaped(app: Flask) -> None:
-    app.add_url_rule("/fail", view_func=lambda: errors.refuse(409, "At most <1> MB."))
+    app.add_url_rule("/fail", view_func=public(lambda: errors.refuse(409, "At most <1> MB.")))
     client = browser_like(app)
     assert "At most &lt;1&gt; MB." in client.get("/fail").text
     problem = client.get("/fail", headers={"Accept": "application/json"}).json
@@ -262,13 +263,13 @@ def test_5_S1_our_own_words_are_shown_escaped(app: Flask) -> None:
 def test_5_S5_status_and_headers_survive(
     app: Flask, raised: Callable[[], Any], status: int, header: str, value: str
 ) -> None:
-    app.add_url_rule("/fail", view_func=raised)
+    app.add_url_rule("/fail", view_func=public(raised))
     response = browser_like(app).get("/fail")
     assert (response.status_code, response.headers[header]) == (status, value)
 
 
 def test_5_S5_a_405_names_the_methods_and_a_missing_slash_still_redirects(app: Flask) -> None:
-    app.add_url_rule("/folder/", view_func=lambda: "in")
+    app.add_url_rule("/folder/", view_func=public(lambda: "in"))
     client = browser_like(app)
     assert set(client.put("/healthz").headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
     assert {client.open(path, method="TRACE").status_code for path in ("/", "/uploads", "/healthz")} == {405}
@@ -295,7 +296,7 @@ def test_5_S4_a_broken_error_page_keeps_the_status(app: Flask) -> None:
 
 
 def test_5_T2_no_response_tells_what_the_app_is_built_with(app: Flask) -> None:
-    app.add_url_rule("/folder/", view_func=lambda: "in")
+    app.add_url_rule("/folder/", view_func=public(lambda: "in"))
     client = browser_like(app)
     requests = [
         ("GET", "/"),

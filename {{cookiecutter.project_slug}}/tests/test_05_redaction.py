@@ -11,6 +11,7 @@ from flask import Flask
 
 from app import create_app
 from app.redaction import MARGIN, MAX_LENGTH, NAMED, PATTERNS, REDACTED, redact, secrets_of
+from app.visitors import public
 from tests.conftest import HAS_ACCOUNTS, KEY, browser_like
 from tests.test_05_errors import capture_log
 
@@ -255,7 +256,7 @@ def test_5_S3_an_argument_with_the_name_of_a_secret_never_reaches_the_log(app: F
 
         refuse(409 if how == "refused" else 400, "No.")
 
-    app.add_url_rule(f"/confirm/<string(maxlength=99):{name}>/now", view_func=view)
+    app.add_url_rule(f"/confirm/<string(maxlength=99):{name}>/now", view_func=public(view))
     log = capture_log()
     browser_like(app).get("/confirm/correct-horse/now")
     assert "correct-horse" not in log.getvalue()

@@ -21,6 +21,7 @@ from werkzeug.test import TestResponse
 from app import create_app, relaxations
 from app.security import errors, headers
 from app.security.headers import relax
+from app.visitors import public
 from tests.conftest import ROOT, Server, browser_like, post
 from tests.policies import directives, looser, relaxed_at, with_relaxations
 from tests.test_03_csp import POLICY
@@ -102,12 +103,12 @@ def fail(*_: object) -> Response:
 @pytest.fixture
 def odd_app(app: Flask) -> Flask:
     """The app with views that fail, redirect and stream."""
-    app.add_url_rule("/fail", "fail", fail)
-    app.add_url_rule("/folder/", "folder", lambda: "in")
-    app.add_url_rule("/abort/<int:status>", "abort", lambda status: abort(status))
-    app.add_url_rule("/stream", "stream", lambda: Response(iter(["a", "b"])))
-    app.add_url_rule("/empty", "empty", lambda: ("", 204))
-    app.add_url_rule("/echo", "echo", lambda: errors.refuse(422, request.args.get("q", "")))
+    app.add_url_rule("/fail", "fail", public(fail))
+    app.add_url_rule("/folder/", "folder", public(lambda: "in"))
+    app.add_url_rule("/abort/<int:status>", "abort", public(lambda status: abort(status)))
+    app.add_url_rule("/stream", "stream", public(lambda: Response(iter(["a", "b"]))))
+    app.add_url_rule("/empty", "empty", public(lambda: ("", 204)))
+    app.add_url_rule("/echo", "echo", public(lambda: errors.refuse(422, request.args.get("q", ""))))
 
     @app.teardown_request
     def _fail_late(_: object) -> None:
@@ -199,7 +200,7 @@ def test_6_S4_a_view_s_own_stricter_values_stay(app: Flask) -> None:
         "Cache-Control": "private, no-cache",
         "Cross-Origin-Resource-Policy": "same-site",
     }
-    app.add_url_rule("/own", "own", lambda: Response("x", headers=own))
+    app.add_url_rule("/own", "own", public(lambda: Response("x", headers=own)))
     response = browser_like(app).get("/own")
     assert {name: response.headers.getlist(name) for name in own} == {name: [value] for name, value in own.items()}
     assert response.headers["X-Content-Type-Options"] == "nosniff"
@@ -217,8 +218,8 @@ EMBEDS = relax(
 
 
 def test_6_S4_a_view_is_relaxed_with_a_reason_and_nothing_else(app: Flask) -> None:
-    app.add_url_rule("/tested-pay", "tested_pay", EMBEDS(lambda: abort(404) if request.args else "pay"))
-    app.add_url_rule("/tested-other", "tested_other", lambda: "other")
+    app.add_url_rule("/tested-pay", "tested_pay", public(EMBEDS(lambda: abort(404) if request.args else "pay")))
+    app.add_url_rule("/tested-other", "tested_other", public(lambda: "other"))
     client = browser_like(app)
     for path in ("/tested-other", "/tested-pay?fail"):
         assert_complete(app, client.get(path))
@@ -242,7 +243,7 @@ def test_6_S4_a_view_is_relaxed_with_a_reason_and_nothing_else(app: Flask) -> No
 )
 def test_6_S3_both_headers_against_framing_say_the_same(app: Flask, ancestors: str | None, old: list[str]) -> None:
     app.add_url_rule(
-        "/tested-framed", "tested_framed", relax("a partner", csp={"frame-ancestors": ancestors})(lambda: "")
+        "/tested-framed", "tested_framed", public(relax("a partner", csp={"frame-ancestors": ancestors})(lambda: ""))
     )
     response = browser_like(app).get("/tested-framed")
     assert response.headers.getlist("X-Frame-Options") == old

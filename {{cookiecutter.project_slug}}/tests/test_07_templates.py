@@ -23,6 +23,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.security import templating
 from app.security.rate_limits import limiter
+from app.visitors import public
 from tests import payloads
 from tests.conftest import KEY, ORIGIN, browser_like, csrf_token, pages, post
 
@@ -45,7 +46,7 @@ def app_with_echo(config: dict[str, object]) -> Flask:
     """The app, and one page more, which shows what it is sent in all the ways that are allowed."""
     app = create_app({**config, "ALLOWED_REDIRECT_HOSTS": "docs.example.com", "UPLOAD_QUOTA_FILES": 10_000})
     app.jinja_env.loader = ChoiceLoader([app.jinja_env.loader, DictLoader({"echo": ECHO})])
-    app.add_url_rule("/echo", "echo", lambda: render_template("echo", x=request.args["payload"]))
+    app.add_url_rule("/echo", "echo", public(lambda: render_template("echo", x=request.args["payload"])))
     return app
 
 

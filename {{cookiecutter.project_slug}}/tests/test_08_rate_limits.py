@@ -23,7 +23,7 @@ from unittest import mock
 
 import pytest
 import time_machine
-from flask import Flask, before_render_template, request
+from flask import Blueprint, Flask, before_render_template, request
 from flask.testing import FlaskClient
 from flask.views import MethodView
 from limits import parse_many
@@ -38,7 +38,6 @@ from app.security.rate_limits import (
     DAY,
     KIND,
     LIMITS,
-    Kind,
     attempt_succeeded,
     claim_attempt,
     limited,
@@ -48,7 +47,8 @@ from app.security.rate_limits import (
 from app.security.rate_limits import (
     unlimited as without_limit,
 )
-from tests.conftest import ORIGIN, Server, browser_like, free_port
+from app.visitors import public
+from tests.conftest import HAS_ACCOUNTS, ORIGIN, Server, browser_like, free_port, new_member
 from tests.programs import PROGRAMS
 
 UNLIMITED = "1000000 per minute"
@@ -84,6 +84,7 @@ def with_door(app: Flask) -> Flask:
     """Add a sign-in that knows one password, as cheap as they come."""
 
     @app.post("/door")
+    @public
     @exempt("The tests of the limits need no token.")
     def door() -> tuple[str, int]:
         account = request.form["account"]
@@ -260,10 +261,10 @@ def test_8_T1_the_networks_of_one_customer_have_a_bounded_number_of_guesses(
 @pytest.mark.parametrize("kind", ["sign_in", "register", "reset"])
 @pytest.mark.parametrize("prefix", NETWORKS)
 def test_8_T1_the_networks_of_one_customer_share_the_limit_of_a_form(
-    app: Flask, clock: time_machine.Coordinates, monkeypatch: pytest.MonkeyPatch, kind: Kind, prefix: int
+    app: Flask, clock: time_machine.Coordinates, monkeypatch: pytest.MonkeyPatch, kind: str, prefix: int
 ) -> None:
     monkeypatch.setitem(LIMITS, kind, "2 per minute; 10 per hour")
-    app.add_url_rule("/door", "door", exempt("The tests of the limits need no token.")(Door.as_view("door")))
+    app.add_url_rule("/door", "door", public(exempt("The tests of the limits need no token.")(Door.as_view("door"))))
     limited(kind)(app.view_functions["door"])
     minute, hour = (limit.amount for limit in parse_many(LIMITS[kind]))
     times = {56: 4, 48: 16}[prefix]
@@ -332,7 +333,7 @@ AT_THE_DOOR: dict[str, tuple[int, dict[str, Any]]] = {
     "a path that is too long": (414, {"path": "/" + "a" * 5000}),
     "http": (308, {"base_url": "http://localhost"}),
     "http to a foreign host": (400, {"base_url": "http://evil.example"}),
-    "an argument twice": (400, {"query_string": "a=1&a=2"}),
+    "an argument twice": (400, {"path": "/redirect", "query_string": "next=/&next=/a"}),
     "a null byte in the address": (400, {"path": "/%00"}),
     "a null byte in an argument": (400, {"query_string": "a=%00"}),
     "bad percent-encoding": (404, {"path": "/x", "environ_overrides": {"PATH_INFO": "/%zz\xff\xfe"}}),
@@ -484,8 +485,9 @@ def test_8_S3_every_route_has_a_limit_but_the_documented_exemptions(
     app = create_app(app_config | {"RATELIMIT_DEFAULT": "1 per minute"})
     unlimited = set()
     for number, (endpoint, path) in enumerate(paths(app).items()):
-        client = at(app, f"192.0.2.{number}")
-        for expected in (False, True):
+        client, declared = at(app, f"192.0.2.{number}"), declared_by(app, endpoint, "GET", KIND)
+        amount = 1 if declared is None or declared in LIMITS else parse_many(declared)[0].amount
+        for expected in [False] * amount + [True]:
             with client.get(path) as answer:
                 if (answer.status_code == 429) is not expected:
                     unlimited.add(endpoint)
@@ -499,7 +501,7 @@ def test_8_S3_forms_have_stricter_limits_and_count_without_a_token_too(app: Flas
     kinds = {endpoint: declared_by(app, endpoint, "POST", KIND) for endpoint in app.view_functions}
     assert {"upload", "csp_report"} <= set(kinds.values())
     for number, (endpoint, kind) in enumerate(kinds.items()):
-        if kind:
+        if kind in LIMITS:
             amount = parse_many(LIMITS[kind])[0].amount
             assert amount < default, kind
             client, path = at(app, f"192.0.2.{number}"), paths(app)[endpoint]
@@ -557,15 +559,65 @@ class Overriding(LimitedMethod):
     ids=["function", "partial", "object", "class", "method", "subclass", "overridden method"],
 )
 def test_8_S3_a_stricter_limit_holds_whatever_the_view_is(app: Flask, view: Any) -> None:
-    app.add_url_rule("/door", "door", view, methods=["POST"])
+    app.add_url_rule("/door", "door", public(view), methods=["POST"])
     answer = at(app, HOME).post("/door")
     assert answer.headers["RateLimit-Limit"] == str(parse_many(LIMITS["sign_in"])[0].amount)
 
 
-@pytest.mark.parametrize("mark", [lambda: limited("sign-in"), lambda: without_limit(" ")], ids=["kind", "reason"])
-def test_8_S3_a_misspelt_limit_is_an_error(mark: Callable[[], object]) -> None:
-    with pytest.raises(ValueError, match=r"reason|is not one of"):
-        mark()
+@pytest.mark.parametrize("limit", ["sign-in", "", "10", "ten per minute", "10 per year of the dog", "0 per minute"])
+def test_8_S3_a_misspelt_limit_is_an_error(limit: str) -> None:
+    with pytest.raises(ValueError, match="is not one of"):
+        limited(limit)
+    with pytest.raises(ValueError, match="reason"):
+        without_limit(" ")
+
+
+class Search(MethodView):
+    """A view whose methods have limits of their own."""
+
+    @limited("2 per minute; 3 per hour")
+    def get(self) -> str:
+        return "found"
+
+    @limited("1 per minute")
+    def post(self) -> str:
+        return "found"
+
+
+def test_8_S3_a_limit_written_on_a_view_counts_every_request_of_it(app: Flask, clock: time_machine.Coordinates) -> None:
+    search = public(limited("2 per minute; 3 per hour")(partial(lambda: "found")))
+    app.add_url_rule("/search", "search", search, methods=["GET", "POST"])
+    app.add_url_rule("/lookup", "lookup", search)
+    app.add_url_rule("/find", "find", public(Search.as_view("find")))
+    client = at(app, HOME)
+    answers = [client.get("/search"), client.post("/search"), client.get("/search")]
+    assert [answer.status_code for answer in answers] == [200, 400, 429]  # a POST without a token counts too
+    told = [(answer.headers["RateLimit-Limit"], answer.headers["RateLimit-Remaining"]) for answer in answers]
+    assert told == [("2", "1"), ("2", "0"), ("2", "0")]
+    assert [client.get("/lookup").status_code for _ in range(3)] == [200, 200, 429]  # a view of its own
+    assert client.get("/").status_code == 200
+    assert at(app, ELSEWHERE).get("/search").status_code == 200
+    clock.shift(61)
+    assert [client.get("/search").status_code for _ in range(2)] == [200, 429]  # the third and the fourth of this hour
+    assert [client.get("/find").status_code for _ in range(3)] == [200, 200, 429]
+    assert client.post("/find").headers["RateLimit-Limit"] == "1"
+
+
+def test_8_S3_a_limit_written_on_a_blueprint_holds_for_each_of_its_views(app: Flask) -> None:
+    shop = limited("2 per minute")(Blueprint("shop", __name__))
+    for name in ("cart", "order"):
+        shop.add_url_rule(f"/{name}", name, public(partial(lambda: "shown")))
+    app.register_blueprint(shop)
+    client = at(app, HOME)
+    for path in ("/cart", "/order"):
+        assert [client.get(path).status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_8_S2_a_limit_written_on_a_view_counts_by_account(app: Flask) -> None:
+    app.add_url_rule("/search", "search", public(limited("1 per minute")(partial(lambda: "found"))))
+    one, other = new_member(app, "one@example.com"), new_member(app, "other@example.com")
+    answers = [visitor.get("/search").status_code for visitor in (one, other, one, other)]
+    assert answers == ([200, 200, 429, 429] if HAS_ACCOUNTS else [200, 429, 429, 429])
 
 
 def test_8_S3_the_default_stops_a_flood(app: Flask) -> None:
@@ -662,6 +714,7 @@ def test_8_S2_a_signed_in_user_has_one_budget(
     app = create_app(app_config | {"RATELIMIT_DEFAULT": "1 per minute"})
 
     @app.route("/view", methods=["GET", "POST"])
+    @public
     @exempt("The tests of the limits need no token.")
     @limited("sign_in")
     def view() -> str:

@@ -9,6 +9,7 @@ import pytest
 from flask import Flask, Response
 from werkzeug.test import EnvironBuilder
 
+from app.visitors import public
 from tests.conftest import Server, browser_like
 
 CLOSE = b"\x88\x82\0\0\0\0\x03\xe8"  # 1000, normal closure (RFC 6455, 7.4.1)
@@ -85,7 +86,7 @@ def test_2_S6_a_socket_opens_from_a_page_of_this_site_alone(serve_proxied: Calla
 @pytest.mark.parametrize("upgrade", ["websocket", "WebSocket", "websocket, h2c", "h2c,websocket"])
 def test_2_S6_no_spelling_of_the_upgrade_gets_past_the_origin(app: Flask, upgrade: str) -> None:
     """Without a proxy; some servers of WebSockets read a list."""
-    app.add_url_rule("/socket", view_func=lambda: "open")
+    app.add_url_rule("/socket", view_func=public(lambda: "open"))
     answer = browser_like(app).get("/socket", headers={"Upgrade": upgrade, "Origin": "https://attacker.test"})
     assert answer.status_code == 400
 
@@ -113,8 +114,8 @@ def ask(app: Flask, path: str, **headers: str) -> list[str]:
 
 
 def test_5_S4_what_ends_a_socket_reaches_the_server_and_a_fault_does_not(app: Flask) -> None:
-    app.add_url_rule("/silent", "silent", Silent)
-    app.add_url_rule("/ending", "ending", Ending)
+    app.add_url_rule("/silent", "silent", public(Silent))
+    app.add_url_rule("/ending", "ending", public(Ending))
     assert ask(app, "/silent", Upgrade="websocket") == []
     with pytest.raises(StopIteration):
         ask(app, "/ending", Upgrade="websocket")

@@ -33,7 +33,7 @@ from app.security.csrf import UNSAFE_METHODS
 from app.security.errors import refuse, wants_problem
 from app.security.templating import render_text
 from app.storage import folder
-from app.visitors import Visitors
+from app.visitors import Visitors, is_for_members
 
 LAST_SEEN_PRECISION = 60  # seconds; a write per request would be too many
 MAX_SESSIONS = 20  # per account; a new one ends the least recently used
@@ -79,6 +79,7 @@ def init_app(app: Flask) -> None:
     security.login_manager.request_loader(lambda _: None)
     app.extensions["visitors"] = Members()
     app.before_request(_ask_who_is_here_again)
+    app.before_request(app.extensions["visitors"].ask_to_sign_in)
     app.cli.add_command(cli)
 
 
@@ -99,12 +100,12 @@ class Members(Visitors):
         return current_user.email if current_user.is_authenticated else None
 
     def ask_to_sign_in(self) -> ResponseReturnValue | None:
-        """Return a redirect to the sign-in, or None for a signed-in user.
+        """Return a redirect to the sign-in, or None for a signed-in user and for a public view.
 
         Flask-Security's ``auth_required`` would check the CSRF token again, and a stale token would then lose the
         user's input: see ``csrf.form_view``.
         """
-        if current_user.is_authenticated:
+        if not is_for_members() or current_user.is_authenticated:
             return None
         if wants_problem():
             refuse(401, "Please sign in first.", event="authz_fail")
@@ -125,7 +126,9 @@ class Members(Visitors):
 
 
 def member() -> User:
-    """Return the signed-in account. Only for views with ``sign_in_required``."""
+    """Return the signed-in account. In a public view with a visitor who has none, it refuses the request (401)."""
+    if not current_user.is_authenticated:
+        refuse(401, "Please sign in first.")
     return cast("User", current_user._get_current_object())
 
 
@@ -212,7 +215,7 @@ def live_sessions(user: User) -> list[Session]:
 
 
 def current_session_id() -> str:
-    """Return the id of this request's session. Only for views with ``sign_in_required``."""
+    """Return the id of this request's session. Only if somebody is signed in."""
     return _row_id(session["_user_id"])
 
 

@@ -48,7 +48,7 @@ from app.security.errors import Refusal, refuse, respond
 from app.security.rate_limits import attempt_succeeded, claim_attempt, limited, remaining_tries
 from app.security.urls import redirect_to
 from app.storage import folder
-from app.visitors import sign_in_required
+from app.visitors import public
 
 # Flask-Security builds its links with the endpoints of the blueprint "security".
 security = Blueprint("security", __name__)
@@ -182,6 +182,7 @@ def show_the_form_again(refusal: Refusal) -> Response:
 
 
 @security.route("/login", methods=["GET", "POST"])
+@public
 @form_view
 @limited("sign_in")
 def login() -> ResponseReturnValue:
@@ -207,6 +208,7 @@ def login() -> ResponseReturnValue:
 
 
 @security.post("/logout")
+@public
 def logout() -> ResponseReturnValue:
     """Sign out. Signing out twice is harmless."""
     identity.sign_out()
@@ -214,6 +216,7 @@ def logout() -> ResponseReturnValue:
 
 
 @security.route("/register", methods=["GET", "POST"])
+@public
 @form_view
 @limited("register")
 def register() -> ResponseReturnValue:
@@ -235,6 +238,7 @@ def register() -> ResponseReturnValue:
 
 
 @security.route("/reset", methods=["GET", "POST"])
+@public
 @form_view
 @limited("reset")
 def forgot_password() -> ResponseReturnValue:
@@ -254,6 +258,7 @@ def forgot_password() -> ResponseReturnValue:
 
 
 @security.route("/reset/<string(maxlength=512):token>", methods=["GET", "POST"])
+@public
 @form_view
 @limited("reset")
 def reset_password(token: str) -> ResponseReturnValue:
@@ -284,7 +289,6 @@ def reset_password(token: str) -> ResponseReturnValue:
 
 @security.route("/account/password", methods=["GET", "POST"])
 @form_view
-@sign_in_required
 def change_password() -> ResponseReturnValue:
     """Change the password, and end all other sessions."""
     form, user = ChangePasswordForm(request.form), identity.member()
@@ -300,7 +304,6 @@ def change_password() -> ResponseReturnValue:
 
 
 @bp.get("/account")
-@sign_in_required
 def account() -> ResponseReturnValue:
     """Show the account and its sessions."""
     sessions = [
@@ -318,7 +321,6 @@ def account() -> ResponseReturnValue:
 
 @security.route("/account/confirm/<string(maxlength=512):token>", methods=["GET", "POST"])
 @form_view
-@sign_in_required
 def confirm_email(token: str) -> ResponseReturnValue:
     """Confirm the account's address with the link from the mail, so that a reset keeps what is in the account."""
     expired, invalid, user = confirm_email_token_status(token)  # type: ignore[no-untyped-call]
@@ -335,7 +337,6 @@ def confirm_email(token: str) -> ResponseReturnValue:
 
 
 @bp.post("/account/confirm")
-@sign_in_required
 def send_confirmation() -> ResponseReturnValue:
     """Send another link that confirms the account's address."""
     user = identity.member()
@@ -349,7 +350,6 @@ def send_confirmation() -> ResponseReturnValue:
 
 
 @bp.post("/account/sessions/<hex_id:session_id>/end")
-@sign_in_required
 def end_session(session_id: str) -> ResponseReturnValue:
     """End one session of the account."""
     if not identity.end_sessions(Session.id == session_id):
@@ -359,7 +359,6 @@ def end_session(session_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/account/sessions/end")
-@sign_in_required
 def end_other_sessions() -> ResponseReturnValue:
     """End all sessions of the account except this one."""
     identity.end_sessions(Session.id != identity.current_session_id())
@@ -369,7 +368,6 @@ def end_other_sessions() -> ResponseReturnValue:
 
 @bp.route("/account/delete", methods=["GET", "POST"])
 @form_view
-@sign_in_required
 def delete() -> ResponseReturnValue:
     """Delete the account with all its files, after the password was confirmed."""
     form, user = PasswordForm(request.form), identity.member()

@@ -17,6 +17,7 @@ from flask_talisman import Talisman
 from app import relaxations
 from app.security import headers
 from app.security.findings import Finding
+from app.security.urls import form_targets
 
 NUMBER = 3
 TITLE = "Content Security Policy"
@@ -48,12 +49,15 @@ NONCE_IN = ["script-src", "script-src-elem"]
 
 
 @cache
-def sections(relaxed: tuple[headers.relax, ...], https: bool) -> list[tuple[str, str]]:
+def sections(relaxed: tuple[headers.relax, ...], targets: str, https: bool) -> list[tuple[str, str]]:
     """Return the policy that ``relaxed`` leaves, as few pairs for Talisman. Computed once for each combination.
+
+    ``targets`` are the hosts that views may redirect to after a form.
 
     Talisman adds the nonce to its sections, and joins all pairs for each response: so the others are one pair already.
     """
     policy: dict[str, str | None] = {name: POLICY[name] for name in POLICY if https or name not in ONLY_OVER_HTTPS}
+    policy["form-action"] = f"{policy['form-action']} {targets}".strip()
     for each in relaxed:
         policy |= {name: value or None for name, value in each.csp.items()}
     kept = {name: value for name, value in policy.items() if value is not None}
@@ -65,7 +69,7 @@ class _Policy:
     """What Talisman takes for a dictionary: it asks for the sections of each response's own policy."""
 
     def items(self) -> list[tuple[str, str]]:
-        return sections(g.relaxed, request.is_secure)
+        return sections(g.relaxed, form_targets(), request.is_secure)
 
 
 def init_app(app: Flask) -> None:

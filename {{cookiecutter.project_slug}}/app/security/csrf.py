@@ -20,6 +20,8 @@ from werkzeug.exceptions import HTTPException
 
 from app.security.declarations import declare, declared
 from app.security.errors import Refusal, refuse, respond
+from app.security.urls import normal_host
+from app.visitors import visitors
 
 NUMBER = 2
 TITLE = "CSRF protection"
@@ -104,7 +106,7 @@ def _refuse_other_origins() -> None:
         scheme, host = urlsplit(source)[:2]
     except ValueError:
         scheme, host = "", ""
-    if (scheme, host) != (request.scheme, request.host):
+    if (scheme, normal_host(host)) != (request.scheme, request.host):
         refuse(400, FOREIGN_MESSAGE, event="malicious_cors", origin=f"{scheme}://{host}")
 
 
@@ -113,8 +115,10 @@ def _show_the_form_again(error: CSRFError) -> ResponseReturnValue:
     if error.description in STALE_REASONS and declared(SHOWS_FORM_AGAIN):
         view = current_app.view_functions[str(request.endpoint)]
         try:
-            response: Response = current_app.make_response(current_app.ensure_sync(view)(**(request.view_args or {})))
-        except HTTPException as refusal:  # for example because the view requires a sign-in
+            # The hook that asks strangers to sign in comes after the one that has raised this error.
+            answer = visitors().ask_to_sign_in() or current_app.ensure_sync(view)(**(request.view_args or {}))
+            response: Response = current_app.make_response(answer)
+        except HTTPException as refusal:
             return respond(refusal)
         if response.status_code == 200:
             response.status_code = 400

@@ -1,9 +1,9 @@
 """Mitigation 8, rate limits: no client can flood the app or guess passwords without bound.
 
-**Limits.** Every request counts against the limit of its route: ``RATELIMIT_DEFAULT``, or a stricter one from
-``LIMITS`` for views marked with ``@limited(kind)``. Requests are counted before anything else looks at them, so those
-that are refused count too: a foreign host, an address that is too long, http, a missing CSRF token, no such page. A
-signed-in user is counted by account, any other client by address. ``refusals.py`` answers a client over its limit.
+**Limits.** Every request counts against the limit of its route: ``RATELIMIT_DEFAULT``, or the one of a view marked with
+``@limited``: a kind of ``LIMITS``, or a limit of its own. Requests are counted before anything else looks at them, so
+those that are refused count too: a foreign host, an address that is too long, http, a missing CSRF token, no such page.
+A signed-in user is counted by account, any other client by address. ``refusals.py`` answers a client over its limit.
 
 **IPv6.** A client can change the last 64 bits of its address at will, so it is counted by its /64. Many customers have
 a /56 or a /48, which are 256 and 65,536 of these; but a /48 may also be a town of phones. So sign-ins, registrations
@@ -52,7 +52,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from functools import partial
 from math import ceil
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import NoReturn
 
 from flask import Flask, Request, Response, current_app, g, request
 from flask_limiter import Limit, Limiter, RequestLimit
@@ -60,7 +60,7 @@ from itsdangerous.encoding import want_bytes
 from limits import parse_many
 
 from app.security.counters import GuardedStorage
-from app.security.declarations import declare, declared, declared_by
+from app.security.declarations import Declared, declare, declared, declared_by
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
 from app.security.networks import WIDER, network
@@ -71,10 +71,8 @@ NUMBER = 8
 TITLE = "Rate limiting"
 SUMMARY = "Floods and password guessing are slowed down until they are pointless. Owners can always get in."
 
-Kind = Literal["sign_in", "register", "reset", "upload", "csp_report"]
-
 # The POST, PUT, PATCH and DELETE requests that a view marked with @limited(kind) accepts from one client.
-LIMITS: dict[Kind, str] = {
+LIMITS: dict[str, str] = {
     "sign_in": "20 per minute; 100 per hour",
     "register": "5 per minute; 20 per hour",
     "reset": "5 per minute; 20 per hour",
@@ -82,11 +80,11 @@ LIMITS: dict[Kind, str] = {
     "csp_report": "60 per minute",
 }
 # The kinds that count for the networks in networks.WIDER too.
-COUNTED_WIDELY: tuple[Kind, ...] = ("sign_in", "register", "reset")
+COUNTED_WIDELY = ("sign_in", "register", "reset")
 # Static files are cheap to serve, a page needs several of them, and many clients may share an address.
 STATIC_LIMIT = "1200 per minute"
 
-# The names of declarations: the kind of a stricter limit, and the reason why nothing limits a view.
+# The names of declarations: the kind or the text of a view's limit, and the reason why nothing limits a view.
 KIND = "limited_as"
 UNLIMITED = "unlimited"
 
@@ -97,17 +95,27 @@ MAX_WAIT = 900  # seconds
 DAY = 86_400  # seconds
 KNOWN_FOR = 30 * DAY
 
-View = TypeVar("View", bound=Callable[..., Any])
+
+def limited(limit: str) -> Callable[[Declared], Declared]:
+    """Apply a limit to a view, or to each view of a blueprint, instead of the default.
+
+    ``limit`` is a kind of ``LIMITS``: then views of the same kind share it, and it counts POST, PUT, PATCH and DELETE.
+    Or it is the limit itself, such as ``"10 per minute; 100 per day"``: then each view has its own, and it counts every
+    request, by account or by address as the default does. Where somebody could guess, use a kind: those count by
+    address, which the guesser's own accounts don't multiply. Raises ValueError for anything else.
+    """
+    if limit not in LIMITS:
+        try:
+            fine = all(part.amount for part in parse_many(limit))
+        except ValueError:
+            fine = False
+        if not fine:
+            kinds = ", ".join(LIMITS)
+            raise ValueError(f"{limit!r} is not one of {kinds}, and no limit such as '10 per minute; 100 per day'.")
+    return lambda target: declare(target, KIND, limit)
 
 
-def limited(kind: Kind) -> Callable[[View], View]:
-    """Apply the stricter limit ``LIMITS[kind]`` to a view; views of the same kind share it."""
-    if kind not in LIMITS:
-        raise ValueError(f"{kind!r} is not one of {', '.join(LIMITS)}.")
-    return lambda view: declare(view, KIND, kind)
-
-
-def unlimited(reason: str) -> Callable[[View], View]:
+def unlimited(reason: str) -> Callable[[Declared], Declared]:
     """Exempt a view from all limits, for ``reason``, which the audit shows."""
     if not reason.strip():
         raise ValueError("A view without a limit needs a reason.")
@@ -133,18 +141,19 @@ def client_key() -> str:
 
 
 def _limit_of(app: Flask, asked: Request) -> tuple[str, bool]:
-    """Return what a request counts for (its kind, or its route), and whether it counts for the signed-in user."""
-    kind = _kind(app, asked)
-    if kind:
-        return kind, kind == "upload"
+    """Return what a request counts for (its kind, or its view), and whether it counts for the signed-in user."""
+    declared_limit = _declared_limit(app, asked)
+    if declared_limit in LIMITS:
+        return declared_limit, declared_limit == "upload"
+    if declared_limit:
+        return f"{asked.endpoint} {declared_limit}", True
     # Flask-Limiter does not limit requests without an endpoint, or with the endpoint "static".
     return ("files", False) if _is_file(asked) else (asked.endpoint or "no route", True)
 
 
-def _kind(app: Flask, asked: Request) -> Kind | None:
-    safe = asked.method in SAFE_METHODS
-    kind: Kind | None = None if safe else declared_by(app, asked.endpoint, asked.method, KIND, inherited=True)
-    return kind
+def _declared_limit(app: Flask, asked: Request) -> str:
+    limit: str = declared_by(app, asked.endpoint, asked.method, KIND, "", inherited=True)
+    return "" if limit in LIMITS and asked.method in SAFE_METHODS else limit
 
 
 def _is_file(asked: Request) -> bool:
@@ -156,15 +165,14 @@ def _scope() -> str:
 
 
 def _limit() -> str:
-    kind = _kind(current_app, request)
-    if kind:
-        return LIMITS[kind]
+    if limit := _declared_limit(current_app, request):
+        return LIMITS.get(limit, limit)
     return STATIC_LIMIT if _is_file(request) else str(current_app.config["RATELIMIT_DEFAULT"])
 
 
 def _wider_limit(prefix: int) -> str:
     """Return the limit of the client's network with ``prefix`` bits, or nothing if it has none."""
-    kind = _kind(current_app, request)
+    kind = _declared_limit(current_app, request)
     if kind not in COUNTED_WIDELY or not client_address(prefix):
         return ""
     return "; ".join(str(type(one)(one.amount * WIDER[prefix], one.multiples)) for one in parse_many(LIMITS[kind]))

@@ -18,19 +18,20 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
 import click
-from flask import Flask, Response, current_app, request, send_file
+from flask import Flask, Response, current_app, has_request_context, request, send_file
 from flask.cli import AppGroup
 from jinja2.filters import do_filesizeformat
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.logs import security_event
+from app.security.declarations import Declared, declare, declared, declared_by
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
 from app.security.headers import CSP_OF_LAST_RESORT
@@ -63,6 +64,35 @@ DOWNLOAD_HEADERS = {
 }
 
 log = logging.getLogger(__name__)
+
+# What a view may declare → the setting that counts otherwise.
+DOORS = {"max_bytes": "MAX_CONTENT_LENGTH", "max_form_bytes": "MAX_FORM_MEMORY_SIZE"}
+# The name of a declaration: the sizes that a view accepts.
+ACCEPTS = "accepts"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The sizes in bytes that a view accepts; None for those of the settings."""
+
+    max_bytes: int | None = None
+    max_form_bytes: int | None = None
+
+
+def accepts(*, max_bytes: int | None = None, max_form_bytes: int | None = None) -> Callable[[Declared], Declared]:
+    """Let a view accept larger requests than the settings do, or only smaller ones; sizes are in bytes.
+
+    ``max_bytes`` is for a whole request with files, or of a type that Flask doesn't parse; the setting is
+    ``MAX_CONTENT_LENGTH``. ``max_form_bytes`` is for what is parsed in memory: one field of a form with files, and a
+    whole form without files or a whole JSON body; the default is 128 KiB. Parsing can take 100 times as much memory,
+    so keep it small on views for everybody; less than 128 KiB would refuse files (see MAX_FORM_MEMORY_SIZE).
+
+    It accepts the same targets as ``csrf.exempt``. Raises ValueError for a size that is not from 1 to LARGEST_BODY.
+    """
+    given = [size for size in (max_bytes, max_form_bytes) if size is not None]
+    if not given or not all(0 < size <= LARGEST_BODY for size in given):
+        raise ValueError(f"accepts needs max_bytes or max_form_bytes, each from 1 to {LARGEST_BODY}.")
+    return lambda target: declare(target, ACCEPTS, Accepted(max_bytes, max_form_bytes))
 
 
 @dataclass(frozen=True)
@@ -103,6 +133,15 @@ def check(app: Flask) -> Iterator[Finding]:
     if os.name == "posix" and os.path.isdir(place) and (mode := place.stat().st_mode & 0o077):
         evidence = f"Other users of this machine have access to UPLOAD_DIR (permission bits {mode:03o})."
         yield Finding("UP03", "relaxed", evidence, f"Run: chmod 700 {place}")
+    for rule in app.url_map.iter_rules():
+        sizes = {
+            declared_by(app, rule.endpoint, method, ACCEPTS, Accepted()).max_bytes for method in rule.methods or ()
+        }
+        if (most := max(size or 0 for size in sizes or {0})) > max_body(app):
+            evidence = f"{rule.rule} accepts requests of up to {_in_units(most)}, more than MAX_CONTENT_LENGTH."
+            yield Finding(
+                "UP05", "note", evidence, "Set client_max_body_size of the proxy (deploy/nginx.conf) to more."
+            )
 
 
 def new_session_owner() -> str:
@@ -158,7 +197,8 @@ def _identify(file: FileStorage) -> content.FileType:
     if not size:
         refuse(422, "This file is empty.")
     if size > max_body():
-        raise _too_large(f"This file is too large: the maximum is {_in_units(max_body())}.", "MAX_CONTENT_LENGTH")
+        text = f"This file is too large: the maximum is {_in_units(max_body())}."
+        raise _too_large(text, _door("max_bytes", max_body()))
     _refuse_on_full_disk(size)
     name = display_name(file.filename or "")
     file_type = content.identify(file.stream, name, file.mimetype, current_app.config["UPLOAD_EXTENSIONS"])
@@ -192,9 +232,13 @@ def quota(owner: str) -> Quota:
     )
 
 
-def max_body() -> int:
-    """Return the maximum size of a body, in bytes. None, by which Flask means no limit, is the most that we allow."""
-    limit: int | None = current_app.config["MAX_CONTENT_LENGTH"]
+def max_body(app: Flask | None = None) -> int:
+    """Return the maximum size of a body, in bytes: that of this request's view, or of ``app``.
+
+    None, by which Flask means no limit, is the most that we allow.
+    """
+    limit: int | None = None if app else _accepted().max_bytes
+    limit = limit or (app or current_app).config["MAX_CONTENT_LENGTH"]
     return LARGEST_BODY if limit is None else limit
 
 
@@ -220,10 +264,18 @@ def _sweep_command() -> None:
 
 def _bound_body(endpoint: str | None, values: dict[str, object] | None) -> None:
     """Limit each body, and more so those parsed in memory, all but multipart: 10 MB of ``a&a&a…`` take a gigabyte."""
+    view = _accepted()
+    in_memory = view.max_form_bytes or current_app.config["MAX_FORM_MEMORY_SIZE"] or MAX_FORM_MEMORY_SIZE
+    request.max_form_memory_size = in_memory
     request.max_content_length = max_body()
-    if request.mimetype != "multipart/form-data":
-        in_memory = current_app.config["MAX_FORM_MEMORY_SIZE"] or MAX_FORM_MEMORY_SIZE
+    is_parsed = request.is_json or request.mimetype == "application/x-www-form-urlencoded"
+    if is_parsed or (request.mimetype != "multipart/form-data" and not view.max_bytes):
         request.max_content_length = min(in_memory, request.max_content_length)
+
+
+def _accepted() -> Accepted:
+    sizes: Accepted = declared(ACCEPTS, default=Accepted()) if has_request_context() else Accepted()
+    return sizes
 
 
 def _name_the_limit(error: RequestEntityTooLarge) -> Response:
@@ -239,13 +291,23 @@ def _name_the_limit(error: RequestEntityTooLarge) -> Response:
             return respond(_too_large(text, "MAX_FORM_PARTS"))
         case "receive_data" | "parse":
             text = f"A field of this form is too large: the maximum is {_in_units(request.max_form_memory_size)}."
-            return respond(_too_large(text, "MAX_FORM_MEMORY_SIZE"))
+            return respond(_too_large(text, _door("max_form_bytes", request.max_form_memory_size)))
         case "get_input_stream" | "on_exhausted":
-            limit, config = request.max_content_length, current_app.config
-            names = (name for name in ("MAX_CONTENT_LENGTH", "MAX_FORM_MEMORY_SIZE") if config[name] == limit)
+            limit = request.max_content_length
             text = f"This request is too large: the maximum is {_in_units(limit)}."
-            return respond(_too_large(text, next(names, f"request.max_content_length in {request.endpoint}")))
+            doors = (_door(name, limit) for name in DOORS)
+            return respond(
+                _too_large(text, next(filter(None, doors), f"request.max_content_length in {request.endpoint}"))
+            )
     return respond(error)
+
+
+def _door(name: str, limit: int | None) -> str:
+    """Return what sets a ``limit`` that may come from this argument of ``accepts``; '' if it comes from elsewhere."""
+    if getattr(_accepted(), name):
+        return f"@accepts({name}={limit}) of {request.endpoint}" if getattr(_accepted(), name) == limit else ""
+    setting = DOORS[name]
+    return f"{setting}; @accepts({name}=…) sets another for a view" if current_app.config[setting] == limit else ""
 
 
 def _too_large(message: str, setting: str) -> Refusal:

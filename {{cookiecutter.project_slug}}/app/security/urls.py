@@ -1,7 +1,8 @@
 """Mitigation 10, redirects and URLs: no link to this site redirects elsewhere, the server fetches no private URLs.
 
-``safe_redirect_target`` alone decides where a redirect may lead. The ``Location`` header of every response is checked
-again before it is sent. What the server itself may fetch is decided in outgoing.py.
+``safe_redirect_target`` alone decides where a redirect may lead that a request names. One that code chose may lead to
+the hosts that its view declares with ``@may_redirect_to``. The ``Location`` header of every response is checked again
+before it is sent. What the server itself may fetch is decided in outgoing.py.
 Source: OWASP Unvalidated Redirects and Forwards Cheat Sheet; WHATWG URL; ASVS 5.0 V1.3.6, V3.7.2, V3.7.3, V4.1.3,
 V15.3.7.
 """
@@ -10,21 +11,26 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from flask import Flask, Response, current_app, has_request_context, redirect, request, url_for
+from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 from werkzeug.urls import iri_to_uri
+from werkzeug.utils import cached_property
 
-from app.security.declarations import declare, declared
-from app.security.errors import Refusal, refuse, respond
+from app.security.declarations import Declared, declare, declared_by
+from app.security.errors import Refusal, StrictRequest, refuse, respond
 from app.security.findings import Finding
 from app.security.outgoing import OutgoingURLError as OutgoingURLError  # public here too
 from app.security.outgoing import check_outgoing_url as check_outgoing_url
-from app.settings import LOOPBACK_HOSTS
+from app.settings import LOOPBACK_HOSTS, is_host
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 NUMBER = 10
 TITLE = "Redirects and URLs"
@@ -33,12 +39,16 @@ SUMMARY = "A link to this site stays on this site, or a page first shows where i
 UNKNOWN_PLACE = "This link leads to a place that this site does not know."
 MAX_URL = 4096  # characters of path and query
 
+# The name of a declaration: the hosts that a view may redirect to, and the reason.
+TARGETS = "may_redirect_to"
+
 # Browsers remove tabs and line breaks from a URL: "/\t/evil.example" leads to another site.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # The same, percent-encoded once or more: a proxy that decodes turns "/%2fevil.example" into "//evil.example".
 _ENCODED_START = re.compile(r"/%(25)*(2f|5c|[01][0-9a-f]|20|7f)", re.IGNORECASE)
 
-View = TypeVar("View", bound=Callable[..., Any])
+# A host, or a function that returns one.
+Host = str | Callable[[], str]
 
 
 class HexId(BaseConverter):
@@ -47,8 +57,46 @@ class HexId(BaseConverter):
     regex = "[0-9a-f]{32}"
 
 
+class OneValueEach(MultiDict[str, str]):
+    """Query arguments. One that came twice can't be read as a single value: programs differ in which one they take.
+
+    ``getlist``, ``lists`` and ``items(multi=True)`` return all values. The others raise Refusal (400).
+    """
+
+    def __getitem__(self, name: str) -> str:
+        """Return the value; ``get`` and ``to_dict`` come here too."""
+        if len(self.getlist(name)) > 1:
+            refuse(400, "The address contains a parameter twice. Please go back and try again.", parameter=name)
+        return super().__getitem__(name)
+
+    def items(self, multi: bool = False) -> Iterator[tuple[str, str]]:  # type: ignore[override]
+        """Return pairs of names and values, with ``multi`` one for each value."""
+        return iter(super().items(multi=True) if multi else ((name, self[name]) for name in self))
+
+    def values(self) -> Iterator[str]:  # type: ignore[override]
+        """Return the values."""
+        return (self[name] for name in self)
+
+
+class QueryArguments(OneValueEach, ImmutableMultiDict[str, str]):  # type: ignore[misc]
+    """The query arguments of a request, which can't be changed."""
+
+    def copy(self) -> OneValueEach:  # type: ignore[override]
+        """Return a copy that can be changed."""
+        return OneValueEach(self)
+
+
+class Request(StrictRequest):
+    """A request whose query arguments are ``QueryArguments``."""
+
+    @cached_property
+    def args(self) -> QueryArguments:
+        """The query arguments. Read one that may come more than once with ``getlist``."""
+        return QueryArguments(super().args)
+
+
 def init_app(app: Flask) -> None:
-    """Trust only the configured hosts and proxies, limit the length of URLs, and check redirects."""
+    """Trust only the configured hosts and proxies, limit URLs and their arguments, and check redirects."""
     config = app.config
     hosts = config["TRUSTED_HOSTS"]
     # In debug, only the request knows the port. Its host is checked too.
@@ -56,8 +104,10 @@ def init_app(app: Flask) -> None:
     config["TRUSTED_HOSTS"] = list(filter(None, dict.fromkeys((*hosts, config["SERVER_NAME"]))))  # ports are ignored
     config["PREFERRED_URL_SCHEME"] = "http" if app.debug else "https"
     app.url_map.converters["hex_id"] = HexId
-    app.before_request(_refuse_ambiguous_urls)
+    app.request_class = Request
+    app.before_request(_refuse_long_urls)
     app.after_request(_check_redirect)
+    app.wsgi_app = _with_normal_host(app.wsgi_app)  # type: ignore[method-assign, assignment]
     if hops := config["TRUSTED_PROXY_HOPS"]:
         # The host never comes from a proxy: SERVER_NAME sets it.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
@@ -73,10 +123,47 @@ def check(app: Flask) -> Iterator[Finding]:
         yield Finding("DP03", "note", evidence, "In production, set TRUSTED_HOSTS to the names of the site.")
 
 
-def several(*names: str) -> Callable[[View], View]:
-    """Let a view accept the query arguments ``names`` more than once (``?tag=a&tag=b``). Other repeats are refused."""
+def may_redirect_to(*hosts: Host, reason: str) -> Callable[[Declared], Declared]:
+    """Let a view redirect to other sites that its own code chooses, for ``reason``, which the audit shows.
 
-    return lambda view: declare(view, "several_args", frozenset(names))
+    For a sign-in elsewhere, a hosted checkout, a signed link to a file; also if a library makes the redirect. Visitors
+    go straight there. ``hosts`` are exact names, with a port if it is not 443; only https, in debug http too. A host
+    that is a setting is given as a function: ``lambda: current_app.config["CHECKOUT_HOST"]``. If it returns "", there
+    is none. It accepts the same targets as ``csrf.exempt``. Raises ValueError for what is not a host, or no reason.
+
+    Chromium applies a page's ``form-action`` to the redirects that follow its form, and the form may be on any page. So
+    the policy of all pages names these hosts. If one of them redirects on at once, list the next host too.
+    """
+    if not (reason.strip() and hosts):
+        raise ValueError("A redirect to other sites needs their hosts and a reason.")
+    list(_names(host for host in hosts if isinstance(host, str)))
+    return lambda target: declare(target, TARGETS, (hosts, reason))
+
+
+def targets_of(endpoint: str | None, method: str) -> tuple[set[str], str]:
+    """Return the hosts that a view of the current app may redirect to, and the reason."""
+    hosts, reason = declared_by(current_app, endpoint, method, TARGETS, ((), ""))
+    return set(_names(hosts)), reason
+
+
+def form_targets() -> str:
+    """Return the hosts that any view may redirect to, as sources of the policy's ``form-action``."""
+    if TARGETS not in current_app.extensions:
+        views = ((rule.endpoint, method) for rule in current_app.url_map.iter_rules() for method in rule.methods or ())
+        names = set[str]().union(*(targets_of(*view)[0] for view in views))
+        current_app.extensions[TARGETS] = " ".join(sorted(names))
+    sources: str = current_app.extensions[TARGETS]
+    return sources
+
+
+def _names(hosts: Iterable[Host]) -> Iterator[str]:
+    """Yield the names of hosts. Raises ValueError for what is none: the names become a part of the policy."""
+    for host in hosts:
+        name = host if isinstance(host, str) else host()
+        if is_host(name):
+            yield name.lower()
+        elif name or isinstance(host, str):
+            raise ValueError(f"{name!r} is not a host, such as 'pay.example.com' or 'localhost:8080'.")
 
 
 def safe_redirect_target(target: str | None) -> str | None:
@@ -121,6 +208,23 @@ def _decide(target: str) -> str | None:
     return None
 
 
+def normal_host(host: str) -> str:
+    """Return the one spelling of a host, with or without a port: ``App.Test.:8443`` is ``app.test:8443`` (RFC 9110)."""
+    name, colon, port = host.lower().partition(":")
+    return name.removesuffix(".") + (colon + port if port else "")
+
+
+def _with_normal_host(wsgi_app: WSGIApplication) -> WSGIApplication:
+    """Let the app see one spelling of the request's host: Werkzeug compares it to TRUSTED_HOSTS letter by letter."""
+
+    def normal(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if "HTTP_HOST" in environ:
+            environ["HTTP_HOST"] = normal_host(environ["HTTP_HOST"])
+        return wsgi_app(environ, start_response)
+
+    return normal
+
+
 def canonical_host() -> str | None:
     """Return the host in absolute URLs, or None in debug. Code may set SERVER_NAME to None, Flask's default, later."""
     config = current_app.config
@@ -134,6 +238,17 @@ def _own_origins() -> set[str]:
     return origins | {request.host_url.rstrip("/")} if has_request_context() else origins
 
 
+def _is_declared(location: str) -> bool:
+    """Return whether this request's view declares the host that a browser reads in ``location``."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return False
+    # In debug, the app itself is on http, and so may be the other site, on the same machine.
+    fits = parts.scheme == "https" or (parts.scheme == "http" and current_app.debug)
+    return fits and parts.netloc.lower().removesuffix(":443") in targets_of(request.endpoint, request.method)[0]
+
+
 def _by_the_leaving_page(safe: str) -> str:
     return safe if safe.startswith("/") else url_for("redirects.leave", next=safe)
 
@@ -143,12 +258,13 @@ def _check_redirect(response: Response) -> Response:
     location = response.location
     if not location or not 300 <= response.status_code < 400:
         return response
-    if location.startswith(tuple(f"{origin}/" for origin in _own_origins())):
+    if location.startswith(tuple(f"{origin}/" for origin in _own_origins())) or _is_declared(location):
         return response
     safe = safe_redirect_target(location)
     if safe is None:
         # Reuse this response: the scripts and styles of the page need the headers that it already has.
-        page = respond(Refusal(400, UNKNOWN_PLACE, reason="A redirect was stopped.", target=location))
+        reason = "A redirect was stopped: its view does not declare this host with @may_redirect_to."
+        page = respond(Refusal(400, UNKNOWN_PLACE, reason=reason, target=location))
         response.status_code, response.content_type = page.status_code, page.content_type
         response.set_data(page.get_data())
         del response.headers["Location"]
@@ -157,11 +273,6 @@ def _check_redirect(response: Response) -> Response:
     return response
 
 
-def _refuse_ambiguous_urls() -> None:
-    """Refuse overlong URLs and repeated arguments: programs differ in which of the values they use."""
+def _refuse_long_urls() -> None:
     if len(request.path) + len(request.query_string) > MAX_URL:
-        refuse(414, f"This address is too long: the maximum is {MAX_URL} characters.")
-    several_args = declared("several_args", default=())
-    for name, values in request.args.lists():
-        if len(values) > 1 and name not in several_args:
-            refuse(400, f"The address contains the parameter {name[:40]!r} twice. Please go back and try again.")
+        refuse(414, "This address is too long.")

@@ -28,6 +28,8 @@ from app.security.csrf import exempt
 from app.security.errors import refuse
 from app.security.headers import DIRECTIVES
 from app.security.rate_limits import limited
+from app.security.urls import normal_host
+from app.visitors import public
 
 bp = Blueprint("csp_reports", __name__, cli_group=None)
 
@@ -73,6 +75,7 @@ DOORS = {
 
 
 @bp.post(REPORT_PATH)
+@public
 @exempt("Browsers send reports on their own, without a token; a report only adds to a log and a counter.")
 @limited("csp_report")
 def receive() -> tuple[str, int]:
@@ -119,7 +122,7 @@ def _harmless(name: str, report: dict[str, Any]) -> str:
         host = quote(url.hostname or "", safe=":[]") + (f":{url.port}" if url.port else "")
     except ValueError:
         return ""
-    is_ours = url.netloc == request.host
+    is_ours = normal_host(url.netloc) == request.host
     path = redact_path(unquote(url.path), _route(unquote(url.path)) if is_ours else None)
     page = path if is_ours else ""  # pages of other sites don't have our policy
     address = f"{url.scheme}://{host}{path}" if host else url.scheme

@@ -11,6 +11,7 @@ from flask import Blueprint, current_app, request
 from flask.sansio.app import App
 
 from app.security.rate_limits import limiter, unlimited
+from app.visitors import public
 
 bp = Blueprint("health", __name__)
 _one_at_a_time = threading.Lock()
@@ -22,6 +23,7 @@ def needs(app: App, part: str, ask: Callable[[], object]) -> None:
 
 
 @bp.get("/healthz")
+@public
 @unlimited("A 429 would make a load balancer stop a healthy process; the response is cheap.")
 def healthz() -> dict[str, str]:
     """Return that this process answers, without checking anything else."""
@@ -29,6 +31,7 @@ def healthz() -> dict[str, str]:
 
 
 @bp.get("/readyz")
+@public
 def readyz() -> tuple[dict[str, object], int]:
     """Return whether the parts work that the app needs: 200, or 503 if one is down.
 

@@ -10,6 +10,7 @@ from flask.typing import ResponseReturnValue
 
 from app.project import SECURITY_CONTACT
 from app.security.findings import Finding
+from app.visitors import public
 
 bp = Blueprint("pages", __name__)
 
@@ -25,18 +26,21 @@ SECURITY_TXT_LIFETIME = timedelta(days=180)
 
 
 @bp.get("/")
+@public
 def home() -> str:
     """Show the home page. Replace it with your own: no test depends on its content."""
     return render_template("home.html")
 
 
 @bp.get("/favicon.ico")
+@public
 def icon() -> ResponseReturnValue:
     """Redirect to the icon. Browsers ask for it here when they show something that is not one of our pages: a file."""
     return redirect(url_for("static", filename="icon.svg"))
 
 
 @bp.get("/robots.txt")
+@public
 def robots_txt() -> Response:
     """Return what crawlers may read (RFC 9309)."""
     return Response(ROBOTS_TXT, content_type="text/plain; charset=utf-8")
@@ -50,6 +54,7 @@ def check(app: Flask) -> Iterator[Finding]:
 
 
 @bp.get("/.well-known/security.txt")
+@public
 def security_txt() -> Response:
     """Return security.txt (RFC 9116). It expires in less than a year, so that an abandoned copy becomes invalid."""
     expires = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + SECURITY_TXT_LIFETIME

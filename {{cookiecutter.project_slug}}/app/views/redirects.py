@@ -9,11 +9,13 @@ from flask.typing import ResponseReturnValue
 
 from app.security.errors import refuse
 from app.security.urls import UNKNOWN_PLACE, redirect_to, safe_redirect_target
+from app.visitors import public
 
 bp = Blueprint("redirects", __name__)
 
 
 @bp.get("/redirect")
+@public
 def leave() -> ResponseReturnValue:
     """Redirect to ``next`` within this site; show a page before an allowed site; refuse all else (400)."""
     target = safe_redirect_target(request.args.get("next"))

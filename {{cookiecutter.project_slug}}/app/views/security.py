@@ -7,12 +7,14 @@ from types import ModuleType
 from flask import Blueprint, abort, current_app, render_template
 
 from app.security.findings import Finding, facts_of
+from app.visitors import public
 
 # "security" is the blueprint of the endpoints that Flask-Security links to.
 bp = Blueprint("security_state", __name__)
 
 
 @bp.get("/security")
+@public
 def state() -> str:
     """Show each mitigation with its findings in this deployment, and the findings about the deployment as a whole."""
     if not current_app.debug:

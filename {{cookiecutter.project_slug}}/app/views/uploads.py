@@ -17,7 +17,7 @@ from app.security.errors import Refusal, log_refusal, refuse, wants_json, wants_
 from app.security.rate_limits import limited
 from app.storage import clamd, folder
 from app.views import health
-from app.visitors import sign_in_required, visitors
+from app.visitors import visitors
 
 bp = Blueprint("uploads", __name__)
 
@@ -33,7 +33,6 @@ class UploadForm(FlaskForm):  # type: ignore[misc]
 @bp.route("/uploads", methods=["GET", "POST"])
 @form_view
 @limited("upload")
-@sign_in_required
 def index() -> ResponseReturnValue:
     """List the files, and accept new ones: all files of a request or none."""
     # With explicit data, the form does not parse a JSON body, on which FlaskForm would fail.
@@ -57,14 +56,12 @@ def index() -> ResponseReturnValue:
 
 
 @bp.get("/uploads/<hex_id:file_id>")
-@sign_in_required
 def download(file_id: str) -> ResponseReturnValue:
     """Send a file to its owner. With ``?inline=1``, the browser shows an image instead of saving it."""
     return uploads.send(uploads.find(_owner(), file_id), inline=request.args.get("inline") == "1")
 
 
 @bp.post("/uploads/<hex_id:file_id>/delete")
-@sign_in_required
 def delete(file_id: str) -> ResponseReturnValue:
     """Delete a file permanently."""
     uploads.delete(_owner(), file_id)

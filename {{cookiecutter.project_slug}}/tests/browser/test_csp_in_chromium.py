@@ -15,6 +15,7 @@ import pytest
 from flask import Flask, Response, request
 from playwright.sync_api import Error, Page
 
+from app.visitors import public
 from tests.attacker import Site
 from tests.browser.conftest import reports
 
@@ -32,17 +33,20 @@ def punch_holes(app: Flask) -> None:
     assert callable(nonce)
 
     @app.get("/reflect")
+    @public
     def reflect() -> str:
         """Stored or reflected XSS: markup goes out as it came in."""
         return f"<!DOCTYPE html><title>x</title><p id=secret>secret</p>{request.args['html']}"
 
     @app.get("/sink")
+    @public
     def sink() -> str:
         """DOM XSS: the app's own script hands a string to a sink, or was talked into sending data away."""
         script = f"try {{ {request.args['js']} }} catch (error) {{}}"
         return f"<!DOCTYPE html><title>x</title><body><script nonce={nonce()}>{script}</script>"
 
     @app.get("/typed")
+    @public
     def typed() -> Response:
         response = Response(request.args["body"], content_type=request.args["type"])
         if not request.args["type"]:

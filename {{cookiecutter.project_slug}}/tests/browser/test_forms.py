@@ -27,6 +27,7 @@ from wtforms.validators import InputRequired
 from wtforms.widgets import CheckboxInput, ListWidget
 
 from app import create_app
+from app.visitors import public
 from tests.browser.axe import faults
 from tests.conftest import ORIGIN, browser_like
 from tests.test_scanners import scanners  # noqa: F401 - a fixture
@@ -77,6 +78,7 @@ def app(app_config: dict[str, object]) -> Flask:
     app.jinja_env.loader = ChoiceLoader([app.jinja_env.loader, DictLoader({"order.html": TEMPLATE})])
 
     @app.route("/order", methods=["GET", "POST"])
+    @public
     def order() -> str:
         form = Order(request.form)
         form.validate_on_submit()

@@ -14,6 +14,7 @@ from playwright.sync_api import Page
 
 from app import create_app
 from app.security.headers import relax
+from app.visitors import public
 from tests.browser.conftest import reports
 from tests.origin import Origin
 
@@ -105,12 +106,12 @@ def add_pages(app: Flask, elsewhere: str) -> None:
         return render_template_string("<!DOCTYPE html><title>x</title>" + markup.replace("ELSEWHERE", elsewhere))
 
     for number, (markup, _, opened) in enumerate(PAGES.values()):
-        app.add_url_rule(f"/relaxed/{number}", f"relaxed{number}", opened(elsewhere)(partial(show, markup)))
-        app.add_url_rule(f"/strict/{number}", f"strict{number}", partial(show, markup))
+        app.add_url_rule(f"/relaxed/{number}", f"relaxed{number}", public(opened(elsewhere)(partial(show, markup))))
+        app.add_url_rule(f"/strict/{number}", f"strict{number}", public(partial(show, markup)))
     half = relax("half of it", csp={"img-src": f"'self' {elsewhere}"})
-    app.add_url_rule("/half", "half", half(partial(show, "<img src=ELSEWHERE/tile.png>")))
-    app.add_url_rule("/fragment", "fragment", lambda: FRAGMENT)
-    app.add_url_rule("/font.woff", "font", lambda: Response(FONT, content_type="font/woff"))
+    app.add_url_rule("/half", "half", public(half(partial(show, "<img src=ELSEWHERE/tile.png>"))))
+    app.add_url_rule("/fragment", "fragment", public(lambda: FRAGMENT))
+    app.add_url_rule("/font.woff", "font", public(lambda: Response(FONT, content_type="font/woff")))
 
 
 def works(page: Page, address: str, condition: str) -> bool:

@@ -66,12 +66,30 @@ def check_code(
         for line, link in _links_in(tree, hosts):
             evidence = f"{name}:{line}: {link}, an address of this app, is written by hand."
             yield Finding("UR03", "missing", evidence, "Use url_for, with _external=True where the host is needed.")
-        fixed = set() if strict else set(_fixed(tree))
+        fine = {*_chosen(tree), *(() if strict else _fixed(tree))}
         for node in ast.walk(tree):
-            if node not in fixed and (found := _fault(node)) and f"{name}: {found[1]}" not in allowed:
+            if node not in fine and (found := _fault(node)) and f"{name}: {found[1]}" not in allowed:
                 finding_id, what, fix = found
                 evidence = f"{name}:{getattr(node, 'lineno', 0)}: {what} {FAULTS[finding_id]}"
                 yield Finding(finding_id, "missing", evidence, fix)
+
+
+def _chosen(tree: ast.Module) -> Iterator[ast.AST]:
+    """Give the redirects of views that declare their hosts, unless a request names the target."""
+    defined = [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    ]
+    decorators = {id(mark): node for node in defined for mark in node.decorator_list}
+    for mark in ast.walk(tree):
+        if _called(mark) == "may_redirect_to":
+            for node in ast.walk(decorators.get(id(mark), tree)):  # else it declares a blueprint, or a partial
+                if _called(node) == "redirect" and "request." not in ast.unparse(node):
+                    yield node
+
+
+def _called(node: ast.AST) -> str | None:
+    func = getattr(node, "func", None) if isinstance(node, ast.Call) else None
+    return getattr(func, "id", None) or getattr(func, "attr", None)
 
 
 def _fixed(tree: ast.Module) -> Iterator[ast.AST]:
@@ -125,15 +143,14 @@ def _fault(node: ast.AST) -> tuple[str, str, str] | None:
     if isinstance(node, ast.Attribute) and ast.unparse(node) == "jinja2.Template":
         return "TM04", "Template", "Use a template file, or templating.fill_placeholders."
     if isinstance(node, ast.Call) and node.args:
-        called = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
-        target = node.args[0]
+        called, target = _called(node), node.args[0]
         if called in RENDERING_NAMES and not isinstance(target, ast.Constant):
             return "TM04", called, "Write the template's name."
         if called == "redirect" and not ast.unparse(target).startswith("url_for("):
             return (
                 "UR04",
                 called,
-                "Use url_for for a page of this app, urls.redirect_to for a target from a request.",
+                "Use url_for; redirect_to for a target from a request; @may_redirect_to for a host in the code.",
             )
     return None
 

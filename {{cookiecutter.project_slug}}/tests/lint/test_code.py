@@ -47,6 +47,12 @@ def test_7_S3_7_S4_the_check_finds_faults_in_code(tmp_path: Path, code: str, ids
         ("flask.redirect(target)", ["UR04"]),
         ("redirect(url_for('uploads.index'), 303)", []),
         ("redirect_to(request.args.get('next'), 'pages.home')", []),
+        ("@may_redirect_to('pay.example', reason='r')\ndef view(): return redirect(link)", []),
+        ("@urls.may_redirect_to('pay.example', reason='r')\nclass View:\n    def get(self): return redirect(link)", []),
+        ("may_redirect_to('pay.example', reason='r')(bp)\nredirect(link)", []),
+        ("@may_redirect_to('pay.example', reason='r')\ndef view(): pass\ndef other(): return redirect(link)", ["UR04"]),
+        ("@may_redirect_to('pay.example', reason='r')\ndef view(): return redirect(request.args['next'])", ["UR04"]),
+        ("@may_redirect_to('pay.example', reason='r')\ndef view(): return Markup(x)", ["TM03"]),
     ],
 )
 def test_10_S4_the_check_finds_redirects_in_code(tmp_path: Path, code: str, ids: list[str]) -> None:

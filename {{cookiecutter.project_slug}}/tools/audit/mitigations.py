@@ -459,14 +459,14 @@ MITIGATIONS = {
         (
             Step(
                 "10.S1",
-                "Parameters are typed, limited in length and not repeated",
-                "Use a converter with a maximum length in the route; keep the check of app/security/urls.py",
+                "Parameters are typed and limited in length; a repeated one is no single value",
+                "Use a converter with a maximum length in the route; keep the Request of app/security/urls.py",
                 ("V15.3.7",),
             ),
             Step(
                 "10.S2",
-                "Redirects stay on the host, or lead through a page that shows the target",
-                "Redirect with url_for, or with urls.redirect_to for targets from a request",
+                "Redirects stay on the host, or lead to declared hosts, or through a page that shows the target",
+                "Use url_for, redirect_to for targets from a request, @may_redirect_to for hosts that code chooses",
                 (
                     "V3.7.2",
                     "V3.7.3",

@@ -34,6 +34,7 @@ from app.security.declarations import declared_by
 from app.security.findings import Finding
 from app.security.headers import relax, relaxations_of
 from app.settings import SettingsError
+from app.visitors import PUBLIC, public
 from tests.lint.code import check_code, trees_of
 from tests.lint.files import check_files
 from tests.lint.templates import check_templates, templates_of
@@ -339,9 +340,16 @@ class Subject:
                 return page
         # Many apps treat health checks differently.
         pages.sort(key=lambda rule: ("health" in rule.endpoint, rule.rule != "/", rule.rule))
+        if self.own:  # the home page may be for members, or have a limit of its own
+            pages.sort(
+                key=lambda rule: self._declares(rule, "limited_as", "unlimited") or not self._declares(rule, PUBLIC)
+            )
         # Hooks of a foreign app may redirect all visitors to the sign-in.
         open_to_all = (rule for rule in pages if self.own or self.reaches(rule, "GET", self.browser()))
         return next(open_to_all, next(iter(pages), None))
+
+    def _declares(self, rule: Rule, *names: str) -> bool:
+        return any(declared_by(self.app, rule.endpoint, "GET", name) for name in names)
 
     def browser(self, app: Flask | None = None, *, address: str = "") -> Browser:
         """Return a browser with a new client address, which no limit has counted yet."""
@@ -368,7 +376,7 @@ class Subject:
                 _count(app, original)
             return view()
 
-        return stand_in
+        return public(stand_in) if self.own else stand_in  # else the sign-in would hide what the hooks before it do
 
     def reaches(self, rule: Rule, method: str, browser: Browser, **kwargs: Any) -> bool:
         """Return whether a request reaches the view of a route."""

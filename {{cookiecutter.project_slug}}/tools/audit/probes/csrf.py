@@ -23,6 +23,7 @@ from app.security.csp import REPORT_PATH
 from app.security.csrf import EXEMPT, SHOWS_FORM_AGAIN, exempt
 from app.security.declarations import declared_by
 from app.security.findings import Finding
+from app.visitors import public
 from tests.lint.code import FOREIGN, assignments, own_files
 from tools.audit.probes import is_pinned
 from tools.audit.steps import Relaxed, probe
@@ -282,7 +283,7 @@ def _exemption_spreads(subject: Subject) -> Iterator[str]:
     }
     app = subject.make({})
     for number, (view, _) in enumerate(views.values()):
-        app.add_url_rule(f"/audit/{number}", f"audit-{number}", view, methods=["POST"])
+        app.add_url_rule(f"/audit/{number}", f"audit-{number}", public(view), methods=["POST"])
     for number, (what, (_, opened)) in enumerate(views.items()):
         answer = subject.browser(app).open(f"/audit/{number}", method="POST")
         if opened and answer.text != REACHED:

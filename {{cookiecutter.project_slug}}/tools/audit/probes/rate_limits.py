@@ -9,12 +9,15 @@ from itertools import product
 from unittest import mock
 
 from flask import abort
+from limits import parse_many
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 from app.security.csrf import exempt
 from app.security.declarations import declared_by
-from app.security.rate_limits import LIMITS, UNLIMITED, Kind, limited, limiter
+from app.security.rate_limits import KIND, LIMITS, UNLIMITED, limited, limiter
+from app.settings import Settings
+from app.visitors import public
 from tools.audit.probes import is_pinned, server
 from tools.audit.steps import Relaxed, probe
 from tools.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, Subject
@@ -114,6 +117,7 @@ def every_route_is_limited(subject: Subject) -> Iterator[str]:
         announced = subject.browser(usual_app).open(subject.page.rule).headers.get("RateLimit-Limit", "0")
         if int(announced) > 1000:
             yield f"By default, a client may send {announced} requests of a page."
+        yield from _own_limits(subject)
         yield from _nothing_goes_first(subject)
         yield from server.counters_hold(subject)
         yield from server.slow_clients_hold_no_thread(subject)
@@ -216,9 +220,9 @@ def _networks_count_together(subject: Subject) -> Iterator[str]:
     def form() -> str:
         return ""
 
-    kinds: tuple[Kind, ...] = ("sign_in", "register", "reset")
+    kinds = ("sign_in", "register", "reset")
     for kind in kinds:
-        app.add_url_rule(f"/audit/{kind}", kind, limited(kind)(partial(form)), methods=["POST"])
+        app.add_url_rule(f"/audit/{kind}", kind, public(limited(kind)(partial(form))), methods=["POST"])
     with mock.patch.dict(LIMITS, dict.fromkeys(kinds, "1 per minute")):  # the others are multiples of this
         for kind, (prefix, step, most) in product(kinds, ((56, 1, 8), (48, 256, 32))):
             sources = (f"2001:db8:{prefix}:{number % 256 * step:x}::1" for number in range(most + 1))
@@ -238,7 +242,6 @@ def _nothing_goes_first(subject: Subject) -> Iterator[str]:
         "for a foreign host": (page, {"host": "evil.example"}),
         "with an address that is too long": (f"{page}?a={'a' * 9000}", {}),
         "over http": (page, {"scheme": "http"}),
-        "with an argument twice": (f"{page}?audit=1&audit=2", {}),
         "with a null byte": (f"{page}?audit=%00", {}),
     }
     for what, (path, how) in refused.items():
@@ -258,6 +261,28 @@ def _nothing_goes_first(subject: Subject) -> Iterator[str]:
         answers.append(browser.open(page).status_code)
     if answers[-1] == 429 and (counted.called or rendered.called):
         yield "A client over its limit still makes the app count and render pages."
+
+
+def _own_limits(subject: Subject) -> Iterator[str]:
+    """Yield the limits of views that allow more than the default, and flood a view with a limit of its own."""
+
+    def rate(limit: str) -> float:
+        return min(part.amount / part.get_expiry() for part in parse_many(limit))
+
+    default = Settings.model_fields["RATELIMIT_DEFAULT"].default
+    for rule in subject.rules("GET", *UNSAFE_METHODS):
+        found = {
+            declared_by(subject.app, rule.endpoint, method, KIND, "", inherited=True) for method in rule.methods or ()
+        }
+        for limit in sorted(found - {"", *LIMITS}):
+            if rate(limit) > rate(default):
+                yield Relaxed(f"{rule.rule} has a limit of its own, {limit}, above RATELIMIT_DEFAULT ({default}).")
+    app = subject.make({})
+    app.add_url_rule("/audit/limited", "limited", public(limited("2 per minute")(partial(str))))
+    browser = subject.browser(app)
+    answers = [browser.open("/audit/limited") for _ in range(3)]
+    if [answer.status_code for answer in answers] != [200, 200, 429] or answers[0].headers["RateLimit-Limit"] != "2":
+        yield "A view has a limit of its own that does not count its requests."
 
 
 def _main(text: str) -> str:

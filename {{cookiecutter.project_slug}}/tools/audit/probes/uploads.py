@@ -14,6 +14,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -23,10 +24,12 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse
 
 from app.security import uploads
+from app.security.declarations import declared_by
 from app.security.findings import Finding
 from app.settings import Settings
 from app.storage import images, text
 from app.storage.turns import turn
+from app.visitors import public
 from tools.audit.probes import server
 from tools.audit.steps import probe
 from tools.audit.subject import Browser, NoAnswer, NotApplicable, Subject, Unproved
@@ -186,7 +189,8 @@ def sizes_are_bounded(subject: Subject) -> Iterator[str]:
             raise Unproved("MAX_CONTENT_LENGTH limits a request, but no view runs here to prove a quota")
         return
     visitor = _visitor(subject)
-    most = int(app.config.get("MAX_CONTENT_LENGTH") or 2**20)
+    declared = declared_by(app, "uploads.index", "POST", uploads.ACCEPTS, uploads.Accepted())
+    most = int(declared.max_bytes or app.config.get("MAX_CONTENT_LENGTH") or 2**20)
     too_large = _send(subject, visitor, "a.txt", b"a" * (most + 1000), "text/plain")
     if too_large.status_code != 413:
         yield f"A file of more than MAX_CONTENT_LENGTH answers {too_large.status_code}."
@@ -195,16 +199,17 @@ def sizes_are_bounded(subject: Subject) -> Iterator[str]:
     if int(Settings.model_fields["MAX_CONTENT_LENGTH"].default) > 100 * 2**20:
         yield "By default, the size of a request is hardly limited."
     yield from server.proxy_bounds_bodies(subject)
+    yield from _declared_sizes_hold(subject)
     yield from _crashes_leave_nothing(subject)
     parts = {f"part{number}": "" for number in range(2000)}
     if (
         answer := visitor.send("/uploads", {**parts, "file": _file("a.txt", b"a", "text/plain")}, headers=JSON)
     ).status_code != 413:
         yield f"A form of 2,000 parts answers {answer.status_code}."
-    body = b"csrf_token=" + b"a" * 600_000
+    body = b"csrf_token=" + b"a" * max(600_000, declared.max_form_bytes or 0)
     form = visitor.open("/uploads", method="POST", data=body, content_type="application/x-www-form-urlencoded")
     if form.status_code != 413:
-        yield f"A form of 600 kB is held in memory ({form.status_code})."
+        yield f"A form of {len(body)} bytes is held in memory ({form.status_code})."
     owner = _new_visitor(subject)
     answers = [_send(subject, owner, f"{number}.txt", b"a", "text/plain").status_code for number in range(15)]
     if answers[0] != 201 or answers[-1] != 413:
@@ -218,6 +223,24 @@ def sizes_are_bounded(subject: Subject) -> Iterator[str]:
     with mock.patch.object(shutil, "disk_usage", return_value=full):
         if (status := _send(subject, visitor, "a.txt", b"a" * 500, "text/plain").status_code) != 503:
             yield f"On a full disk an upload answers {status}."
+
+
+def _declared_sizes_hold(subject: Subject) -> Iterator[str]:
+    """Add a view that accepts more, and one that does not, and send what only the first accepts, and too much."""
+    app = subject.make({})
+    mark = uploads.accepts(max_form_bytes=200_000)
+    for path, view in (("/audit/more", mark(partial(str))), ("/audit/usual", partial(str))):
+        app.add_url_rule(path, path, public(view), methods=["POST"])
+    for path, size, wanted in (
+        ("/audit/more", 190_000, 200),
+        ("/audit/more", 210_000, 413),
+        ("/audit/usual", 190_000, 413),
+    ):
+        browser = subject.browser(app)
+        form = {"csrf_token": browser.token(), "a": "a" * size}
+        if (status := browser.open(path, method="POST", data=form).status_code) != wanted:
+            accepted = "200,000" if "more" in path else "the usual"
+            yield f"A view that accepts {accepted} bytes of a form answers {status} to {size}."
 
 
 @probe("9.S6")

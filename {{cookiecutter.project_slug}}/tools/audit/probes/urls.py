@@ -7,6 +7,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
 from urllib.parse import quote, urlsplit
@@ -19,8 +20,9 @@ from werkzeug.wrappers import Response
 from app.security import outgoing, urls
 from app.security.findings import Finding
 from app.settings import Settings
+from app.visitors import public
 from tools.audit.steps import Relaxed, probe
-from tools.audit.subject import ALLOWED_HOST, HOST, NotApplicable, Subject, imported
+from tools.audit.subject import ALLOWED_HOST, HOST, UNSAFE_METHODS, NotApplicable, Subject, imported
 
 EVIL = (
     "https://evil.example/",
@@ -80,10 +82,12 @@ def parameters_are_bounded(subject: Subject) -> Iterator[str]:
     for path, status, what in (
         (f"{page}?x={'a' * 9000}", 414, "A URL of 9,000 characters"),
         (f"/{'a' * 9000}", 414, "A path of 9,000 characters"),
-        (f"{page}?audit=1&audit=2", 400, "A parameter given twice"),
     ):
         if (found := subject.browser().open(path).status_code) != status:
             yield f"{what} answers {found}."
+    with subject.view(subject.page.endpoint, lambda: request.args.get("audit", "")):
+        if (found := subject.browser().open(f"{page}?audit=1&audit=2").status_code) != 400:
+            yield f"A parameter that is given twice and read once answers {found}."
     for rule in subject.rules("GET", "POST"):
         for name in rule.arguments:
             converter = rule._converters.get(name)  # none if the route's defaults set it
@@ -100,8 +104,10 @@ def redirects_stay_here(subject: Subject) -> Iterator[str]:
             raise NotApplicable("no code redirects to a target from a request")
         yield from found
         return
+    yield from _declared(subject)
+    yield from _declaring(subject)
     if not subject.takes("/redirect", "GET"):
-        raise NotApplicable("no route redirects to other sites")
+        raise NotApplicable("no route redirects to targets from a request")
     for target in (
         *(each.format(host=subject.host) for each in EVIL),
         f"http://{ALLOWED_HOST}/",
@@ -131,6 +137,44 @@ def redirects_stay_here(subject: Subject) -> Iterator[str]:
     inside = _ask_for(subject, "/uploads?x=1")
     if not inside.headers.get("Location", "").endswith("/uploads?x=1"):
         yield "A redirect within the site does not work."
+
+
+def _declared(subject: Subject) -> Iterator[str]:
+    """Yield the sites that views may redirect to."""
+    with subject.app.test_request_context(base_url=f"https://{subject.host}"):
+        for rule in subject.rules("GET", *UNSAFE_METHODS):
+            found = (urls.targets_of(rule.endpoint, method) for method in sorted(rule.methods or ()))
+            for hosts, reason in {(", ".join(sorted(hosts)), reason) for hosts, reason in found if hosts}:
+                yield Relaxed(f"{rule.rule} may redirect to {hosts}, and any form may lead there: {reason}")
+
+
+def _declaring(subject: Subject) -> Iterator[str]:
+    """Add a view that may redirect to one site, and one that may not, and compare where they lead."""
+    app = subject.make({})
+    mark = urls.may_redirect_to("pay.audit.example", reason="The audit tries what a declaration opens.")
+
+    def leave() -> Response:
+        return redirect(request.args["next"])
+
+    app.add_url_rule("/audit/declared", "declared", public(mark(partial(leave))))
+    app.add_url_rule("/audit/other", "other", public(leave))
+    good, *bad = (
+        "https://pay.audit.example/a",
+        "http://pay.audit.example/a",
+        "https://pay.audit.example:8443/a",
+        "https://pay.audit.example.evil.example/a",
+        *(each.format(host="pay.audit.example") for each in EVIL),
+    )
+    for path, target in (*(("/audit/declared", target) for target in (good, *bad)), ("/audit/other", good)):
+        answer = subject.browser(app).open(f"{path}?next={quote(target, safe='')}")
+        if path == "/audit/declared" and target == good:
+            if answer.headers.get("Location") != good:
+                yield "A redirect to a site that its view declares with @may_redirect_to is stopped."
+        elif _leaves(subject, answer):
+            yield f"@may_redirect_to lets {'its' if target in bad else 'another'} view redirect to {target!r}."
+    policy = subject.browser(app).open(subject.page.rule).headers.get("Content-Security-Policy", "")
+    if "pay.audit.example" not in re.sub("(?s).*form-action|;.*", "", policy):
+        yield "The policy stops the forms of a view that may redirect to another site."
 
 
 @probe("10.S3")
@@ -189,6 +233,11 @@ def hosts_are_ours(subject: Subject) -> Iterator[str]:
         if answer.status_code == 200 and "evil" in answer.text:
             yield f"An absolute URL repeats {'X-Forwarded-Host' if headers else 'Host'}."
     if subject.own:
+        spelt = f"{subject.host.upper()}."
+        with subject.view(subject.page.endpoint, lambda: url_for(subject.page.endpoint, _external=True)):
+            answer = subject.browser().open(subject.page.rule, host=spelt)
+        if answer.status_code != 200 or subject.host not in answer.text:
+            yield f"Host: {spelt}, the same host in another spelling, is refused or repeated ({answer.status_code})."
         second = subject.make({"TRUSTED_HOSTS": f"{subject.host},second.example", "SERVER_NAME": ""})
         with subject.view(subject.page.endpoint, lambda: url_for(subject.page.endpoint, _external=True), second):
             if "second.example" in subject.browser(second).open(subject.page.rule, host="second.example").text:
