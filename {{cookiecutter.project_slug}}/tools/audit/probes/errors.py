@@ -243,8 +243,8 @@ def _own_pages_tell_nothing(subject: Subject) -> Iterator[str]:
     """Check the pages that depend on the app's state, and debug."""
     debug = subject.make({"FLASK_DEBUG": True})
     with subject.view(subject.page.endpoint, _raise, debug):
-        shown = subject.browser(debug).open(subject.page.rule).text
-        if "Traceback" in shown or debug.config["PROPAGATE_EXCEPTIONS"] is not False:
+        shown = subject.browser(debug).open(subject.page.rule).text  # with the traceback, on the app's own page
+        if "<title>" not in shown or debug.config["PROPAGATE_EXCEPTIONS"] is not False:
             yield "In debug, an exception reaches the server and its console."
     with subject.instead({"CSP_REPORT_ONLY": True}):
         evidence = [fact.evidence for fact in facts(subject.app)]
