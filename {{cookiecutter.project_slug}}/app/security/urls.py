@@ -66,7 +66,8 @@ class OneValueEach(MultiDict[str, str]):
     def __getitem__(self, name: str) -> str:
         """Return the value; ``get`` and ``to_dict`` come here too."""
         if len(self.getlist(name)) > 1:
-            refuse(400, "The address contains a parameter twice. Please go back and try again.", parameter=name)
+            message = f"The address contains the parameter {name[:40]!r} twice. Please go back and try again."
+            refuse(400, message, parameter=name)
         return super().__getitem__(name)
 
     def items(self, multi: bool = False) -> Iterator[tuple[str, str]]:  # type: ignore[override]
@@ -275,4 +276,4 @@ def _check_redirect(response: Response) -> Response:
 
 def _refuse_long_urls() -> None:
     if len(request.path) + len(request.query_string) > MAX_URL:
-        refuse(414, "This address is too long.")
+        refuse(414, f"This address is too long: the maximum is {MAX_URL} characters.")
