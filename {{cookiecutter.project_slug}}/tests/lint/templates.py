@@ -75,20 +75,18 @@ def check_template(
 
 
 def templates_of(app: Flask, project: Path | None = None) -> dict[str, str]:
-    """Return the source of every template, also of those in the blueprints' own folders.
+    """Return the source of every template, also of those in the blueprints' own folders, but not of extensions'.
 
-    Of a foreign app, those of its extensions are left out, and each is named by its place in the project.
+    Those of a foreign app are named by their place in its ``project``.
     """
-    found = {}
+    found, root = {}, project or Path(app.root_path).resolve()
     for loader in (loader for each in (app, *app.blueprints.values()) if (loader := each.jinja_loader)):
         for name in _names_of(loader):
             with contextlib.suppress(TemplateNotFound, UnicodeDecodeError):  # a picture, or another loader's
                 source, file, _ = loader.get_source(app.jinja_env, name)
-                place = Path(file).resolve() if file and project else None
-                if project is None or place is None:
-                    found[name] = source
-                elif place.is_relative_to(project):
-                    found[place.relative_to(project).as_posix()] = source
+                place = Path(file).resolve() if file else root / name
+                if place.is_relative_to(root):
+                    found[place.relative_to(root).as_posix() if project else name] = source
     return found
 
 

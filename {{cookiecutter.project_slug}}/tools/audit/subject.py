@@ -11,14 +11,16 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import inspect
 import io
 import itertools
 import logging
 import re
 import secrets
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +276,15 @@ class Subject:
             and not rule.websocket
             and set(methods) & (rule.methods or set())
         ]
+
+    def library_of(self, endpoint: str) -> str:
+        """Return the package that a route's view comes from, such as ``flask_admin``; '' for the app's own."""
+        view = inspect.unwrap(self.app.view_functions[endpoint])
+        while isinstance(view, partial):
+            view = inspect.unwrap(view.func)
+        module = str(getattr(view, "__module__", "") or type(view).__module__)
+        file = getattr(sys.modules.get(module), "__file__", None) or self.package
+        return "" if Path(file).resolve().is_relative_to(self.package.resolve()) else module.partition(".")[0]
 
     def takes(self, path: str, method: str = "POST") -> bool:
         """Return whether there is such a route."""

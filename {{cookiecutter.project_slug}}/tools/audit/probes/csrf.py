@@ -250,11 +250,15 @@ def _stale_forms(subject: Subject) -> Iterator[str]:
     if not subject.own:
         return
     for rule in subject.rules("POST"):
-        if "GET" in (rule.methods or ()):
+        if "GET" in (rule.methods or ()) and not declared_by(subject.app, rule.endpoint, "POST", EXEMPT):
             with subject.view(rule.endpoint, lambda: "shown again"):
                 answer = subject.browser().open(subject.url(rule), method="POST", data=STALE)
             if answer.text != "shown again" or answer.status_code != 400:
-                yield f"The user's input at {rule.rule} is lost if its token is stale."
+                evidence, library = (
+                    f"The user's input at {rule.rule} is lost if its token is stale",
+                    subject.library_of(rule.endpoint),
+                )
+                yield Relaxed(f"{evidence}: it is a route of {library}.") if library else f"{evidence}: add @form_view."
     for file, node in subject.nodes:
         marks = [ast.unparse(mark) for mark in getattr(node, "decorator_list", ())]
         if any(mark.rpartition(".")[2] == "form_view" for mark in marks) and "validate_on_submit" not in ast.unparse(

@@ -92,7 +92,9 @@ def parameters_are_bounded(subject: Subject) -> Iterator[str]:
         for name in rule.arguments:
             converter = rule._converters.get(name)  # none if the route's defaults set it
             if converter is not None and converter.regex in ("[^/]{1,}", "[^/]+"):
-                yield f"{rule.rule} accepts any text as {name}."
+                evidence = f"{rule.rule} accepts any text as {name}"
+                library = subject.library_of(rule.endpoint) if subject.own else ""
+                yield Relaxed(f"{evidence}: it is a route of {library}.") if library else f"{evidence}."
 
 
 @probe("10.S2")
