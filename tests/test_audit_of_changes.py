@@ -21,10 +21,9 @@ def test_a_required_setting_of_the_team_needs_a_value_for_the_audit(
     ended = audit(default_app, folder=app)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("The audit could not run: SHOP: there is no default")
-    assert ended.stderr.endswith("to _settings in tools/audit/run.py.\n")
+    assert ended.stderr.endswith("to settings in [tool.audit] of pyproject.toml.\n")
     assert len(ended.stderr.splitlines()) == 1
-    line = '        "FLASK_DEBUG": False,\n'
-    edit(app, {"tools/audit/run.py": (line, f'{line}        "SHOP": "",\n')})
+    edit(app, {"pyproject.toml": ("[tool.ruff]\n", '[tool.audit]\nsettings = { SHOP = "" }\n\n[tool.ruff]\n')})
     assert audit(default_app, folder=app).returncode == 0
 
 
@@ -51,9 +50,10 @@ def test_a_required_field_of_the_team_is_asked_for(
     }
     assert evidence == {
         f"The audit could not get past {path}, which answers 400 to {fields}: "
-        "add the other fields of your form to OWN_FIELDS in tools/audit/subject.py."
+        "add the other fields of your form to fields in [tool.audit] of pyproject.toml."
     }
-    edit(app, {"tools/audit/subject.py": ("str]] = {}\n", f'str]] = {{"{path}": {{"terms": "y"}}}}\n')})
+    table = f'[tool.audit]\nfields = {{ "{path}" = {{ terms = "y" }} }}\n\n'
+    edit(app, {"pyproject.toml": ("[tool.ruff]\n", f"{table}[tool.ruff]\n")})
     assert audit(default_app, folder=app).returncode == 0
 
 

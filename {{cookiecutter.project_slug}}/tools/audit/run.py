@@ -24,6 +24,7 @@ from app import paths, settings
 from app.security.findings import Finding, facts, facts_of
 from tests.lint.links import hosts_of
 from tools import ctrl_c
+from tools.audit import yours
 from tools.audit.mitigations import MITIGATIONS, Step
 from tools.audit.results import Report, Row, StepResult
 from tools.audit.steps import PROBES, examine
@@ -81,7 +82,7 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
         if lacking := sorted(required - _settings(Path()).keys()):
             raise settings.SettingsError(
                 f"{', '.join(lacking)}: there is no default, and the copy under attack must not use the real value. "
-                "Add a value for the audit to _settings in tools/audit/run.py."
+                "Add a value for the audit to settings in [tool.audit] of pyproject.toml."
             )
         package = Path(real.root_path)
 
@@ -156,8 +157,8 @@ def _left_out(folder: str, names: list[str]) -> set[str]:
 
 
 def _settings(folder: Path) -> dict[str, object]:
-    """Return the settings that the probes expect. Add a value here for each of your own settings without a default."""
-    return {
+    """Return the settings that the probes expect, and yours."""
+    return yours.settings() | {
         "FLASK_DEBUG": False,
         "SECRET_KEY": random_key(),
         "SECRET_KEY_FALLBACKS": (),

@@ -40,13 +40,11 @@ from app.visitors import PUBLIC, public
 from tests.lint.code import check_code, trees_of
 from tests.lint.files import check_files
 from tests.lint.templates import check_templates, templates_of
+from tools.audit import yours
 
 HOST = "audit.example"
 ALLOWED_HOST = "docs.audit.example"
 UNSAFE_METHODS = ("POST", "PUT", "PATCH", "DELETE")
-
-# The fields of your own forms other than the address and passwords, by path: {"/register": {"terms": "y"}}.
-OWN_FIELDS: dict[str, dict[str, str]] = {}
 
 PASSWORD = "mosaic tundra 7 lantern"  # noqa: S105 # nosec B105 - of the audit's own accounts
 
@@ -191,8 +189,8 @@ class Subject:
         if status != 303:
             said = f"the audit could not get past {path}, which answers {status}"
             if status in (200, 400, 422):  # the form is shown again
-                fields = ", ".join([*form, *OWN_FIELDS.get(path, ())])
-                said += f" to {fields}: add the other fields of your form to OWN_FIELDS in tools/audit/subject.py"
+                fields = ", ".join([*form, *yours.fields(path)])
+                said += f" to {fields}: add the other fields of your form to fields in [tool.audit] of pyproject.toml"
             raise NoAnswer(said)
 
     @property
@@ -493,7 +491,7 @@ class Browser:
     def send(self, path: str, form: Mapping[str, Any], **kwargs: Any) -> TestResponse:
         """Send a form with its CSRF token."""
         self.seen = self.seen or self.token()
-        form = {"csrf_token": self.seen, **OWN_FIELDS.get(path, {}), **form}
+        form = {"csrf_token": self.seen, **yours.fields(path), **form}
         if not any(isinstance(value, FileStorage) for value in form.values()):
             return self.open(path, method="POST", data=form, **kwargs)
         # Encoded here, since the client would spool a large body to a file and never close it.

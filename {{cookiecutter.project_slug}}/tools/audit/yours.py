@@ -1,0 +1,35 @@
+"""What the audit must know of your app, from ``[tool.audit]`` in pyproject.toml.
+
+``settings`` has a value for each of your settings without a default; it must not be the real one. ``fields`` has, by
+path, the fields that you have added to a form of the template::
+
+    [tool.audit]
+    settings = { PAYMENT_ACCOUNT = "test" }
+    fields = { "/register" = { terms = "y" } }
+"""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from typing import Any
+
+from app import paths
+
+
+@cache
+def _table() -> dict[str, Any]:
+    file = paths.ROOT / "pyproject.toml"
+    read = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    table: dict[str, Any] = read.get("tool", {}).get("audit", {})
+    return table
+
+
+def settings() -> dict[str, object]:
+    """Return your values of required settings."""
+    return dict(_table().get("settings", {}))
+
+
+def fields(path: str) -> dict[str, str]:
+    """Return your fields of the form at a path."""
+    return dict(_table().get("fields", {}).get(path, {}))
