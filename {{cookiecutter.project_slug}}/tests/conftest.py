@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Generator, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ import trustme
 from flask import Flask
 from flask.testing import FlaskClient
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BuildError, Rule
 from werkzeug.test import TestResponse
 
 from app import create_app, paths, settings
@@ -150,7 +155,26 @@ def pages(visitor: FlaskClient) -> list[str]:
     rules = visitor.application.url_map.iter_rules()
     paths = [rule.rule for rule in rules if "GET" in (rule.methods or ()) and not rule.arguments]
     answers = {path: visitor.get(path) for path in paths}
-    return [path for path, answer in answers.items() if (answer.status_code, answer.mimetype) == (200, "text/html")]
+    found = (path for path, answer in answers.items() if (answer.status_code, answer.mimetype) == (200, "text/html"))
+    # A view may also answer with a part of a page, for a script.
+    return [path for path in found if answers[path].text.lstrip().lower().startswith("<!doctype html")]
+
+
+# What stands for an argument in the path of a route, by its converter: there is no such file, order or page.
+SAMPLES = ("0123456789abcdef" * 2, 1, uuid.UUID(int=1), 1.5, "a", "aa", "a/b")
+
+
+def address_of(app: Flask, rule: Rule) -> str:
+    """A path that leads to a route."""
+    adapter = app.url_map.bind("localhost", url_scheme="https")
+    method = min((rule.methods or set()) - {"HEAD", "OPTIONS"}, default="GET")
+    names = sorted(rule.arguments)
+    for values in product(SAMPLES, repeat=len(names)):
+        with contextlib.suppress(BuildError, HTTPException, ValueError, TypeError):
+            path = adapter.build(rule.endpoint, dict(zip(names, values, strict=True)), method=method)
+            if adapter.match(path, method=method, websocket=rule.websocket)[0] == rule.endpoint:
+                return path
+    raise LookupError(f"SAMPLES has nothing for {rule}")
 
 
 def csrf_token(client: FlaskClient, path: str = "/") -> str:

@@ -9,6 +9,7 @@ from flask import Flask
 from werkzeug.exceptions import HTTPException
 
 from app.security.headers import relax, relaxations_of
+from app.security.urls import form_targets
 
 NONCE = re.compile(r"'nonce-([\w-]{32,})'")
 NONCE_IN = ("script-src", "script-src-elem")
@@ -49,6 +50,12 @@ def relaxed_at(app: Flask, path: str) -> tuple[relax, ...]:
     except HTTPException:
         endpoint = None
     return relaxations_of(app, endpoint)
+
+
+def with_form_targets(strict: Mapping[str, str], app: Flask) -> dict[str, str]:
+    """The strict policy, with the hosts that views of the app may redirect to: forms may lead there."""
+    with app.test_request_context(base_url="https://localhost"):
+        return {**strict, "form-action": f"{strict['form-action']} {form_targets()}".strip()}
 
 
 def with_relaxations(strict: Mapping[str, str], relaxed: tuple[relax, ...]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from app.security.declarations import declared_by
 from app.security.rate_limits import limiter
 from app.visitors import public
 from tests.browser.conftest import become_member
-from tests.conftest import KEY, ORIGIN, ROOT, Server, browser_like, csrf_token, new_member, pages
+from tests.conftest import KEY, ORIGIN, ROOT, Server, address_of, browser_like, csrf_token, new_member, pages
 from tests.samples import upload
 
 ID = "0123456789abcdef0123456789abcdef"
@@ -34,7 +34,7 @@ OTHER_KEY = "q9WmZ3xLr7VtB5nKc2HsY8fJd4GpTa6R"
 
 def paths(app: Flask) -> list[tuple[str, Rule]]:
     """Every rule of the app with a path that it matches."""
-    return [(re.sub("<[^>]+>", ID, rule.rule), rule) for rule in app.url_map.iter_rules()]
+    return [(address_of(app, rule), rule) for rule in app.url_map.iter_rules() if not rule.websocket]
 
 
 def state_changing_routes(app: Flask) -> list[tuple[str, str]]:
@@ -201,7 +201,7 @@ def forms(visitor: FlaskClient, path: str) -> list[tuple[str, dict[str, Any]]]:
             name, kind = str(field.get("name")), str(field.get("type"))
             fields[name] = (io.BytesIO(b"a"), "a.txt") if kind == "file" else filled.get(kind, field.get("value") or "")
         if form.get("method") == "post":
-            found.append((str(form.get("action")), fields))
+            found.append((str(form.get("action") or path), fields))
     return found
 
 

@@ -20,11 +20,10 @@ from app import create_app, relaxations
 from app.redaction import REDACTED
 from app.security import csp
 from app.security.headers import relax, relaxations_of
-from app.security.urls import form_targets
 from app.views import csp_reports
 from app.visitors import public
-from tests.conftest import ORIGIN, browser_like, pages
-from tests.policies import NONCE, directives, looser, relaxed_at, with_relaxations
+from tests.conftest import browser_like, pages
+from tests.policies import NONCE, directives, looser, relaxed_at, with_form_targets, with_relaxations
 from tests.test_05_errors import capture_log
 
 # CSP Level 3; each directive as docs/mitigations.md asks for it (3.S3). The nonce is another in each response.
@@ -52,10 +51,7 @@ def strict_at(app: Flask, path: str = "/") -> dict[str, str]:
 
     It does so in ``@relax`` and relaxations.py, and by ``@may_redirect_to`` for all forms.
     """
-    with app.test_request_context(base_url=ORIGIN):
-        targets = form_targets()
-    strict = POLICY | {"form-action": f"{POLICY['form-action']} {targets}".strip()}
-    return with_relaxations(strict, relaxed_at(app, path))
+    return with_relaxations(with_form_targets(POLICY, app), relaxed_at(app, path))
 
 
 @pytest.mark.parametrize("path", ["/", "/nothing"])

@@ -77,9 +77,9 @@ def test_4_S4_a_session_without_a_birth_is_nobodys(app: Flask, born: object) -> 
     assert owner.post(f"/uploads/{'0' * 32}/delete", data={"csrf_token": token}).status_code == 400
 
 
-@pytest.mark.parametrize("path", ["/static/app.css", "/shop/static/app.css"], ids=["app", "blueprint"])
+@pytest.mark.parametrize("path", ["/static/app.css", "/tested/static/app.css"], ids=["app", "blueprint"])
 def test_4_T1_a_static_file_carries_no_cookie_that_a_cache_could_keep(app: Flask, path: str) -> None:
-    shop = Blueprint("shop", __name__, static_folder=app.static_folder, url_prefix="/shop")
+    shop = Blueprint("tested", __name__, static_folder=app.static_folder, url_prefix="/tested")
     app.register_blueprint(shop)
     with new_member(app).get(path) as answer:
         assert answer.status_code == 200

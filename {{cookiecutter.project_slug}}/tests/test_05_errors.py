@@ -531,7 +531,7 @@ def test_5_S3_a_wrong_log_call_loses_no_line() -> None:
 
 def test_in_debug_the_page_and_the_terminal_have_the_lines_of_a_traceback(app_config: dict[str, object]) -> None:
     app = create_app(app_config | {"FLASK_DEBUG": "1"})
-    app.add_url_rule("/fail", view_func=lambda: fail(KEY))
+    app.add_url_rule("/fail", view_func=public(lambda: fail(KEY)))
     log, client = capture_log(), browser_like(app, "http://localhost")
     page = client.get("/fail")
     problem = client.get("/fail", headers={"Accept": "application/json"}).get_json()["traceback"]

@@ -23,7 +23,7 @@ from app.security import errors, headers
 from app.security.headers import relax
 from app.visitors import public
 from tests.conftest import ROOT, Server, browser_like, post
-from tests.policies import directives, looser, relaxed_at, with_relaxations
+from tests.policies import directives, looser, relaxed_at, with_form_targets, with_relaxations
 from tests.test_03_csp import POLICY
 
 HTTP = "http://localhost"
@@ -67,7 +67,7 @@ def strict_at(app: Flask, path: str) -> dict[str, str]:
 def assert_complete(app: Flask, response: TestResponse, *, https: bool = True) -> None:
     path = response.request.path if response.status_code < 400 else "/nothing"
     relaxed, wanted = relaxed_at(app, path), strict_at(app, path)
-    policy = with_relaxations(POLICY, relaxed)
+    policy = with_relaxations(with_form_targets(POLICY, app), relaxed)
     if not https:
         del wanted["Strict-Transport-Security"]
         policy.pop("upgrade-insecure-requests", None)

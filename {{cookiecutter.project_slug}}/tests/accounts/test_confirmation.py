@@ -186,7 +186,7 @@ def test_an_account_of_the_administrator_is_confirmed(app: Flask, mailbox: Mailb
 def test_accounts_of_before_the_migration_keep_their_files(app: Flask, app_config: dict[str, object]) -> None:
     run = app.test_cli_runner()
     with app.app_context():
-        assert run.invoke(args=["db", "downgrade", "0001"]).exit_code == 0
+        assert run.invoke(args=["db", "downgrade", "default@0001"]).exit_code == 0
         with sqlite3.connect(str(app_config["DATABASE_URL"]).removeprefix("sqlite:///")) as database:
             row = (1, ALICE, "hash", "f", "o", "2026-01-02 03:04:05.000000")
             database.execute("INSERT INTO users VALUES (?, ?, ?, ?, ?, ?)", row)

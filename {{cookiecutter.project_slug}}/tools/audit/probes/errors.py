@@ -15,6 +15,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.test import TestResponse
 
 from app.security.findings import facts
+from tools.audit import yours
 from tools.audit.probes import SIGNED
 from tools.audit.steps import probe
 from tools.audit.subject import Browser, Subject, random_key
@@ -146,6 +147,7 @@ def _attacks_are_events(subject: Subject) -> Iterator[str]:
     if subject.takes("/login"):
         guess = subject.browser()
         form = {"csrf_token": guess.token(), "email": "nobody@audit.example", "password": SECRET}
+        form |= yours.fields("/login")
         requests["with a wrong password"] = guess, "/login", {"method": "POST", "data": form}
     if subject.takes("/uploads"):
         requests["for the file of another owner"] = (
