@@ -21,7 +21,7 @@ MAX_LENGTH = 16 * 1024
 MARGIN = 4 * 1024
 
 # What the name of a secret contains. A password may have spaces, and the values of these headers do.
-_PASSWORD, _HEADER = "passw|passphrase|pwd", "cookie|authorization"  # nosec B105
+_PASSWORD, _HEADER = "passw|passphrase|pwd", "cookie|authorization"
 _WORDS = (*f"{_PASSWORD}|{_HEADER}".split("|"), "secret", "token", "credential", "csrf", "jwt", "signa", "sess", "key")
 _REST = r"[\w.-]{0,64}+"  # of a name: password_confirm
 _NAME = (
