@@ -122,7 +122,7 @@ HABITS: dict[str, Wanted] = {
     "odd_routes:create_app('odd')": {
         "3.S4": (IMPLEMENTED, ""),
         "8.S3": (MISSING, "Nothing limits /<any(red, blue):colour>."),
-        "10.S1": (MISSING, "A parameter given twice answers 200."),
+        "10.S1": (MISSING, "A parameter that is given twice and read once answers 200."),
     },
     "no_routes": {
         "2": (NOT_APPLICABLE, ""),
