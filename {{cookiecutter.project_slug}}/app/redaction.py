@@ -37,8 +37,9 @@ _QUOTED = r"(?P<quote>\\{0,7}[\"'])(?:(?!(?<!\\)(?P=quote))[^\r\n])*(?P=quote)?"
 _SEVERAL = r"[\[({](?:\"(?:\\.|[^\"\\\r\n])*\"?|'(?:\\.|[^'\\\r\n])*'?|[^\"'\])}\r\n])*[\])}]?"  # ['a', 'b]']
 _LITERAL = rf"[\w.]{{0,40}}(?:{_QUOTED}|{_SEVERAL})"  # also b'…', Markup('…')
 _VALUE = rf"(?:{_LITERAL}|[^\s&\"']+)"
-# Secrets only as a whole name: in a URL, of an argument, or quoted.
-_SHORT = "key|sig|code|auth|hash|pass|pw|pin|otp"
+# Secrets only as a whole name: the first ones also where they are quoted, all of them in a URL or of an argument.
+_SHORT_QUOTED = "pass|pw|pin|otp"
+_SHORT = f"key|sig|code|auth|hash|{_SHORT_QUOTED}"
 
 # What is redacted → its pattern. The group "shown" is kept.
 PATTERNS = {
@@ -48,7 +49,7 @@ PATTERNS = {
     "a token in a URL": r"(?P<shown>://)[^\s/:@\"'<>]{20,}(?=@)",
     "an argument of a URL": rf"(?P<shown>[?&](?:{_SHORT})=)[^\s&#\"'<>]+",
     # "pw": …, ('pin', …)
-    "a short name": rf"(?P<shown>{_QUOTE}(?:pass|pw|pin|otp){_QUOTE}\]?{_SPACE}[:=,]{_SPACE})(?!\[redacted){_LITERAL}",
+    "a short name": rf"(?P<shown>{_QUOTE}(?:{_SHORT_QUOTED}){_QUOTE}\]?{_SPACE}[:=,]{_SPACE})(?!\[redacted){_LITERAL}",
     # payload.time.signature, of itsdangerous: session cookies, CSRF tokens, reset links.
     "a signed value": r"(?<![\w-])\.?[\w-]++\.[\w-]{6,7}\.(?:[\w-]{86}|[\w-]{43}|[\w-]{27})(?![\w-])",
     "a JSON Web Token": r"(?<![\w-])eyJ[\w-]++(?:\.[\w-]*)+",

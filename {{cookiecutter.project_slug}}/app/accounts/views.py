@@ -39,7 +39,7 @@ from wtforms.validators import EqualTo, InputRequired, Length, StopValidation
 from app.accounts import credentials, identity
 from app.accounts.database import answer_to_a_race
 from app.accounts.devices import device_name
-from app.accounts.mail import may_be_sent_to
+from app.accounts.mail import LIMIT, may_be_sent_to
 from app.accounts.models import Session, User, db, utcnow
 from app.logs import security_event
 from app.security.cookies import start_session
@@ -58,7 +58,7 @@ bp = Blueprint("accounts", __name__, template_folder="templates")
 security.register_error_handler(sa.exc.IntegrityError, answer_to_a_race)
 bp.register_error_handler(sa.exc.IntegrityError, answer_to_a_race)
 
-TOO_MANY_LINKS = "This address has received 5 links, the maximum for one hour. Please use the newest one."
+TOO_MANY_LINKS = f"This address has received {LIMIT.amount} links, the maximum for one hour. Please use the newest one."
 
 
 def init_app(app: Flask) -> None:

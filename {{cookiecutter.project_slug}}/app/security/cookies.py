@@ -44,7 +44,7 @@ class ExpiringSessions(SecureCookieSessionInterface):
             return self.session_class()
         if not found and (cookie := request.cookies.get(self.get_cookie_name(app))):
             serializer = self.get_signing_serializer(app)
-            # Not loads_unsafe: it decompresses what nobody has signed, and 7 kB can become a gigabyte.
+            # Not loads_unsafe: it decompresses what nobody has signed, and 7 kB can become 300 MB.
             with contextlib.suppress(BadData):
                 if serializer and serializer.loads(cookie):  # without max_age: the signature is right, only too old
                     _remember_end("idle")

@@ -32,7 +32,7 @@ def main() -> int:
     if options.path and not options.app:
         parser.error("--path needs MODULE:APP_OR_FACTORY")
     ctrl_c.watch()
-    gc.disable()  # it would take a tenth of the time, and this program ends soon
+    gc.disable()  # this program ends soon, and frees its memory then
     try:
         from app import create_app
         from tools.audit.report import FORMATS
