@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import shutil
@@ -39,6 +40,10 @@ LOG_LINES = 8
 HAS_ACCOUNTS = "DATABASE_URL" in settings.Settings.model_fields
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--sample", type=int, default=1, metavar="N", help="run every Nth case of each test")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Progress())
 
@@ -52,7 +57,12 @@ def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Stop before the first test if a program is missing that one of the chosen tests starts."""
+    """Choose the cases, and stop before the first test if a program is missing that one of them starts."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    chosen = {item for of_one_test in cases.values() for item in of_one_test[:: config.option.sample]}
+    items[:] = [item for item in items if item in chosen]
     tests = [item for item in items if isinstance(item, pytest.Function)]
     # The constants in its code are what a test may ask for by request.getfixturevalue.
     used = {name for test in tests for name in (*test.fixturenames, *test.function.__code__.co_consts)}
@@ -62,6 +72,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.clear()
     elif absent:
         pytest.exit(advice(absent), returncode=3)
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector need not look at what all tests share: a look takes longer than most tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -97,6 +113,8 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     forget_settings(monkeypatch, tmp_path)
     if HAS_ACCOUNTS:
         monkeypatch.setattr("app.accounts.mail.PAUSE", (0, 0))
+        cheap = {"argon2__memory_cost": 8, "argon2__time_cost": 1, "argon2__parallelism": 1}
+        monkeypatch.setattr("app.accounts.identity.ARGON2", cheap)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -156,7 +156,7 @@ def injected(page: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("corpus", payloads.parts(SSTI, 4), ids=range(4))
+@pytest.mark.parametrize("corpus", payloads.parts(SSTI, 8), ids=range(8))
 def test_7_T1_no_payload_is_evaluated(app: Flask, member: FlaskClient, corpus: list[str]) -> None:
     shown = 0
     for payload, answer in spray(app, member, corpus):
@@ -167,7 +167,7 @@ def test_7_T1_no_payload_is_evaluated(app: Flask, member: FlaskClient, corpus: l
     assert shown > len(corpus)  # the attack has reached pages that show what they got
 
 
-@pytest.mark.parametrize("corpus", payloads.parts(XSS, 4), ids=range(4))
+@pytest.mark.parametrize("corpus", payloads.parts(XSS, 8), ids=range(8))
 def test_7_T2_no_payload_becomes_markup(app: Flask, member: FlaskClient, corpus: list[str]) -> None:
     shown = 0
     for payload, answer in spray(app, member, corpus):

@@ -32,18 +32,19 @@ def own(server: Server) -> dict[str, str]:
     return {"Host": f"localhost:{server.port}", "Origin": server.url}
 
 
-# How it ends → what the client sends at last, and what it gets then.
+# How it ends → what the client sends at last, and what it may get then. simple-websocket answers a client's close in
+# one thread while the view ends in another: the view may be faster.
 ENDS = {
-    "the client closes": (CLOSE, CLOSED),
-    "the view returns": (text(b"end"), CLOSED),
-    "the client is gone": (b"", b""),
+    "the client closes": (CLOSE, {CLOSED, b""}),
+    "the view returns": (text(b"end"), {CLOSED}),
+    "the client is gone": (b"", set()),
 }
 
 
 @pytest.mark.parametrize("end", ENDS)
 def test_5_S4_the_normal_end_of_a_socket_is_no_error(serve_proxied: Callable[..., Server], end: str) -> None:
     server = serve_proxied("tests.streams:app", THREADS=1)
-    last, answer = ENDS[end]
+    last, answers = ENDS[end]
     with server.raw() as connection:
         connection.sendall(handshake(**own(server)))
         assert connection.recv(4096).startswith(b"HTTP/1.1 101 ")
@@ -52,7 +53,7 @@ def test_5_S4_the_normal_end_of_a_socket_is_no_error(serve_proxied: Callable[...
             assert connection.recv(4096) == b"\x81" + bytes([len(message)]) + message
         if last:
             connection.sendall(last)
-            assert connection.recv(4096) == answer
+            assert connection.recv(4096) in answers
             assert connection.recv(4096) == b"", "something follows the end"
     assert server.request("/healthz")[0] == 200  # by the only thread: so the view has ended
     log = server.log.read_text()

@@ -37,6 +37,8 @@ from app.visitors import Visitors, is_for_members
 
 LAST_SEEN_PRECISION = 60  # seconds; a write per request would be too many
 MAX_SESSIONS = 20  # per account; a new one ends the least recently used
+# OWASP Password Storage Cheat Sheet: argon2id, 19 MiB, 2 passes. With more memory, attackers could exhaust it.
+ARGON2 = {"argon2__memory_cost": 19456, "argon2__time_cost": 2, "argon2__parallelism": 1}
 
 cli = AppGroup("users", help="Manage accounts.")
 
@@ -44,16 +46,11 @@ cli = AppGroup("users", help="Manage accounts.")
 def init_app(app: Flask) -> None:
     """Set up Flask-Security, and the command ``flask users``."""
     app.config.update(
-        # OWASP Password Storage Cheat Sheet: argon2id, 19 MiB, 2 passes. With more memory, attackers could exhaust it.
         # The noqa and nosec below: the name of a hash algorithm is not a password.
         SECURITY_PASSWORD_HASH="argon2",  # noqa: S106 # nosec B106
         SECURITY_PASSWORD_SCHEMES=["argon2"],
         SECURITY_PASSWORD_SINGLE_HASH=["argon2"],
-        SECURITY_PASSWORD_HASH_PASSLIB_OPTIONS={
-            "argon2__memory_cost": 19456,
-            "argon2__time_cost": 2,
-            "argon2__parallelism": 1,
-        },
+        SECURITY_PASSWORD_HASH_PASSLIB_OPTIONS=ARGON2,
         # Reset links contain a hash of the password hash, which is long and random and so needs no slow hash.
         SECURITY_HASHING_SCHEMES=["hex_sha256"],
         SECURITY_RESET_PASSWORD_WITHIN=timedelta(hours=1),

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from zxcvbn import matching
 
-from app.accounts import credentials
+from app import create_app
+from app.accounts import credentials, identity
 from app.accounts.credentials import fault
 from tests.accounts.mailbox import Mailbox
 from tests.accounts.people import PASSWORD, can_sign_in, register, sign_in
 from tests.conftest import browser_like, post
 
 ALICE = "alice@example.com"
+ARGON2 = identity.ARGON2  # the other tests hash at less cost
 MANAGED = "x7Kp2mQz9LtR"  # as a password manager makes them
 
 GUESSABLE = """
@@ -163,3 +166,17 @@ def test_the_refusal_says_what_to_do(client: FlaskClient) -> None:
     page = register(client, password="Summer2026!!")
     assert page.status_code == 400
     assert re.search(r"Please add a few words", page.text)
+
+
+def test_a_stolen_database_holds_only_slow_hashes(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Argon2id with 19 MiB and two passes, as the OWASP Password Storage Cheat Sheet asks (ASVS 5.0, V11.4.2)."""
+    monkeypatch.setattr(identity, "ARGON2", ARGON2)
+    app = create_app(app_config)
+    register(browser_like(app))
+    with sqlite3.connect(str(app_config["DATABASE_URL"]).removeprefix("sqlite:///")) as database:
+        stored = [hashed for (hashed,) in database.execute("SELECT password FROM users")]
+    database.close()
+    costs = [re.match(r"\$argon2id\$v=19\$m=(\d+),t=(\d+),p=1\$", hashed) for hashed in stored]
+    assert [int(cost[1]) >= 19 * 1024 and int(cost[2]) >= 2 for cost in costs if cost] == [True]

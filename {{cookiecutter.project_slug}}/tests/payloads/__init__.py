@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SAMPLE = int(os.environ.get("PAYLOAD_SAMPLE", "1"))  # 10 for a quick run: every tenth
 
 
 def lines(name: str) -> list[str]:
@@ -22,5 +20,5 @@ def strings(name: str) -> list[str]:
 
 
 def parts(corpus: list[str], number: int) -> list[list[str]]:
-    """The corpus, or its sample, in ``number`` parts: a test of each lets several processors share the work."""
-    return [corpus[::SAMPLE][part::number] for part in range(number)]
+    """The corpus in ``number`` parts: a test of each lets several processors share the work, and --sample take one."""
+    return [corpus[part::number] for part in range(number)]
