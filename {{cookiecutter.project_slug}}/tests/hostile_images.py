@@ -218,7 +218,7 @@ def worker_memory(parent: int) -> Iterator[list[int]]:
                         status = Path(f"/proc/{child}/status").read_text()
                         peaks.extend(int(kilobytes) * 1024 for kilobytes in re.findall(r"VmHWM:\s+(\d+)", status))
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
         yield peaks

@@ -1031,7 +1031,7 @@ def memory_of(server: Server) -> Iterator[list[int]]:
         while not over.wait(0.02):
             grown.append(resident() - before)
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
         yield grown

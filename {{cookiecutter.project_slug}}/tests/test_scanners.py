@@ -75,7 +75,7 @@ def trust(authority: trustme.CA, tmp_path: Path) -> str:
 def plain_http(app: Flask) -> Iterator[int]:
     """Serve the app without TLS, and give the port."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
         yield server.server_port

@@ -438,7 +438,7 @@ def test_mails_and_the_mail_password_go_to_the_right_server_only(
             with pytest.raises(ssl.SSLError), tls.wrap_socket(connection, server_side=True) as secured:
                 heard.append(secured.recv(1000))
 
-        server = threading.Thread(target=serve)
+        server = threading.Thread(target=serve, daemon=True)
         server.start()
         settings = {"MAIL_SERVER": "127.0.0.1", "MAIL_PORT": listener.getsockname()[1]}
         app = create_app(app_config | settings | {"MAIL_USERNAME": "app", "MAIL_PASSWORD": "mail password"})

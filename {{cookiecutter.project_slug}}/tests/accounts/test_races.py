@@ -119,7 +119,7 @@ def interrupted(case: Case, first: Action, second: Action, place: int) -> list[i
             return
         count += 1
         if count == place:  # in a thread of its own, or both requests would share their context
-            other = threading.Thread(target=lambda: answers.append(second(case, 1)))
+            other = threading.Thread(target=lambda: answers.append(second(case, 1)), daemon=True)
             other.start()
             other.join(30)
 
@@ -187,7 +187,7 @@ def test_nothing_is_kept_of_a_session_that_began_during_the_deletion(
         stored.append(post(late, "/uploads", {"file": (io.BytesIO(b"mine"), "notes.txt")}).status_code)
 
     def in_another_thread(action: Callable[[], object]) -> None:
-        other = threading.Thread(target=action)
+        other = threading.Thread(target=action, daemon=True)
         other.start()
         other.join(30)
 

@@ -62,7 +62,7 @@ def serve_views(
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             authority.issue_cert("localhost").configure_cert(tls)
         server = make_server("127.0.0.1", 0, stripped(app, without), threaded=True, ssl_context=tls)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         running.callback(thread.join)
         running.callback(server.shutdown)
