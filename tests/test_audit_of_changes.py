@@ -76,6 +76,167 @@ reports = bp.get("/reports")(lambda: fetch_outgoing(f"{REPORTS.origin}/last", in
     assert "Internal('http://reports:8080', reason='monthly reports')" in found["evidence"]
 
 
+# A team's views that use doors, and one that uses none. Code sets settings that the probes choose in their copies.
+DOORS = """
+from datetime import timedelta
+from functools import partial
+
+from flask import Blueprint, render_template, request
+from flask.views import MethodView
+
+from app.security.csrf import exempt
+from app.security.errors import refuse
+from app.security.headers import relax
+from app.security.rate_limits import limited, unlimited
+from app.security.urls import may_redirect_to
+from app.visitors import public
+
+bp = public(Blueprint("doors", __name__))
+api = exempt("Programs send a token.")(public(Blueprint("api", __name__, url_prefix="/api")))
+
+
+@bp.record_once
+def _set(state):
+    state.app.config.update(
+        PERMANENT_SESSION_LIFETIME=timedelta(hours=2),
+        MAX_CONTENT_LENGTH=50 * 2**20,
+        RATELIMIT_DEFAULT="600 per minute",
+        UPLOAD_EXTENSIONS=("png", "pdf"),
+        TRUSTED_HOSTS=["shop.example"],
+        SERVER_NAME="shop.example",
+    )
+    state.app.register_blueprint(api)
+
+
+@api.before_request
+def check_token():
+    if request.headers.get("Authorization") != "Bearer 1f9c":
+        refuse(401, "This needs a token.")
+
+
+@api.route("/items/<int:number>", methods=["GET", "PUT"])
+def item(number):
+    return request.form["name"]
+
+
+class Orders(MethodView):
+    def post(self):
+        return request.form["order"]
+
+
+api.add_url_rule("/orders", view_func=Orders.as_view("orders"))
+
+
+@bp.post("/hook")
+@exempt("The sender signs it.")
+def hook():
+    return read()
+
+
+def read():
+    return request.form["event"]
+
+
+@bp.post("/by-hand")
+def by_hand():
+    return request.form["name"]
+
+
+@bp.get("/page")
+@relax("Our pictures.", csp={"img-src": "'self' https://*.cdn.example"})
+@limited("700 per minute")
+def page():
+    return render_template("doors.html")
+
+
+@bp.get("/free")
+@unlimited("A probe asks often.")
+@may_redirect_to("pay.example", reason="The checkout.")
+def free():
+    return ""
+
+
+bp.add_url_rule("/pages/<name>", "any", partial(page))
+"""
+DOORS_PAGE = """
+{% extends "base.html" %}
+{% block main %}
+  <img src="https://eu.cdn.example/a.png" alt="">
+  <img src="https://cdn.example/a.png" alt="">
+  <iframe src="https://eu.cdn.example/a" title="A"></iframe>
+  <form method="post" action="https://pay.example/"></form>
+  <p onclick="go()"></p>
+{% endblock main %}
+"""
+
+
+def test_each_finding_names_the_door_that_fits(default_app: App, cookiecutter: Cookiecutter) -> None:
+    app = cookiecutter.app()
+    (app / "app/views/doors.py").write_text(DOORS)
+    (app / "app/templates/doors.html").write_text(DOORS_PAGE)
+    edit(app, {"app/views/__init__.py": ("security, uploads\n", "doors, security, uploads\n")})
+    edit(app, {"app/views/__init__.py": ("health, security):", "health, security, doors):")})
+    found = [
+        (step["id"], each["severity"], each["evidence"], each["fix"])
+        for row in json.loads(audit(default_app, "--format", "json", folder=app).stdout)["mitigations"]
+        for step in row["steps"]
+        for each in step["findings"]
+        if each["severity"] != "note"
+    ]
+    picture = "Code that is inline or from another origin, which a strict policy blocks."
+    wanted = [
+        (
+            "2.S3",
+            "relaxed",
+            "views/doors.py:40: Form fields are read directly, without a FlaskForm: Programs send",
+            "@exempt",
+        ),
+        (
+            "2.S3",
+            "relaxed",
+            "views/doors.py:45: Form fields are read directly, without a FlaskForm: Programs send",
+            "@exempt",
+        ),
+        (
+            "2.S3",
+            "relaxed",
+            "views/doors.py:58: Form fields are read directly, without a FlaskForm: The sender",
+            "@exempt",
+        ),
+        (
+            "2.S3",
+            "missing",
+            "views/doors.py:63: Form fields are read directly, without a FlaskForm.",
+            "@exempt(reason)",
+        ),
+        (
+            "2.S5",
+            "relaxed",
+            "No token is needed for PUT /api/items/<int:number>, POST /api/orders: Programs",
+            "@exempt",
+        ),
+        ("2.S5", "relaxed", "No token is needed for POST /hook: The sender signs it.", "@exempt"),
+        ("3.S4", "relaxed", "/page, /pages/<name>: img-src 'self' https://*.cdn.example (Our pictures.)", "@relax"),
+        ("3.S4", "relaxed", f"doors.html:4: {picture} (Our pictures.)", "@relax"),
+        ("3.S4", "missing", f"doors.html:5: {picture}", "@relax(reason, csp={…})"),
+        ("3.S4", "missing", f"doors.html:6: {picture}", "@relax(reason, csp={…})"),
+        ("3.S4", "relaxed", f"doors.html:7: {picture} (@may_redirect_to)", "@relax"),
+        ("3.S4", "missing", f"doors.html:8: {picture}", "Move it to a file in app/static/"),
+        ("8.S3", "relaxed", "Nothing limits /free: A probe asks often.", "@unlimited"),
+        ("8.S3", "relaxed", "/page has a limit of its own, 700 per minute, above RATELIMIT_DEFAULT", "@limited"),
+        ("8.S3", "relaxed", "/pages/<name> has a limit of its own, 700 per minute, above", "@limited"),
+        ("10.S1", "missing", "/pages/<name> accepts any text as name.", "<string(maxlength=80):name>"),
+        ("10.S2", "relaxed", "/free may redirect to pay.example, and any form may lead there: The", "@may_redirect_to"),
+    ]
+    for step, severity, evidence, fix in wanted:
+        fits = [
+            each for each in found if each[:2] == (step, severity) and each[2].startswith(evidence) and fix in each[3]
+        ]
+        assert len(fits) == 1, (evidence, fix)
+        found.remove(fits[0])
+    assert found == []
+
+
 NAMES = """
 from flask import Flask
 

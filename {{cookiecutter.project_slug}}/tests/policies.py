@@ -43,6 +43,17 @@ def _sources(policy: Mapping[str, str], name: str) -> set[str]:
     return {"*"}
 
 
+def lets_through(source: str, address: str) -> bool:
+    """Whether a source of a policy, such as ``https://*.tiles.example/a/``, lets ``host/path`` through, over https."""
+    if source in ("*", "https:"):
+        return True
+    host, _, path = source.removeprefix("https://").partition("/")
+    at, _, rest = address.partition("/")
+    host, at = host.lower(), at.lower()
+    same = at.endswith(host[1:]) if host.startswith("*.") else at == host
+    return same and (path in ("", rest) or (path.endswith("/") and rest.startswith(path)))
+
+
 def relaxed_at(app: Flask, path: str) -> tuple[relax, ...]:
     """What the app declares that it relaxes at a path; the same for its methods."""
     try:

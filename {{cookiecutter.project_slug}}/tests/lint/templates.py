@@ -28,6 +28,7 @@ USE_ESCAPING = "Print the value with {{ }} alone, or add a reason to templating.
 
 # Stands in the HTML for a printed expression: the name of its outermost filter or function.
 _MARK = re.compile("\ue000([^\ue001]*)\ue001")
+OTHER_SITE = re.compile("(?i)(?:https?:)?//")
 _QUOTED = re.compile(r""""[^"]*"|'[^']*'""")
 
 
@@ -138,7 +139,8 @@ class _HTMLReader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_endtag("form" if tag == "form" else "")
         self.code = tag if tag in ("script", "style") else ""
-        if tag == "form" and ("method", "post") in [(name, (value or "").lower()) for name, value in attrs]:
+        posts = tag == "form" and ("method", "post") in [(name, (value or "").lower()) for name, value in attrs]
+        if posts and not OTHER_SITE.match(dict(attrs).get("action") or ""):  # another site must not get the token
             self.form = self._finding("CF04", "A form sends no CSRF token.", "Add {{ form.hidden_tag() }}.")
         for name, value in attrs:
             if value is not None and name in URL_ATTRIBUTES:
@@ -184,5 +186,6 @@ class _HTMLReader(HTMLParser):
             return
         if _MARK.search(value):
             self.findings.append(self._finding("TM02", f"Data chooses {name}, javascript: included.", "Use |safe_url."))
-        elif not re.match("https?://|mailto:|tel:|data:image/|#|$", value):
-            self.findings.append(self._finding("UR03", f'{name}="{value}" is written by hand.', "Use url_for."))
+        elif not re.match("(?i:https?)://|mailto:|tel:|data:image/|#|$", value):
+            fix = f"Write https:{value}." if OTHER_SITE.match(value) else "Use url_for."
+            self.findings.append(self._finding("UR03", f'{name}="{value}" is written by hand.', fix))

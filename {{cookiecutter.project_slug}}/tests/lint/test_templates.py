@@ -64,6 +64,8 @@ def test_the_echo_passes_the_audit(app: Flask) -> None:
         ("<form method=post>{{ f.hidden_tag() }}</form><form method=post>", ["CF04"]),
         ("<form method=post>{{ f.csrf_token }}</form>", []),
         ("<form method=get></form><form></form>", []),
+        ("<form method=post action='https://pay.example/'></form><form method=post>", ["CF04"]),
+        ("<img src='//tiles.example/a.png'><img src='HTTPS://tiles.example/a.png'><img src='/a.png'>", ["UR03"] * 2),
     ],
 )
 def test_7_S2_7_S3_2_S4_the_check_finds_faults_in_templates(app: Flask, template: str, ids: list[str]) -> None:

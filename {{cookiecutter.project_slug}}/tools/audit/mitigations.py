@@ -85,12 +85,16 @@ MITIGATIONS = {
                 "Let only app/security/csrf.py set WTF_CSRF_SECRET_KEY",
                 ("V3.5.1",),
             ),
-            Step("2.S3", "Every form is a FlaskForm", "Derive the form from FlaskForm"),
+            Step(
+                "2.S3",
+                "Every form is a FlaskForm",
+                "Read forms with a FlaskForm; @exempt(reason) a view if no cookie authenticates it",
+            ),
             Step("2.S4", "Every form renders its token", "Add {{ form.hidden_tag() }} to the form", ("V3.5.1",)),
             Step(
                 "2.S5",
                 "Every state-changing route requires the token",
-                "Remove the exemption, or pass its reason to csrf.exempt",
+                "Let app/security/csrf.py check the token; @exempt(reason) a view if no cookie authenticates it",
                 (
                     "V3.5.1",
                     "V3.5.3",
@@ -391,7 +395,7 @@ MITIGATIONS = {
             Step(
                 "9.S1",
                 "Extension, signature and declared type agree; images are encoded again",
-                "Accept files with uploads.save_all, and send them with uploads.send",
+                "Accept files with uploads.save_all; another type is a row in app/storage/content.py, with its check",
                 (
                     "V1.3.4",
                     "V5.2.2",
@@ -422,7 +426,7 @@ MITIGATIONS = {
             Step(
                 "9.S5",
                 "Limits on size, number, parts, quota, disk usage and the work of images",
-                "Set MAX_CONTENT_LENGTH and the quotas; keep the limits of uploads.py, images.py and deploy/nginx.conf",
+                "Set MAX_CONTENT_LENGTH and the quotas, or @accepts(max_bytes=…) on a view; keep the other limits",
                 (
                     "V5.2.1",
                     "V5.2.4",
@@ -460,7 +464,7 @@ MITIGATIONS = {
             Step(
                 "10.S1",
                 "Parameters are typed and limited in length; a repeated one is no single value",
-                "Use a converter with a maximum length in the route; keep the Request of app/security/urls.py",
+                "Write a converter with a limit, <string(maxlength=80):name>; read repeated arguments with getlist",
                 ("V15.3.7",),
             ),
             Step(
@@ -476,7 +480,7 @@ MITIGATIONS = {
             Step(
                 "10.S4",
                 "One function decides; redirects by other code are checked before they are sent",
-                "Redirect with url_for, or with urls.redirect_to for targets from a request",
+                "Use url_for, redirect_to for targets from a request, @may_redirect_to for hosts that code chooses",
                 ("V3.7.2",),
             ),
             Step(

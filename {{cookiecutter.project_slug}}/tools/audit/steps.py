@@ -1,12 +1,13 @@
 """Examining a step with its probe, a function in ``tools/audit/probes/``.
 
-A probe attacks the app or reads its code. It yields evidence for each fault that it finds, or a complete finding if
-the step's fix does not apply. If it yields nothing, the step is implemented.
+A probe attacks the app or reads its code. It yields evidence for each fault that it finds, as ``Fault`` or ``Relaxed``
+with a fix of its own where the step's fix does not fit. If it yields nothing, the step is implemented.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Self
 
 from app.security.findings import Finding, Severity
 from tools.audit.mitigations import Step
@@ -18,7 +19,19 @@ Probe = Callable[[Subject], Iterator[str | Finding]]
 PROBES: dict[str, Probe] = {}
 
 
-class Relaxed(str):
+class Fault(str):
+    """Evidence of a fault; ``fix`` says what to do, if the fix of the step does not fit."""
+
+    fix: str
+
+    def __new__(cls, evidence: str, fix: str = "") -> Self:
+        """Return the evidence, with its fix."""
+        self = super().__new__(cls, evidence)
+        self.fix = fix
+        return self
+
+
+class Relaxed(Fault):
     """Evidence of a protection that was relaxed on purpose, usually with a reason in the code."""
 
 
@@ -37,7 +50,8 @@ def examine(step: Step, subject: Subject) -> StepResult:
     findings: list[Finding] = []
 
     def found(severity: Severity, evidence: str) -> None:
-        findings.append(Finding(step.finding_id, severity, evidence, step.fix))
+        fix = getattr(evidence, "fix", "") or step.fix
+        findings.append(Finding(step.finding_id, severity, str(evidence), fix))
 
     reason = ""
     try:
@@ -45,7 +59,7 @@ def examine(step: Step, subject: Subject) -> StepResult:
             if isinstance(evidence, Finding):
                 findings.append(evidence)
             else:
-                found("relaxed" if isinstance(evidence, Relaxed) else "missing", str(evidence))
+                found("relaxed" if isinstance(evidence, Relaxed) else "missing", evidence)
     except NotApplicable as nothing:
         reason = "" if findings else str(nothing)
     except NoAnswer as answer:

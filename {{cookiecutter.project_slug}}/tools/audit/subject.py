@@ -35,7 +35,7 @@ from werkzeug.test import Client, EnvironBuilder, TestResponse, encode_multipart
 from app.security.declarations import declared_by
 from app.security.findings import Finding
 from app.security.headers import relax, relaxations_of
-from app.settings import SettingsError
+from app.settings import SettingsError, load_settings
 from app.visitors import PUBLIC, public
 from tests.lint.code import check_code, trees_of
 from tests.lint.files import check_files
@@ -59,6 +59,12 @@ try:
     from app.security.templating import ALLOWED
 except ImportError:  # the team has removed this mitigation
     ALLOWED = {}
+
+# The settings that the probes choose and that the app reads with each request.
+CHOSEN = """
+    ALLOWED_REDIRECT_HOSTS MAX_CONTENT_LENGTH PERMANENT_SESSION_LIFETIME RATELIMIT_DEFAULT SERVER_NAME
+    SESSION_ABSOLUTE_LIFETIME TRUSTED_HOSTS UPLOAD_DIR UPLOAD_EXTENSIONS UPLOAD_QUOTA_BYTES UPLOAD_QUOTA_FILES
+""".split()  # noqa: SIM905 - a table
 
 _clients = itertools.count(1)
 
@@ -99,6 +105,7 @@ class Subject:
             for endpoint, view in self.app.view_functions.items():
                 if not _is_static(endpoint):
                     self.app.view_functions[endpoint] = self._stand_in(view, lambda: "", self.app)
+        self._choose(self.app, self.settings)
 
     @property
     def own(self) -> bool:
@@ -109,16 +116,38 @@ class Subject:
         """Return another copy with changed settings (None: unset). Raises NotApplicable for a foreign app."""
         if self.factory is None:
             raise NotApplicable("the app can't be created with other settings")
-        settings = {**self.settings, **changes}
-        return self.factory({name: value for name, value in settings.items() if value is not None})
+        settings = {name: value for name, value in {**self.settings, **changes}.items() if value is not None}
+        app = self.factory(settings)
+        self._choose(app, settings)
+        return app
+
+    @cached_property
+    def set_by_code(self) -> list[str]:
+        """The settings that code sets whatever the environment says, to what the environment could say too."""
+        if self.factory is None:
+            return []
+        elsewhere = {name: value for name, value in self.settings.items() if name not in CHOSEN}
+        other = self.factory(elsewhere | {"UPLOAD_DIR": str(self.folder / "other")}).config
+        same = {name: other[name] for name in CHOSEN if self.app.config[name] == other[name]}
+        with contextlib.suppress(SettingsError):  # what the environment could not say, the probes must see
+            load_settings({**self.settings, **same})
+            return [*same]
+        return []
+
+    def _choose(self, app: Flask, settings: Mapping[str, object]) -> None:
+        """Give a copy the settings of a probe where code has set others."""
+        if self.set_by_code:
+            chosen = load_settings(settings).model_dump()
+            chosen["SERVER_NAME"] = chosen["SERVER_NAME"] or chosen["TRUSTED_HOSTS"][0]
+            chosen["TRUSTED_HOSTS"] = [*chosen["TRUSTED_HOSTS"], chosen["SERVER_NAME"]]
+            app.config.update({name: chosen[name] for name in self.set_by_code})
 
     def refuses(self, changes: Mapping[str, object]) -> bool:
         """Return whether the app refuses to start with these settings."""
-        try:
+        with contextlib.suppress(SettingsError):
             self.make(changes)
-        except SettingsError:
-            return True
-        return False
+            return False
+        return True
 
     @contextlib.contextmanager
     def instead(self, changes: Mapping[str, object]) -> Iterator[None]:
@@ -275,11 +304,16 @@ class Subject:
             and set(methods) & (rule.methods or set())
         ]
 
-    def library_of(self, endpoint: str) -> str:
-        """Return the package that a route's view comes from, such as ``flask_admin``; '' for the app's own."""
-        view = inspect.unwrap(self.app.view_functions[endpoint])
+    def innermost(self, endpoint: str) -> View:
+        """Return a route's view without its decorators."""
+        view: View = inspect.unwrap(self.app.view_functions[endpoint])
         while isinstance(view, partial):
             view = inspect.unwrap(view.func)
+        return view
+
+    def library_of(self, endpoint: str) -> str:
+        """Return the package that a route's view comes from, such as ``flask_admin``; '' for the app's own."""
+        view = self.innermost(endpoint)
         module = str(getattr(view, "__module__", "") or type(view).__module__)
         file = getattr(sys.modules.get(module), "__file__", None) or self.package
         return "" if Path(file).resolve().is_relative_to(self.package.resolve()) else module.partition(".")[0]

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from tools.audit.steps import Relaxed
 from tools.audit.subject import Subject
 
+# The fix of what @relax and app/relaxations.py declare.
+DECLARED = "It is declared with @relax, or in app/relaxations.py"
+
 # One version and its hash: in requirements.txt, in poetry.lock and uv.lock, in Pipfile.lock.
 LOCKS = (
     r"(?im)^NAME==\S+\s*(;[^\\\n]*)?\\?\s*\n\s*--hash=",

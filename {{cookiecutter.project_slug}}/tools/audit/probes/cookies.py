@@ -14,8 +14,10 @@ from unittest import mock
 
 from flask import Flask, session
 
-from tools.audit.steps import probe
+from tools.audit.steps import Fault, probe
 from tools.audit.subject import Browser, NoAnswer, NotApplicable, Subject
+
+COOKIE_FIX = 'Name it "__Host-…", and set it with secure=True, httponly=True, samesite="Lax"'
 
 
 @probe("4.S1")
@@ -107,7 +109,7 @@ def cookie_belongs_to_the_host(subject: Subject) -> Iterator[str]:
     for place, call in _set_by_code(subject):
         name = call.args[0] if call.args else None
         if isinstance(name, ast.Constant) and not str(name.value).startswith("__Host-"):
-            yield f"{place}: The cookie {name.value!r} has no __Host- prefix."
+            yield Fault(f"{place}: The cookie {name.value!r} has no __Host- prefix.", COOKIE_FIX)
     yield from _starts_with(subject, "SESSION_COOKIE_DOMAIN", "audit.example")
     yield from _starts_with(subject, "SESSION_COOKIE_PATH", "/app")
     yield from _starts_with(subject, "SESION_COOKIE_SECURE", "1")  # a misspelled setting must be refused
@@ -135,7 +137,7 @@ def _set_without(subject: Subject, attribute: str) -> Iterator[str]:
     for place, call in _set_by_code(subject):
         given = [each.value for each in call.keywords if each.arg in (attribute, None)]
         if not given or (isinstance(given[0], ast.Constant) and given[0].value in (None, False, "None")):
-            yield f"{place}: A cookie is set without {attribute}."
+            yield Fault(f"{place}: A cookie is set without {attribute}.", COOKIE_FIX)
 
 
 def _begin() -> str:

@@ -16,9 +16,9 @@ from app.security.headers import relax
 from app.security.urls import form_targets
 from app.views import csp_reports
 from app.visitors import public
-from tests.policies import directives, looser, relaxed_at, with_relaxations
-from tools.audit.probes import SIGNED, is_pinned
-from tools.audit.steps import Relaxed, probe
+from tests.policies import directives, lets_through, looser, relaxed_at, with_relaxations
+from tools.audit.probes import DECLARED, SIGNED, is_pinned
+from tools.audit.steps import Fault, Relaxed, probe
 from tools.audit.subject import Subject
 
 # Directive → the sources that it may allow. A missing directive falls back to default-src.
@@ -39,9 +39,20 @@ MOST = {
     "frame-ancestors": {"'none'"},
 }
 INLINE = re.compile(
-    r"(?i)(?P<tag><(?:script|link|img|iframe|form)\b[^>]*\s(?:src|href|action)\s*=\s*[\"']?(?:https?:)?//[^\s\"'>]*)"
+    r"(?i)<(?P<tag>script|img|iframe|form|link(?![^>]*\srel=[\"']?(?:canonical|alternate|author|license|help|me|next|prev|search)))"
+    r"\b[^>]*\s(?:src|href|action)\s*=\s*[\"']?(?:https?:)?//(?P<address>[^\s\"'>{}]*)[^>]*"
     r"|<script(?![^>]*\b(?:src|type=[\"']application/json)\b)|(?P<style><style\b|<[^>{}]+\sstyle\s*=)|<[^>{}]+\son[a-z]+\s*="
 )
+# What it is → the directives that may let it through, by their start. A script with a nonce may come from anywhere.
+LET_BY = {
+    "img": "img-|default-",
+    "iframe": "(frame|child)-src|default-",
+    "form": "form-action",
+    "style": "style-src",
+    "code": "(?!)",
+}
+TO_FILES = "Move it to a file in app/static/; data for a script goes into a data attribute, by tojson"
+
 # Required directives. All but script-src have no fallback.
 NEEDED = ("default-src", "script-src", "form-action", "base-uri", "frame-ancestors")
 
@@ -79,7 +90,7 @@ def policy_is_strict(subject: Subject) -> Iterator[str]:
     with subject.app.test_request_context(base_url=f"https://{subject.host}"):
         targets = form_targets()  # which 10.S2 shows
     for name, evidence in _weak(policy, targets):
-        yield Relaxed(f"{evidence} ({relaxed[name]})") if name in relaxed else evidence
+        yield Relaxed(f"{evidence} ({relaxed[name]})", DECLARED) if name in relaxed else evidence
     first, second = (_nonces(subject) for _ in range(2))
     if first[0] and first[0] == second[0]:
         yield "The nonce is the same in two responses."
@@ -112,12 +123,10 @@ def _weak(policy: dict[str, list[str]], targets: str) -> Iterator[tuple[str, str
 @probe("3.S4")
 def views_are_not_loosened(subject: Subject) -> Iterator[str]:
     """Compare the policies of all routes, and search the templates for code that a strict policy would block."""
-    sources: dict[str, str] = {}  # a source that the app declares → its reason
     for each, where in subject.relaxed_views().items():
-        sources |= {word: each.reason for value in each.csp.values() for word in (value or "").split()}
         if each.csp:
             changes = "; ".join(f"{name} {value or 'removed'}" for name, value in each.csp.items())
-            yield Relaxed(f"{where}: {changes} ({each.reason})")
+            yield Relaxed(f"{where}: {changes} ({each.reason})", DECLARED)
     usual = _texts(policy_of(subject, "/audit/nothing/here" if subject.own else subject.page.rule))
     answers = {rule.rule: headers for rule, headers in subject.answers}
     for rule in subject.rules("GET"):
@@ -132,15 +141,28 @@ def views_are_not_loosened(subject: Subject) -> Iterator[str]:
         for inline in INLINE.finditer(source):
             line = source.count("\n", 0, inline.start()) + 1
             evidence = f"{name}:{line}: Code that is inline or from another origin, which a strict policy blocks."
-            address = re.search(r"https?://[^/\"'{}\s]+", inline["tag"] or "")
-            reason = sources.get(address[0] if address else "'unsafe-inline'" if inline["style"] else "", "")
-            yield Relaxed(f"{evidence} ({reason})") if reason else evidence
+            kind = (inline["tag"] or ("style" if inline["style"] else "code")).lower()
+            reason = _reason_for(subject, kind, inline["address"] or "'unsafe-inline'")
+            fix = DECLARED if reason else "" if inline["tag"] else TO_FILES
+            yield Relaxed(f"{evidence} ({reason})", fix) if reason else Fault(evidence, fix)
     yield from _relaxing(subject)
     if subject.own:
         with subject.instead({"CSP_REPORT_ONLY": True}):
             headers = subject.browser().open(subject.page.rule).headers
         if "Content-Security-Policy-Report-Only" not in headers:
             yield "CSP_REPORT_ONLY does not make the policy report only."
+
+
+def _reason_for(subject: Subject, kind: str, address: str) -> str:
+    """Return why the app lets a part of a template through; '' if nothing declares it."""
+    for each in subject.relaxed_views():
+        for name, value in each.csp.items():
+            sources = (value or "").split() if re.match(LET_BY.get(kind, ""), name) else []
+            if any(lets_through(source, address) for source in sources):
+                return each.reason
+    with subject.app.test_request_context(base_url=f"https://{subject.host}"):
+        targets = form_targets().split() if kind == "form" else []
+    return "@may_redirect_to" if address.partition("/")[0].lower() in targets else ""
 
 
 @probe("3.S5")

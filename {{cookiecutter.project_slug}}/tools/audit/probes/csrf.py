@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,13 +25,15 @@ from app.security.csrf import EXEMPT, SHOWS_FORM_AGAIN, exempt
 from app.security.declarations import declared_by
 from app.security.findings import Finding
 from app.visitors import public
-from tests.lint.code import FOREIGN, assignments, own_files
+from tests.lint.code import FOREIGN, own_files
+from tests.lint.forms import Reasons, read_by_hand
 from tools.audit.probes import is_pinned
-from tools.audit.steps import Relaxed, probe
+from tools.audit.steps import Fault, Relaxed, probe
 from tools.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, NotApplicable, Subject, View, random_key
 
 STALE = {"csrf_token": "x.y.z"}  # nosec B105 - belongs to no session
 REACHED = "the view was reached"
+DECLARED = "It is declared with @exempt, which is for requests that no cookie authenticates"
 
 
 @probe("2.S1")
@@ -79,17 +82,11 @@ def forms_are_flask_forms(subject: Subject) -> Iterator[str]:
     for form in _form_classes(subject, BaseForm):
         if not issubclass(form, FlaskForm):
             yield f"{form.__module__}.{form.__name__} is not a FlaskForm."
-    for file, node in subject.nodes:
-        for name, value in assignments(node):
-            if name == "csrf" and isinstance(value, ast.Constant) and value.value is False:
-                yield f"{file}:{value.lineno}: A form disables its token."
-        read = node.value if isinstance(node, ast.Subscript | ast.Attribute) else None
-        if (
-            read is not None
-            and ast.unparse(read) == "request.form"
-            and getattr(node, "attr", "get") in ("get", "getlist")
-        ):
-            yield f"{file}:{getattr(node, 'lineno', 0)}: Form fields are read directly, without a FlaskForm."
+    runs = _runs(subject)
+    for file, tree in subject.trees.items():
+        for line, what, reason in read_by_hand(tree, runs.get(str(subject.package / file), {})):
+            evidence = f"{file}:{line}: {what}"
+            yield Relaxed(f"{evidence}: {reason}", DECLARED) if reason else f"{evidence}."
 
 
 @probe("2.S4")
@@ -108,9 +105,14 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
     token, _ = _token(subject)
     stale = _stale_token(subject)
     protected = _is_protected(subject)
+    exempted = _exempted(subject)
+    for reason, places in exempted.items():
+        yield Relaxed(f"No token is needed for {', '.join(map(' '.join, places))}: {reason}", DECLARED)
     for rule in rules:
         view = subject.app.view_functions[rule.endpoint]
         for method in _unsafe(rule):
+            if any((method, rule.rule) in places for places in exempted.values()):
+                continue  # whatever else refuses a request there
             attacks = {
                 "a missing token": {},
                 "a wrong token": {"csrf_token": "x" + token[1:]},
@@ -122,9 +124,7 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
                     if subject.own and reason and rule.rule == REPORT_PATH:
                         break
                     evidence = f"{method} {rule.rule} accepts {what}"
-                    if subject.own and reason:
-                        yield Relaxed(f"{evidence}: {reason}")
-                    elif protected and not subject.own and (reason or _is_exempt(subject, rule, view)):
+                    if protected and not subject.own and (reason or _is_exempt(subject, rule, view)):
                         yield Relaxed(f"{evidence}: it is exempt, without a reason.")
                     elif not subject.own and _asks_itself(subject, view):
                         yield Relaxed(f"{evidence}: only its form checks the token, nothing before it.")
@@ -143,7 +143,9 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
     for rule in subject.rules("GET"):
         shows_form = declared_by(subject.app, rule.endpoint, "GET", SHOWS_FORM_AGAIN)
         if re.search(r"(?i)(logout|sign.?out|delete|remove|/end$)", rule.rule) and not shows_form:
-            yield f"GET {rule.rule} looks state-changing."
+            yield Fault(
+                f"GET {rule.rule} looks state-changing.", "Accept only POST: any link can make a browser send a GET"
+            )
     yield from _stale_forms(subject)
     if subject.own:
         yield from _exemption_spreads(subject)
@@ -258,13 +260,45 @@ def _stale_forms(subject: Subject) -> Iterator[str]:
                     f"The user's input at {rule.rule} is lost if its token is stale",
                     subject.library_of(rule.endpoint),
                 )
-                yield Relaxed(f"{evidence}: it is a route of {library}.") if library else f"{evidence}: add @form_view."
+                fix = "Mark the view with @form_view"
+                yield (
+                    Relaxed(f"{evidence}: it is a route of {library}.", fix) if library else Fault(f"{evidence}.", fix)
+                )
     for file, node in subject.nodes:
         marks = [ast.unparse(mark) for mark in getattr(node, "decorator_list", ())]
         if any(mark.rpartition(".")[2] == "form_view" for mark in marks) and "validate_on_submit" not in ast.unparse(
             node
         ):
-            yield f"{file}:{getattr(node, 'lineno', 0)}: The view would act on a stale token."
+            evidence = f"{file}:{getattr(node, 'lineno', 0)}: The view would act on a stale token."
+            yield Fault(evidence, "Act only after form.validate_on_submit(), as @form_view requires")
+
+
+def _exempted(subject: Subject) -> dict[str, list[tuple[str, str]]]:
+    """Return each reason of an exemption, with the methods and paths that it holds for."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for rule in subject.app.url_map.iter_rules() if subject.own else ():
+        # From another site's page, a WebSocket is as dangerous as a POST.
+        for method in ["GET"] if rule.websocket else _unsafe(rule):
+            reason = declared_by(subject.app, rule.endpoint, method, EXEMPT)
+            if reason and rule.rule != REPORT_PATH:
+                found.setdefault(reason, []).append((method, rule.rule))
+    return found
+
+
+def _runs(subject: Subject) -> dict[str, dict[int, Reasons]]:
+    """Return why views, and hooks of their blueprints, run without a token: by the file and first line of each."""
+    found: dict[str, dict[int, Reasons]] = {}
+    for rule in subject.rules("GET", *UNSAFE_METHODS) if subject.own else ():
+        view = subject.innermost(rule.endpoint)
+        hooks = (subject.app.before_request_funcs.get(name, ()) for name in rule.endpoint.split(".")[:-1])
+        for method in rule.methods or ():
+            reason = declared_by(subject.app, rule.endpoint, method, EXEMPT) if method in UNSAFE_METHODS else ""
+            kind = getattr(view, "view_class", None)
+            run = getattr(kind, method.lower(), getattr(kind, "dispatch_request", None)) if kind else view
+            for code in (getattr(function, "__code__", None) for function in (run, *chain(*hooks))):
+                if code:
+                    found.setdefault(code.co_filename, {}).setdefault(code.co_firstlineno, set()).add(reason)
+    return found
 
 
 def _exemption_spreads(subject: Subject) -> Iterator[str]:

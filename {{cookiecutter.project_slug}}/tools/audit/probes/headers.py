@@ -15,7 +15,7 @@ from werkzeug.datastructures import FileStorage, Headers
 from werkzeug.test import TestResponse
 
 from tests.policies import relaxed_at
-from tools.audit.probes import is_pinned, server
+from tools.audit.probes import DECLARED, is_pinned, server
 from tools.audit.steps import Relaxed, probe
 from tools.audit.subject import Subject
 
@@ -109,7 +109,8 @@ def https_is_enforced(subject: Subject) -> Iterator[str]:
     relaxed = _relaxed(subject)
     for each, where in subject.relaxed_views().items():
         if "frame-ancestors" in each.csp:
-            yield Relaxed(f"{where}: frames in {each.csp['frame-ancestors'] or 'all sites'} ({each.reason})")
+            by = each.csp["frame-ancestors"] or "all sites"
+            yield Relaxed(f"{where}: frames in {by} ({each.reason})", DECLARED)
     for name, value in (("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff"), ("X-XSS-Protection", "0")):
         if found.get(name) != value and name not in relaxed:
             yield f"{name} is {found.get(name, 'missing')!r}."
@@ -137,7 +138,7 @@ def the_rest_is_sent(subject: Subject) -> Iterator[str]:
     for each, where in subject.relaxed_views().items():
         if each.headers:
             changes = "; ".join(f"{name} {value or 'removed'}" for name, value in each.headers.items())
-            yield Relaxed(f"{where}: {changes} ({each.reason})")
+            yield Relaxed(f"{where}: {changes} ({each.reason})", DECLARED)
     for place, headers in [("", found), *((f"{rule.rule}: ", headers) for rule, headers in subject.answers)]:
         relaxed = _relaxed(subject, place.rstrip(": ") or subject.page.rule)
         for name, evidence in _weak(headers):

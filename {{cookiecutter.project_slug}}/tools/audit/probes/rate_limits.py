@@ -19,13 +19,15 @@ from app.security.rate_limits import KIND, LIMITS, UNLIMITED, limited, limiter
 from app.settings import Settings
 from app.visitors import public
 from tools.audit.probes import is_pinned, server
-from tools.audit.steps import Relaxed, probe
+from tools.audit.steps import Fault, Relaxed, probe
 from tools.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, Subject
 
 WRONG = "a wrong guess"
 JSON = {"Accept": "application/json"}
 MANY = 70  # requests; a copy of the app accepts at most 60 per minute, 40 of a page
 STRICTER = re.compile(r"(?i)log.?in|sign.?in|sign.?up|regist|reset|forgot|uploads?$")
+STRICTER_FIX = 'Mark the view with @limited("upload"), another kind, or a limit such as "10 per minute"'
+DECLARED = "It is declared with @unlimited"
 BUILT_IN = frozenset({"health.healthz"})
 
 
@@ -80,28 +82,22 @@ def the_right_one_is_counted(subject: Subject) -> Iterator[str]:
 @probe("8.S3")
 def every_route_is_limited(subject: Subject) -> Iterator[str]:
     """Read the limit that each route announces, and flood those that need a stricter one."""
-    for rule in subject.rules("GET"):
-        with subject.view(rule.endpoint, lambda: ""):
-            headers = subject.browser().open(subject.url(rule)).headers
-        if "RateLimit-Limit" in headers or _is_limited(subject, rule):
-            continue
-        if not subject.own:
-            yield f"Nothing limits {rule.rule}."
-            continue
-        reason = declared_by(subject.app, rule.endpoint, "GET", UNLIMITED)
-        if reason and rule.endpoint in BUILT_IN:
-            continue
-        yield Relaxed(f"Nothing limits {rule.rule}: {reason}") if reason else f"Nothing limits {rule.rule}."
+    for method in ("GET", *UNSAFE_METHODS) if subject.own else ("GET",):
+        for rule in subject.rules(method):
+            answer = _ask(subject, rule, "", JSON if subject.own else None, method)
+            reason = declared_by(subject.app, rule.endpoint, method, UNLIMITED) if subject.own else ""
+            if (
+                "RateLimit-Limit" in answer.headers
+                or _is_limited(subject, rule)
+                or (reason and rule.endpoint in BUILT_IN)
+            ):
+                continue
+            evidence = f"Nothing limits {f'{method} ' * (method != 'GET')}{rule.rule}"
+            yield Relaxed(f"{evidence}: {reason}", DECLARED) if reason else Fault(f"{evidence}.", STRICTER_FIX)
     for path in ("/audit/nothing/here", subject.static_file("nothing.css")):
         if "RateLimit-Limit" not in subject.browser().open(path).headers:
             yield f"Nothing limits {path}."
     usual = _until_refused(subject, subject.page) or MANY
-    for rule in subject.rules(*UNSAFE_METHODS) if subject.own else ():
-        for method in [each for each in UNSAFE_METHODS if each in (rule.methods or ())]:
-            if "RateLimit-Limit" not in _ask(subject, rule, "192.0.2.71", JSON, method).headers:
-                reason = declared_by(subject.app, rule.endpoint, method, UNLIMITED)
-                evidence = f"Nothing limits {method} {rule.rule}"
-                yield Relaxed(f"{evidence}: {reason}") if reason else f"{evidence}."
     for rule in subject.rules("POST"):
         if subject.own and not STRICTER.search(rule.rule):
             continue
@@ -109,9 +105,9 @@ def every_route_is_limited(subject: Subject) -> Iterator[str]:
         if limit is None and _is_limited(subject, rule, "POST"):
             continue
         if limit is None:
-            yield f"{MANY} POST {rule.rule} in a row are accepted."
+            yield Fault(f"{MANY} POST {rule.rule} in a row are accepted.", STRICTER_FIX)
         elif limit >= usual and STRICTER.search(rule.rule):
-            yield f"POST {rule.rule} has no stricter limit than a page."
+            yield Fault(f"POST {rule.rule} has no stricter limit than a page.", STRICTER_FIX)
     if subject.own:
         usual_app = subject.make({"RATELIMIT_DEFAULT": None})
         announced = subject.browser(usual_app).open(subject.page.rule).headers.get("RateLimit-Limit", "0")
@@ -276,7 +272,8 @@ def _own_limits(subject: Subject) -> Iterator[str]:
         }
         for limit in sorted(found - {"", *LIMITS}):
             if rate(limit) > rate(default):
-                yield Relaxed(f"{rule.rule} has a limit of its own, {limit}, above RATELIMIT_DEFAULT ({default}).")
+                evidence = f"{rule.rule} has a limit of its own, {limit}, above RATELIMIT_DEFAULT ({default})."
+                yield Relaxed(evidence, "It is declared with @limited")
     app = subject.make({})
     app.add_url_rule("/audit/limited", "limited", public(limited("2 per minute")(partial(str))))
     browser = subject.browser(app)

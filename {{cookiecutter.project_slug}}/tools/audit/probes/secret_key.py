@@ -20,7 +20,7 @@ from app import paths
 from app.security.findings import Finding
 from app.security.secret_key import weakness
 from tests.lint.code import assignments
-from tools.audit.steps import probe
+from tools.audit.steps import Fault, probe
 from tools.audit.subject import NotApplicable, Subject, random_key
 
 GUESSABLE = (
@@ -83,7 +83,7 @@ def key_is_out_of_sight(subject: Subject) -> Iterator[str | Finding]:
         for target, value in assignments(node):
             if target in SECRET_NAMES and (written := _written(value)):
                 what = "The key" if written is value else "A default key"
-                yield f"{file}:{value.lineno}: {what} is written in the code."
+                yield Fault(f"{file}:{value.lineno}: {what} is written in the code.", "Move it to .env, and replace it")
     for name in (".gitignore", *([".dockerignore"] if subject.text_of("Dockerfile", "deploy/Dockerfile") else [])):
         # An interrupted rotation may leave a copy next to it.
         if not all(_is_listed(each, subject.text_of(name)) for each in (".env", ".env.k3v9x2")[: 1 + subject.own]):

@@ -147,7 +147,8 @@ def _declared(subject: Subject) -> Iterator[str]:
         for rule in subject.rules("GET", *UNSAFE_METHODS):
             found = (urls.targets_of(rule.endpoint, method) for method in sorted(rule.methods or ()))
             for hosts, reason in {(", ".join(sorted(hosts)), reason) for hosts, reason in found if hosts}:
-                yield Relaxed(f"{rule.rule} may redirect to {hosts}, and any form may lead there: {reason}")
+                evidence = f"{rule.rule} may redirect to {hosts}, and any form may lead there: {reason}"
+                yield Relaxed(evidence, "It is declared with @may_redirect_to")
 
 
 def _declaring(subject: Subject) -> Iterator[str]:
@@ -347,7 +348,8 @@ def _guard(subject: Subject) -> Iterator[str]:
         if fetching and "check_outgoing_url" not in ast.unparse(tree):
             yield Relaxed(
                 f"{file}:{fetching[0]}: The code fetches URLs without check_outgoing_url, "
-                "which is safe only for URLs that are constants in the code."
+                "which is safe only for URLs that are constants in the code.",
+                "Use outgoing.fetch_outgoing; what it may reach inside is an Internal(origin, reason=…)",
             )
     for url in PRIVATE:
         try:
@@ -367,7 +369,8 @@ def _guard(subject: Subject) -> Iterator[str]:
         yield "The guard does not pin the address: the name may resolve to another one later (DNS rebinding)."
     for file, node in subject.nodes:
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == outgoing.Internal.__name__:
-            yield Relaxed(f"{file}:{node.lineno}: The server may fetch from inside: {ast.unparse(node)}")
+            evidence = f"{file}:{node.lineno}: The server may fetch from inside: {ast.unparse(node)}"
+            yield Relaxed(evidence, "It is declared with Internal")
     yield from _client()
 
 
