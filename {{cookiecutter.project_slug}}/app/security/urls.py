@@ -12,7 +12,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from flask import Flask, Response, current_app, has_request_context, redirect, request, url_for
@@ -21,6 +21,8 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 from werkzeug.urls import iri_to_uri
 from werkzeug.utils import cached_property
+from wtforms import Form, SelectMultipleField
+from wtforms.form import BaseForm
 
 from app.security.declarations import Declared, declare, declared_by
 from app.security.errors import Refusal, StrictRequest, refuse, respond
@@ -94,6 +96,28 @@ class Request(StrictRequest):
     def args(self) -> QueryArguments:
         """The query arguments. Read one that may come more than once with ``getlist``."""
         return QueryArguments(super().args)
+
+
+class QueryForm(Form):
+    """A form over the query arguments, such as that of a search. It changes nothing, so it has no token.
+
+    A repeated argument is refused (400) here too: WTForms would take the first of its values. Only a
+    ``SelectMultipleField`` takes several. Call ``validate()``.
+    """
+
+    class Meta:
+        """How WTForms reads the arguments."""
+
+        def wrap_formdata(self, form: BaseForm, formdata: QueryArguments) -> QueryArguments:
+            """Return the arguments. Raises Refusal (400)."""
+            for field in form:
+                if not isinstance(field, SelectMultipleField):
+                    formdata.get(field.name)
+            return formdata
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Read the arguments of this request; ``kwargs`` are those of a form, such as ``obj``."""
+        super().__init__(request.args, **kwargs)
 
 
 def init_app(app: Flask) -> None:

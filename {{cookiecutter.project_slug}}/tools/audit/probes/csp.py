@@ -46,9 +46,9 @@ INLINE = re.compile(
 # What it is → the directives that may let it through, by their start. A script with a nonce may come from anywhere.
 LET_BY = {
     "img": "img-|default-",
-    "iframe": "(frame|child)-src|default-",
-    "form": "form-action",
-    "style": "style-src",
+    "iframe": "frame-s|child-|default-",
+    "form": "form-",
+    "style": "style-",
     "code": "(?!)",
 }
 TO_FILES = "Move it to a file in app/static/; data for a script goes into a data attribute, by tojson"

@@ -16,6 +16,7 @@ from flask import redirect, request, url_for
 from flask_wtf.csrf import generate_csrf
 from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response
+from wtforms import StringField
 
 from app.security import outgoing, urls
 from app.security.findings import Finding
@@ -75,6 +76,10 @@ FETCHERS = ("urlopen", "requests", "httpx", "urllib3", "aiohttp", "HTTPSConnecti
 FETCHING = {*FETCHERS, "http.client", "urllib.request"}
 
 
+class _Ask(urls.QueryForm):
+    audit = StringField()
+
+
 @probe("10.S1")
 def parameters_are_bounded(subject: Subject) -> Iterator[str]:
     """Send long and repeated parameters, and check the routes' converters."""
@@ -88,6 +93,9 @@ def parameters_are_bounded(subject: Subject) -> Iterator[str]:
     with subject.view(subject.page.endpoint, lambda: request.args.get("audit", "")):
         if (found := subject.browser().open(f"{page}?audit=1&audit=2").status_code) != 400:
             yield f"A parameter that is given twice and read once answers {found}."
+    with subject.view(subject.page.endpoint, lambda: str(_Ask().audit.data)):
+        if subject.own and subject.browser().open(f"{page}?audit=1&audit=2").status_code != 400:
+            yield "A form takes the first of several values of a parameter."
     for rule in subject.rules("GET", "POST"):
         for name in rule.arguments:
             converter = rule._converters.get(name)  # none if the route's defaults set it
