@@ -38,8 +38,11 @@ def audited(app_config: dict[str, object], **changes: object) -> Report:
         return audit_own(create_app)
 
 
-def stated(report: Report) -> list[tuple[str, str, str]]:
-    return [(found.id, found.severity, found.evidence) for row in report.rows for found in row.findings]
+def stated(report: Report, *severities: str) -> list[tuple[str, str, str]]:
+    """Its findings, by default those that weaken a step."""
+    wanted = severities or ("relaxed", "missing")
+    findings = [found for row in report.rows for found in row.findings]
+    return [(found.id, found.severity, found.evidence) for found in findings if found.severity in wanted]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,16 @@ def test_each_of_the_53_steps_is_implemented(report: Report) -> None:
     }
     assert {result.state for row in report.rows for result in row.steps} == {"implemented"}
     assert sum(len(mitigation.steps) for mitigation in MITIGATIONS.values()) == 53
+
+
+def test_what_is_open_to_everybody_is_listed_in_an_app_with_accounts(report: Report) -> None:
+    listed = "".join(evidence for finding, _, evidence in stated(report, "note") if finding == "UP07").split(", ")
+    if "DATABASE_URL" not in settings.Settings.model_fields:
+        assert listed == [""]
+        return
+    assert listed[1].endswith(" /")
+    assert {"/login", "/register", "/healthz"} < set(listed)
+    assert {"/account", "/uploads", "/account/delete"}.isdisjoint(listed)
 
 
 # What a team may set as it likes is no finding.

@@ -444,7 +444,7 @@ MITIGATIONS = {
             ),
             Step(
                 "9.S7",
-                "Sent only to the owner, as data",
+                "Sent only to the owner, as data; with accounts, a view is for members unless it says @public",
                 "Accept files with uploads.save_all, and send them with uploads.send",
                 (
                     "V3.2.1",

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
@@ -385,14 +386,16 @@ class Subject:
         pages.sort(key=lambda rule: ("health" in rule.endpoint, rule.rule != "/", rule.rule))
         if self.own:  # the home page may be for members, or have a limit of its own
             pages.sort(
-                key=lambda rule: self._declares(rule, "limited_as", "unlimited") or not self._declares(rule, PUBLIC)
+                key=lambda rule: self.declares(rule, "limited_as", "unlimited") or not self.declares(rule, PUBLIC)
             )
         # Hooks of a foreign app may redirect all visitors to the sign-in.
         open_to_all = (rule for rule in pages if self.own or self.reaches(rule, "GET", self.browser()))
         return next(open_to_all, next(iter(pages), None))
 
-    def _declares(self, rule: Rule, *names: str) -> bool:
-        return any(declared_by(self.app, rule.endpoint, "GET", name) for name in names)
+    def declares(self, rule: Rule, *names: str) -> bool:
+        """Return whether the view of a route has one of these declarations, for one of its methods."""
+        methods = rule.methods or ()
+        return any(declared_by(self.app, rule.endpoint, method, name) for name in names for method in methods)
 
     def browser(self, app: Flask | None = None, *, address: str = "") -> Browser:
         """Return a browser with a new client address, which no limit has counted yet."""
@@ -405,12 +408,8 @@ class Subject:
     def view(self, endpoint: str, view: View, app: Flask | None = None) -> Iterator[None]:
         """Replace the view of an endpoint by ``view``, within a ``with`` block; declarations are kept."""
         views = (app or self.app).view_functions
-        original = views[endpoint]
-        views[endpoint] = self._stand_in(original, view, app or self.app)
-        try:
+        with mock.patch.dict(views, {endpoint: self._stand_in(views[endpoint], view, app or self.app)}):
             yield
-        finally:
-            views[endpoint] = original
 
     def _stand_in(self, original: View, view: View, app: Flask) -> View:
         @wraps(original)

@@ -248,16 +248,12 @@ def _relaxing(subject: Subject) -> Iterator[str]:
         return
     app: Flask = subject.app
     endpoint, elsewhere = subject.page.endpoint, "https://relaxed.audit.example"
-    usual = app.view_functions[endpoint]
-    app.view_functions[endpoint] = public(
-        relax("the audit's reason", csp={"img-src": f"'self' {elsewhere}"})(lambda: abort(404) if request.args else "")
-    )
-    try:
+    mark = relax("the audit's reason", csp={"img-src": f"'self' {elsewhere}"})
+    view = public(mark(lambda: abort(404) if request.args else ""))
+    with mock.patch.dict(app.view_functions, {endpoint: view}):
         relaxed = policy_of(subject, subject.page.rule)
         others = [policy_of(subject, "/audit/nothing/here"), policy_of(subject, f"{subject.page.rule}?fail=1")]
         reasons = [each.reason for each in subject.relaxed_views()]
-    finally:
-        app.view_functions[endpoint] = usual
     fresh = subject.make({})  # created after the view was relaxed: in an app, decorators run before create_app
     everywhere = subject.browser(fresh).open(subject.page.rule).headers.get("Content-Security-Policy", "")
     if elsewhere not in relaxed.get("img-src", ()):

@@ -150,11 +150,8 @@ def _attacks_are_events(subject: Subject) -> Iterator[str]:
         form |= yours.fields("/login")
         requests["with a wrong password"] = guess, "/login", {"method": "POST", "data": form}
     if subject.takes("/uploads"):
-        requests["for the file of another owner"] = (
-            subject.new_member() or subject.browser(),
-            f"/uploads/{'0' * 32}",
-            {},
-        )
+        owner = subject.new_member() or subject.browser()
+        requests["for the file of another owner"] = owner, f"/uploads/{'0' * 32}", {}
     for name, (browser, path, how) in requests.items():
         start = len(subject.log.getvalue())
         number = browser.open(path, **how).headers.get("X-Request-ID", "")
@@ -181,12 +178,8 @@ def nothing_gets_past(subject: Subject) -> Iterator[str]:
         "a teardown": (app.teardown_request_funcs, lambda _: _raise()),
     }
     for place, (hooks, hook) in places.items():
-        functions = hooks.setdefault(None, [])  # type: ignore[attr-defined]
-        functions.append(hook)
-        try:
+        with mock.patch.dict(hooks, {None: [*hooks[None], hook]}):  # type: ignore[index]
             answer = subject.browser().open(subject.page.rule)
-        finally:
-            functions.remove(hook)
         yield from _fault_of(answer, place)
     with (
         mock.patch.object(app.jinja_env, "get_or_select_template", _raise),
@@ -219,13 +212,10 @@ def statuses_are_right(subject: Subject) -> Iterator[str]:
         answer = _failing(subject, lambda error=error: _throw(error(retry_after=7)))
         if answer.headers.get("Retry-After") != "7":
             yield f"Retry-After is lost on {answer.status_code}."
-    hooks = subject.app.after_request_funcs.setdefault(None, [])
-    hooks.append(lambda _: abort(410))
-    try:
+    hooks = subject.app.after_request_funcs
+    with mock.patch.dict(hooks, {None: [*hooks[None], lambda _: abort(410)]}):
         if (status := subject.browser().open(subject.page.rule).status_code) != 410:
             yield f"A refusal by a hook becomes a {status}."
-    finally:
-        hooks.pop()
     page = subject.page.rule
     if subject.own:
         if (status := subject.browser().open(f"{page}?audit=%00").status_code) != 400:

@@ -60,12 +60,9 @@ def every_response_has_them(subject: Subject) -> Iterator[str]:
     }
     with mock.patch.object(subject.app.session_interface, "open_session", side_effect=OSError):
         answers["a failure outside of Flask"] = browser.open(subject.page.rule)
-    teardowns = subject.app.teardown_request_funcs.setdefault(None, [])
-    teardowns.append(_fail)
-    try:
+    teardowns = subject.app.teardown_request_funcs
+    with mock.patch.dict(teardowns, {None: [*teardowns[None], _fail]}):
         answers["a failure after the response"] = browser.open(subject.page.rule)
-    finally:
-        teardowns.remove(_fail)
     if subject.own and subject.takes("/uploads"):
         answers["a download"] = _download(subject)
     relaxed = _relaxed(subject)

@@ -244,10 +244,9 @@ def _nothing_goes_first(subject: Subject) -> Iterator[str]:
         if "RateLimit-Limit" not in subject.browser().open(path, **how).headers:  # type: ignore[arg-type]
             yield f"A request {what} is not counted."
     browser = subject.browser()
-    before = subject.app.url_value_preprocessors.setdefault(None, [])
-    before.append(lambda *_: abort(403))
-    answers = [browser.open(page).status_code for _ in range(MANY)]
-    before.pop()
+    before = subject.app.url_value_preprocessors
+    with mock.patch.dict(before, {None: [*before[None], lambda *_: abort(403)]}):
+        answers = [browser.open(page).status_code for _ in range(MANY)]
     if answers[-1] != 429:
         yield "A request that a url_value_preprocessor refuses is not counted."
     with (

@@ -24,18 +24,20 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse
 
 from app.security import uploads
+from app.security.csrf import form_view
 from app.security.declarations import declared_by
 from app.security.findings import Finding
 from app.settings import Settings
 from app.storage import images, text
 from app.storage.turns import turn
-from app.visitors import public
+from app.visitors import PUBLIC, public
 from tools.audit.probes import server
-from tools.audit.steps import probe
-from tools.audit.subject import Browser, NoAnswer, NotApplicable, Subject, Unproved
+from tools.audit.steps import Fault, probe
+from tools.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, NotApplicable, Subject, Unproved
 
 TAKING = ("request.files", "FileField", "MultipleFileField", "FileStorage", "UploadSet", "Dropzone")
 JSON = {"Accept": "application/json"}
+CLOSED_FIX = "Let app/visitors.py and app/accounts/identity.py decide; @public opens a view to everybody"
 # In two halves, so that no virus scanner removes this file.
 EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
@@ -279,8 +281,10 @@ def malware_is_refused(subject: Subject) -> Iterator[str]:
 
 
 @probe("9.S7")
-def downloads_are_data(subject: Subject) -> Iterator[str]:
-    """Download a file as its owner and as another user."""
+def downloads_are_data(subject: Subject) -> Iterator[str | Finding]:
+    """Open a view for members as a stranger, and download a file as its owner and as another user."""
+    if subject.own and subject.member:
+        yield from _closed_by_default(subject)
     _visitor(subject, "send_from_directory", "send_file")
     owner, other = _new_visitor(subject), _new_visitor(subject)
     text = str(_send(subject, owner, "p\u00e4ge.txt", b"<script>alert(1)</script>", "text/plain").get_json()["id"])
@@ -314,6 +318,21 @@ def downloads_are_data(subject: Subject) -> Iterator[str]:
         yield "The owner can't delete a file."
     if owner.open(f"/uploads/{text}", headers={"Range": "bytes=0-3"}).status_code != 206:
         yield "A download can't be resumed."
+
+
+def _closed_by_default(subject: Subject) -> Iterator[str | Finding]:
+    """Ask as a stranger for a view that is public and for one that says nothing, and list those that are public."""
+    app = subject.make({})
+    for path, view in (("/audit/public", public(partial(str))), ("/audit/closed", form_view(partial(str)))):
+        app.add_url_rule(path, path, view, methods=["GET", "POST"])
+    stranger, stale = subject.browser(app), {"csrf_token": "x.y.z"}  # with which a form is shown again
+    answers = [stranger.open("/audit/public"), stranger.open("/audit/closed")]
+    answers.append(stranger.open("/audit/closed", method="POST", data=stale))
+    if (found := [answer.status_code for answer in answers]) != [200, 303, 303]:
+        evidence = f"A stranger gets a {found[0]} from a view with @public, a {found[1]} and a {found[2]} from another."
+        yield Fault(evidence, CLOSED_FIX)
+    views = sorted({rule.rule for rule in subject.rules("GET", *UNSAFE_METHODS) if subject.declares(rule, PUBLIC)})
+    yield Finding("UP07", "note", f"Open to everybody, by @public: {', '.join(views)}.", CLOSED_FIX)
 
 
 def _visitor(subject: Subject, *signs: str) -> Browser:
