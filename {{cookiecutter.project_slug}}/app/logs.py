@@ -45,7 +45,9 @@ def security_event(name: str, *, account: str | None = None, **fields: object) -
     As text, a line has ``event=… name=value …``, where all but plain values are quoted as in JSON. As JSON, it has
     these fields beside the message.
     """
-    from app.security.rate_limits import client_address, digest  # imports errors, which imports this module
+    # These import errors, which imports this module.
+    from app.security.backoff import digest
+    from app.security.rate_limits import client_address
 
     event = {"event": name}
     if account is None and has_request_context():

@@ -30,20 +30,12 @@ from limits import parse_many
 
 from app import create_app
 from app.security import counters, rate_limits, refusals
+from app.security.backoff import DAY, attempt_succeeded, claim_attempt, remaining_tries
 from app.security.csrf import exempt
 from app.security.declarations import declared_by
 from app.security.errors import refuse
 from app.security.headers import HEADERS
-from app.security.rate_limits import (
-    DAY,
-    KIND,
-    LIMITS,
-    attempt_succeeded,
-    claim_attempt,
-    limited,
-    limiter,
-    remaining_tries,
-)
+from app.security.rate_limits import KIND, LIMITS, limited, limiter
 from app.security.rate_limits import (
     unlimited as without_limit,
 )

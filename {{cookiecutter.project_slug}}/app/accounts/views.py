@@ -42,10 +42,11 @@ from app.accounts.devices import device_name
 from app.accounts.mail import LIMIT, may_be_sent_to
 from app.accounts.models import Session, User, db, utcnow
 from app.logs import security_event
+from app.security.backoff import attempt_succeeded, claim_attempt, remaining_tries
 from app.security.cookies import start_session
 from app.security.csrf import form_view
 from app.security.errors import Refusal, refuse, respond
-from app.security.rate_limits import attempt_succeeded, claim_attempt, limited, remaining_tries
+from app.security.rate_limits import limited
 from app.security.urls import redirect_to
 from app.storage import folder
 from app.visitors import public

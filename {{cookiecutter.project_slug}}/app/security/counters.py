@@ -1,6 +1,6 @@
 """The counters of the rate limits: in Redis if it is configured, else in this process, in bounded memory.
 
-Flask-Limiter and the backoff of ``app/security/rate_limits.py`` share this storage. While Redis is unreachable,
+Flask-Limiter and the backoff of ``app/security/backoff.py`` share this storage. While Redis is unreachable,
 counting continues in memory from the last known counts: no request fails, and no client gets a fresh budget.
 """
 

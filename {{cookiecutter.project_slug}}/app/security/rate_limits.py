@@ -10,53 +10,31 @@ a /56 or a /48, which are 256 and 65,536 of these; but a /48 may also be a town 
 and resets count for the /56 as well, with 4 times the limits, and for the /48, with 16 times:
 
 =======  ===========================  ============================  ===================================
-         sign-ins                     registrations; as many resets  guesses a day (see below)
+         sign-ins                     registrations; as many resets  guesses a day: backoff.py
 =======  ===========================  ============================  ===================================
 /64      20 a minute, 100 an hour     5 a minute, 20 an hour        107: 3 at once, then up to 900 s apart
 /56      80 a minute, 400 an hour     20 a minute, 80 an hour       402: 12 at once, then up to 225 s apart
 /48      320 a minute, 1600 an hour   80 a minute, 320 an hour      1595: 48 at once, then up to 56 s apart
 =======  ===========================  ============================  ===================================
 
-**Backoff.** A password attempt has to wait 0, 0, 0, then 1, 2, 4 … up to 900 seconds, per account and per address,
-whether the account exists or not. Attempt 3 + k is possible 2^k - 1 seconds after the first, attempt 13 after 1023
-seconds, each later one after another 900. So **107 attempts a day** are possible at one account from all addresses
-together, and as many from one address (an IPv4 address or an IPv6 /64) at all accounts together. A /56 has 12 free
-attempts, then waits of 1, 2, 4 … 128, 225, 225 … seconds: attempt 20 is possible after 255 seconds, and one more every
-225, 402 a day. A /48 has 48, then 1, 2, 4 … 32, 56, 56 …: attempt 54 after 63 seconds, one more every 56, 1595 a day.
-An attacker with a network in a /48 can use up its guesses. Then people in it sign in from addresses that they have used
-before, or reset the password by mail.
-
-- A refused attempt changes nothing: it extends no wait. After the wait the right password works and ends the backoff.
-- A success clears the account's backoff. The address gets back only its failures at this account, so an attacker who
-  tries a list of stolen passwords can't reset the count by signing in to an account of his own.
-- An address with a successful sign-in to an account in the last 30 days has a separate backoff for that account
-  (another 107 attempts a day) and ignores the two others: an attacker who keeps an account waiting doesn't lock its
-  owner out. From a new address, the owner can reset the password by mail, which counts as a success. The separate
-  backoff reveals that the account is used at this address, but only to clients behind the same address.
-
-An app without accounts uses the backoff in its own sign-in: see ``claim_attempt``.
+**Backoff.** Attempts at a password have to wait after several wrong ones: see ``app/security/backoff.py``.
 
 **Storage.** ``app/security/counters.py`` holds all counts, and documents what happens when the storage is lost or full.
 
-Source: OWASP Authentication Cheat Sheet (login throttling), OWASP Blocking Brute Force Attacks; RFC 6585 (429);
+Source: RFC 6585 (429);
 draft-ietf-httpapi-ratelimit-headers-06; ASVS 5.0 V2.4.1, V4.1.3, V6.2.4, V6.3.1, V6.3.8, V15.2.4, V16.5.2.
 """
 
 from __future__ import annotations
 
-import hmac
 import logging
 import os
-import time
-import unicodedata
 from collections.abc import Callable, Iterator
 from functools import partial
-from math import ceil
 from typing import NoReturn
 
 from flask import Flask, Request, Response, current_app, g, request
 from flask_limiter import Limit, Limiter, RequestLimit
-from itsdangerous.encoding import want_bytes
 from limits import parse_many
 
 from app.security.counters import GuardedStorage
@@ -64,7 +42,7 @@ from app.security.declarations import Declared, declare, declared, declared_by
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
 from app.security.networks import WIDER, network
-from app.security.refusals import Refusals, Refused, claimed, door
+from app.security.refusals import Refusals, Refused, claimed, door, seconds_until
 from app.visitors import visitors
 
 NUMBER = 8
@@ -89,11 +67,6 @@ KIND = "limited_as"
 UNLIMITED = "unlimited"
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-FREE_TRIES = 3
-MAX_WAIT = 900  # seconds
-DAY = 86_400  # seconds
-KNOWN_FOR = 30 * DAY
 
 
 def limited(limit: str) -> Callable[[Declared], Declared]:
@@ -209,7 +182,7 @@ limiter = Limiter(
     ],
     request_identifier=_scope,
     on_breach=_refuse,
-    storage_uri="guarded://",
+    storage_uri=f"{GuardedStorage.STORAGE_SCHEME[0]}://",
     # Flask-Limiter's own headers include Retry-After on every response, and a date where the draft has seconds.
     headers_enabled=False,
 )
@@ -261,116 +234,5 @@ def _tell_limit(response: Response) -> Response:
     if limit:
         response.headers["RateLimit-Limit"] = str(limit.limit.amount)
         response.headers["RateLimit-Remaining"] = str(limit.remaining)
-        response.headers["RateLimit-Reset"] = str(_seconds_until(limit.window[0]))
+        response.headers["RateLimit-Reset"] = str(seconds_until(limit.window[0]))
     return response
-
-
-def _seconds_until(end: float) -> int:
-    return max(1, ceil(end - time.time()))
-
-
-class _Backoff:
-    """The guesses at one account, from one address, or of a pair of both.
-
-    The free guesses have a counter of their own, since they may arrive at the same time. Of those that have to wait,
-    only one gets through: the one that creates the key ``wait``. The key expires when the next guess may come.
-    """
-
-    def __init__(self, name: str, times: int = 1) -> None:
-        self.free, self.wait, self.step = f"{name}/free", f"{name}/wait", f"{name}/step"
-        self.free_tries, self.max_wait = FREE_TRIES * times, MAX_WAIT // times
-
-    def waits(self) -> int:
-        """Return the seconds until the next guess is possible; 0 if it is possible now."""
-        storage = limiter.storage
-        return _seconds_until(storage.get_expiry(self.wait)) if storage.get(self.wait) else 0
-
-    def claim(self) -> int:
-        """Count one guess and return 0; if it has to wait, return the seconds instead."""
-        storage = limiter.storage
-        # The last free guess does not wait, but it starts the first wait.
-        if storage.get(self.free) < self.free_tries - 1 and storage.incr(self.free, DAY) < self.free_tries:
-            return 0
-        if storage.incr(self.wait, min(2 ** storage.get(self.step), self.max_wait)) > 1:
-            return self.waits() or 1
-        storage.incr(self.step, DAY)
-        return 0
-
-    def left(self) -> int:
-        """Return the number of guesses left before the first wait."""
-        storage = limiter.storage
-        return max(0, self.free_tries - min(storage.get(self.free), self.free_tries - 1) - storage.get(self.step))
-
-    def give_back(self, guesses: int) -> None:
-        """Undo some guesses, beginning with those that had to wait."""
-        storage = limiter.storage
-        for key in (self.step, self.free):
-            back = min(guesses, storage.get(key))
-            if back:
-                storage.incr(key, DAY, -back)
-            guesses -= back
-        if not storage.get(self.step):
-            storage.clear(self.wait)
-
-    def clear(self) -> None:
-        """Undo all guesses."""
-        for key in (self.free, self.wait, self.step):
-            limiter.storage.clear(key)
-
-
-def claim_attempt(account: str) -> None:
-    """Count one guess at the account, before its password is verified. Raises a 429 if it has to wait.
-
-    ``account`` is the identifier as it was submitted, of an account that exists or not.
-    """
-    backoffs = _backoffs(account)
-    wait = max(backoff.waits() for backoff in backoffs)
-    of_account, *of_networks = backoffs
-    for backoff in (*of_networks, of_account):  # the narrowest first: what it refuses must not count for the others
-        wait = wait or backoff.claim()
-    if wait:
-        message = "There were several wrong passwords. Please wait before the next try."
-        refuse(429, message, retry_after=wait, event="authn_login_lock", account=account)
-    limiter.storage.incr(f"{_pair(account)}/guesses", DAY)
-
-
-def attempt_succeeded(account: str) -> None:
-    """End the backoff after the right password or a reset by mail, and remember the address for 30 days."""
-    storage, pair = limiter.storage, _pair(account)
-    own, *address = _backoffs(account)
-    own.clear()
-    for backoff in address:
-        backoff.give_back(_counted_for(f"{pair}/guesses"))
-    storage.clear(f"{pair}/guesses")
-    storage.clear(f"{pair}/known")  # the 30 days start again with each success
-    storage.incr(f"{pair}/known", KNOWN_FOR)
-
-
-def remaining_tries(account: str) -> int:
-    """Return the guesses left before the first wait, whether the account exists or not."""
-    return min(backoff.left() for backoff in _backoffs(account))
-
-
-def _backoffs(account: str) -> list[_Backoff]:
-    pair = _pair(account)
-    if _counted_for(f"{pair}/known"):
-        return [_Backoff(pair)]
-    networks = {client_address(prefix): times for prefix, times in {64: 1, **WIDER}.items()}
-    addresses = [_Backoff(f"address/{net}", times) for net, times in networks.items() if net]
-    return [_Backoff(f"account/{digest(account)}"), *addresses]
-
-
-def _counted_for(key: str) -> int:
-    """Return a count in the client's favour, which a flood must not increase by filling the memory."""
-    storage: GuardedStorage = limiter.storage  # type: ignore[assignment]
-    return storage.get_own(key)
-
-
-def _pair(account: str) -> str:
-    return f"pair/{client_address()}/{digest(account)}"
-
-
-def digest(account: str) -> str:
-    """Return a keyed hash of the account's name, so that the storage holds no e-mail addresses."""
-    normal = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", account).strip().casefold())
-    return hmac.digest(want_bytes(current_app.config["SECRET_KEY"]), normal.encode(errors="replace"), "sha256").hex()

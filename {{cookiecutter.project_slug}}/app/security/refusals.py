@@ -52,12 +52,17 @@ class Refused:
     message: str
 
     def seconds(self) -> int:
-        """Return the seconds until the window ends, at least 1."""
-        return max(1, ceil(self.end - time.time()))
+        """Return the seconds until the window ends."""
+        return seconds_until(self.end)
 
     def headers(self) -> dict[str, str]:
         """Return the headers that state the limit (draft-ietf-httpapi-ratelimit-headers-06)."""
         return {"RateLimit-Limit": str(self.amount), "RateLimit-Remaining": "0", "RateLimit-Reset": str(self.seconds())}
+
+
+def seconds_until(end: float) -> int:
+    """Return the seconds until ``end`` (seconds since 1970), at least 1."""
+    return max(1, ceil(end - time.time()))
 
 
 class Refusals:

@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 
 from app import create_app
-from app.security.rate_limits import FREE_TRIES, digest
+from app.security.backoff import FREE_TRIES, digest
 from tests.accounts.mailbox import Mailbox
 from tests.accounts.people import PASSWORD, register, sign_in
 from tests.conftest import browser_like, post

@@ -15,8 +15,9 @@ from unittest import mock
 from flask.ctx import RequestContext
 from werkzeug.exceptions import HTTPException
 
+from app.security.backoff import attempt_succeeded, claim_attempt
 from app.security.counters import GuardedStorage
-from app.security.rate_limits import attempt_succeeded, claim_attempt, limiter
+from app.security.rate_limits import limiter
 from tools.audit.steps import probe
 from tools.audit.subject import PASSWORD, NotApplicable, Subject
 
