@@ -26,6 +26,7 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
         visitors,
     )
     from app.security import (
+        bodies,
         cookies,
         csp,
         csrf,
@@ -61,6 +62,7 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
         csrf,
         cookies,
         templating,
+        bodies,
         uploads,
         accounts,  # % if cookiecutter.accounts
         views,

@@ -48,8 +48,9 @@ PATTERNS = {
     "a password in a URL": r"(?P<shown>://[^\s/:@]*:)[^\s/\"'<>]*(?=@)",
     "a token in a URL": r"(?P<shown>://)[^\s/:@\"'<>]{20,}(?=@)",
     "an argument of a URL": rf"(?P<shown>[?&](?:{_SHORT})=)[^\s&#\"'<>]+",
-    # "pw": …, ('pin', …)
-    "a short name": rf"(?P<shown>{_QUOTE}(?:{_SHORT_QUOTED}){_QUOTE}\]?{_SPACE}[:=,]{_SPACE})(?!\[redacted){_LITERAL}",
+    # "pw": …, ('pin', …): the whole name
+    "a short quoted name": rf"(?P<shown>{_QUOTE}(?:{_SHORT_QUOTED}){_QUOTE}\]?{_SPACE}[:=,]{_SPACE})"
+    rf"(?!\[redacted){_LITERAL}",
     # payload.time.signature, of itsdangerous: session cookies, CSRF tokens, reset links.
     "a signed value": r"(?<![\w-])\.?[\w-]++\.[\w-]{6,7}\.(?:[\w-]{86}|[\w-]{43}|[\w-]{27})(?![\w-])",
     "a JSON Web Token": r"(?<![\w-])eyJ[\w-]++(?:\.[\w-]*)+",
@@ -62,8 +63,9 @@ NAMED = {
     # Password: three words, Cookie: a=b; c=d
     "the rest of a line": rf"(?P<shown>(?:(?:{_PASSWORD}){_REST}{_SPACE}[:=](?=[ \t])|(?:{_HEADER}){_REST}{_SPACE}[:=])"
     rf"[ \t]{{0,8}})(?![ \t]|\w{{0,2}}{_QUOTE}|[\[({{])[^\r\n]+",
-    # ('password', …), but not a path or a word with a comma behind it
-    "a pair": rf"(?P<shown>{_QUOTE}[\w.-]{{0,40}}?{_NAME}{_QUOTE}{_SPACE},{_SPACE})(?!\[redacted){_LITERAL}",
+    # ('password', …): a part of the name, but not a path or a word with a comma behind it
+    "a quoted name and a comma": rf"(?P<shown>{_QUOTE}[\w.-]{{0,40}}?{_NAME}{_QUOTE}{_SPACE},{_SPACE})"
+    rf"(?!\[redacted){_LITERAL}",
     # password=…, "password": …, form['password'] = …, user[password]=…, and their form in a URL
     "a named value": rf"(?P<shown>{_NAME}(?:{_QUOTE}\]?{_SPACE}[:=]>?{_SPACE}|\]?{_SPACE}[:=]>?{_SPACE}"
     rf"|(?:%(?:25){{0,3}}(?:2[27]|5D|3[AD])){{1,4}}))(?!\[redacted){_VALUE}",

@@ -13,8 +13,8 @@ from flask import Blueprint, Flask, request
 from flask.views import MethodView
 
 from app import create_app
-from app.security import uploads
-from app.security.uploads import accepts
+from app.security import bodies, uploads
+from app.security.bodies import accepts
 from app.visitors import public
 from tests.conftest import browser_like, csrf_token, post
 from tests.samples import JSON
@@ -182,7 +182,7 @@ def test_9_S5_a_view_that_accepts_more_is_a_fact(app: Flask) -> None:
     """The proxy in front must let it through, and the app can't know that."""
     app.add_url_rule("/large", "large", accepts(max_bytes=50 * MIB)(partial(received)), methods=["POST"])
     app.add_url_rule("/small", "small", accepts(max_bytes=1000)(partial(received)), methods=["POST"])
-    (fact,) = (fact for fact in uploads.check(app) if fact.id == "UP05" and "accepts" in fact.evidence)
+    (fact,) = (fact for fact in bodies.check(app) if fact.id == "UP05" and "accepts" in fact.evidence)
     assert (fact.severity, fact.evidence[:7]) == ("note", "/large ")
     assert "50.0 MiB" in fact.evidence
     assert "client_max_body_size" in fact.fix

@@ -58,7 +58,7 @@ WORDS = {
 
 
 # The security events that a refusal is by its status. Other refusals are common, and get a line without an event.
-EVENTS = {
+EVENT_OF_STATUS = {
     400: "input_validation_fail",
     403: "authz_fail",
     413: "input_validation_fail",
@@ -72,7 +72,7 @@ EVENTS = {
 class Refusal(HTTPException):
     """An HTTP error whose ``message`` is safe to show. The texts of other exceptions are never shown.
 
-    It is logged once, as the security event ``event`` with ``fields``, by default that of ``EVENTS`` for its status.
+    It is logged once, as the security event ``event`` with ``fields``, by default that of ``EVENT_OF_STATUS``.
     With the event None it is not logged, because an earlier one has said it all.
     """
 
@@ -180,7 +180,7 @@ def log_refusal(error: HTTPException) -> None:
     status, reason = error.code or 500, error.description
     event, fields = getattr(error, "event", ""), getattr(error, "fields", {})
     if event == "":
-        event = EVENTS.get(status, "")
+        event = EVENT_OF_STATUS.get(status, "")
     if event:
         logs.security_event(event, **{"status": status, "reason": reason} | fields)
     elif event is not None:

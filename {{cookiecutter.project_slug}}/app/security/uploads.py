@@ -3,7 +3,7 @@
 A file becomes visible only after its type is verified, the virus scanner has passed it, and it fits into its owner's
 quota. It is stored outside the app under a random name, and sent only to its owner, as data.
 app/storage/content.py verifies types, app/storage/images.py encodes images again, app/storage/names.py sanitizes names,
-app/storage/folder.py stores the files.
+app/storage/folder.py stores the files, and bodies.py limits the sizes of requests.
 Source: OWASP File Upload Cheat Sheet; ASVS 5.0 V1.3.4, V3.2.1, V3.5.8, V5.2.1, V5.2.2, V5.2.4, V5.2.6, V5.3.1,
 V5.3.2, V5.4.1-V5.4.3, V8.2.2, V16.5.2, V16.5.3.
 """
@@ -16,28 +16,25 @@ import os
 import secrets
 import shutil
 import sys
-import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
 import click
-from flask import Flask, Response, current_app, has_request_context, request, send_file
+from flask import Flask, Response, current_app, send_file
 from flask.cli import AppGroup
-from jinja2.filters import do_filesizeformat
 from werkzeug.datastructures import FileStorage
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.logs import security_event
-from app.security.declarations import Declared, declare, declared, declared_by
-from app.security.errors import Refusal, refuse, respond
+from app.security.bodies import accepts as accepts  # public here too
+from app.security.bodies import door, in_units, max_body, too_large
+from app.security.errors import Refusal, refuse
 from app.security.findings import Finding
 from app.security.headers import CSP_OF_LAST_RESORT
 from app.security.rate_limits import client_address
-from app.settings import LARGEST_BODY, SettingsError
-from app.storage import clamd, content, folder, images, text
+from app.settings import SettingsError
+from app.storage import clamd, content, folder, images
 from app.storage.folder import StoredFile
 from app.storage.names import display_name
 
@@ -45,17 +42,9 @@ NUMBER = 9
 TITLE = "File uploads"
 SUMMARY = "Files must prove their type, are stored outside the app, and are available only to their owner."
 
-# The limits of a form's fields and of its parts; Werkzeug's defaults are 500 kB and 1,000. Werkzeug's multipart parser
-# also counts up to two 64 KiB chunks of a file against the first, so a lower limit would refuse files.
-MAX_FORM_MEMORY_SIZE = 128 * 1024
-MAX_FORM_PARTS = 100
-
 # The disk space that uploads must leave free for the database and the logs.
 FREE_DISK_FLOOR = 256 * 2**20
 SCAN_SECONDS = 30.0
-# How much of a refused body is still read, so that the client receives the error response.
-LINGER_BYTES = 64 * 2**20
-LINGER_SECONDS = 10
 
 # For responses that contain a file: it can run and load nothing, and no site can embed or frame it (9.S7).
 DOWNLOAD_HEADERS = {
@@ -64,35 +53,6 @@ DOWNLOAD_HEADERS = {
 }
 
 log = logging.getLogger(__name__)
-
-# What a view may declare → the setting that counts otherwise.
-DOORS = {"max_bytes": "MAX_CONTENT_LENGTH", "max_form_bytes": "MAX_FORM_MEMORY_SIZE"}
-# The name of a declaration: the sizes that a view accepts.
-ACCEPTS = "accepts"
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """The sizes in bytes that a view accepts; None for those of the settings."""
-
-    max_bytes: int | None = None
-    max_form_bytes: int | None = None
-
-
-def accepts(*, max_bytes: int | None = None, max_form_bytes: int | None = None) -> Callable[[Declared], Declared]:
-    """Let a view accept larger requests than the settings do, or only smaller ones; sizes are in bytes.
-
-    ``max_bytes`` is for a whole request with files, or of a type that Flask doesn't parse; the setting is
-    ``MAX_CONTENT_LENGTH``. ``max_form_bytes`` is for what is parsed in memory: one field of a form with files, and a
-    whole form without files or a whole JSON body; the default is 128 KiB. Parsing can take 100 times as much memory,
-    so keep it small on views for everybody; less than 128 KiB would refuse files (see MAX_FORM_MEMORY_SIZE).
-
-    It accepts the same targets as ``csrf.exempt``. Raises ValueError for a size that is not from 1 to LARGEST_BODY.
-    """
-    given = [size for size in (max_bytes, max_form_bytes) if size is not None]
-    if not given or not all(0 < size <= LARGEST_BODY for size in given):
-        raise ValueError(f"accepts needs max_bytes or max_form_bytes, each from 1 to {LARGEST_BODY}.")
-    return lambda target: declare(target, ACCEPTS, Accepted(max_bytes, max_form_bytes))
 
 
 @dataclass(frozen=True)
@@ -108,15 +68,10 @@ class Quota:
 
 
 def init_app(app: Flask) -> None:
-    """Limit the size of requests. Raises SettingsError if files can't be stored in ``UPLOAD_DIR``."""
+    """Raise SettingsError if files can't be stored in ``UPLOAD_DIR``."""
     app.config["UPLOAD_DIR"] = place = Path(app.config["UPLOAD_DIR"]).resolve()
     if fault := _misplaced(place, app):
         raise SettingsError(f"UPLOAD_DIR: {fault} (is '{place}'). Example: UPLOAD_DIR=/srv/uploads")
-    app.config.update(MAX_FORM_MEMORY_SIZE=MAX_FORM_MEMORY_SIZE, MAX_FORM_PARTS=MAX_FORM_PARTS)
-    # This runs before all before_request hooks, since the CSRF check already reads the body.
-    app.url_value_preprocessor(_bound_body)
-    app.after_request(_read_the_rest)
-    app.register_error_handler(RequestEntityTooLarge, _name_the_limit)
     app.cli.add_command(_commands)
 
 
@@ -133,15 +88,6 @@ def check(app: Flask) -> Iterator[Finding]:
     if os.name == "posix" and os.path.isdir(place) and (mode := place.stat().st_mode & 0o077):
         evidence = f"Other users of this machine have access to UPLOAD_DIR (permission bits {mode:03o})."
         yield Finding("UP03", "relaxed", evidence, f"Run: chmod 700 {place}")
-    for rule in app.url_map.iter_rules():
-        sizes = {
-            declared_by(app, rule.endpoint, method, ACCEPTS, Accepted()).max_bytes for method in rule.methods or ()
-        }
-        if (most := max(size or 0 for size in sizes or {0})) > max_body(app):
-            evidence = f"{rule.rule} accepts requests of up to {_in_units(most)}, more than MAX_CONTENT_LENGTH."
-            yield Finding(
-                "UP05", "note", evidence, "Set client_max_body_size of the proxy (deploy/nginx.conf) to more."
-            )
 
 
 def new_session_owner() -> str:
@@ -197,8 +143,8 @@ def _identify(file: FileStorage) -> content.FileType:
     if not size:
         refuse(422, "This file is empty.")
     if size > max_body():
-        text = f"This file is too large: the maximum is {_in_units(max_body())}."
-        raise _too_large(text, _door("max_bytes", max_body()))
+        text = f"This file is too large: the maximum is {in_units(max_body())}."
+        raise too_large(text, door("max_bytes", max_body()))
     _refuse_on_full_disk(size)
     name = display_name(file.filename or "")
     file_type = content.identify(file.stream, name, file.mimetype, current_app.config["UPLOAD_EXTENSIONS"])
@@ -232,16 +178,6 @@ def quota(owner: str) -> Quota:
     )
 
 
-def max_body(app: Flask | None = None) -> int:
-    """Return the maximum size of a body, in bytes: that of this request's view, or of ``app``.
-
-    None, by which Flask means no limit, is the most that we allow.
-    """
-    limit: int | None = None if app else _accepted().max_bytes
-    limit = limit or (app or current_app).config["MAX_CONTENT_LENGTH"]
-    return LARGEST_BODY if limit is None else limit
-
-
 def send(file: StoredFile, *, inline: bool = False) -> Response:
     """Return the response that sends ``file`` to its owner. With ``inline``, the browser shows it if it is an image."""
     attach = not (inline and file.type.startswith("image/"))
@@ -260,76 +196,6 @@ _commands = AppGroup("uploads", help="Maintain the uploaded files.")
 def _sweep_command() -> None:
     """Remove leftovers of crashes and the files of expired sessions. Run it daily."""
     click.echo(f"Removed {folder.sweep()} files.")
-
-
-def _bound_body(endpoint: str | None, values: dict[str, object] | None) -> None:
-    """Limit each body, and more so those parsed in memory, all but multipart: 10 MB of ``a&a&a…`` take a gigabyte."""
-    view = _accepted()
-    in_memory = view.max_form_bytes or current_app.config["MAX_FORM_MEMORY_SIZE"] or MAX_FORM_MEMORY_SIZE
-    request.max_form_memory_size = in_memory
-    request.max_content_length = max_body()
-    is_parsed = request.is_json or request.mimetype == "application/x-www-form-urlencoded"
-    if is_parsed or (request.mimetype != "multipart/form-data" and not view.max_bytes):
-        request.max_content_length = min(in_memory, request.max_content_length)
-
-
-def _accepted() -> Accepted:
-    sizes: Accepted = declared(ACCEPTS, default=Accepted()) if has_request_context() else Accepted()
-    return sizes
-
-
-def _name_the_limit(error: RequestEntityTooLarge) -> Response:
-    """Return the response that names the limit. Werkzeug raises the same error for each, but each in its own function.
-
-    What other code raises, such as ``abort(413)``, is answered without a limit.
-    """
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    is_werkzeug = frames and str(frames[-1].f_globals.get("__name__")).startswith("werkzeug.")
-    match frames[-1].f_code.co_name if is_werkzeug else "":
-        case "next_event":
-            text = f"This form has too many fields and files: the maximum is {request.max_form_parts}."
-            return respond(_too_large(text, "MAX_FORM_PARTS"))
-        case "receive_data" | "parse":
-            text = f"A field of this form is too large: the maximum is {_in_units(request.max_form_memory_size)}."
-            return respond(_too_large(text, _door("max_form_bytes", request.max_form_memory_size)))
-        case "get_input_stream" | "on_exhausted":
-            limit = request.max_content_length
-            text = f"This request is too large: the maximum is {_in_units(limit)}."
-            doors = (_door(name, limit) for name in DOORS)
-            return respond(
-                _too_large(text, next(filter(None, doors), f"request.max_content_length in {request.endpoint}"))
-            )
-    return respond(error)
-
-
-def _door(name: str, limit: int | None) -> str:
-    """Return what sets a ``limit`` that may come from this argument of ``accepts``; '' if it comes from elsewhere."""
-    if getattr(_accepted(), name):
-        return f"@accepts({name}={limit}) of {request.endpoint}" if getattr(_accepted(), name) == limit else ""
-    setting = DOORS[name]
-    return f"{setting}; @accepts({name}=…) sets another for a view" if current_app.config[setting] == limit else ""
-
-
-def _too_large(message: str, setting: str) -> Refusal:
-    """Return the refusal (413) by a limit; in debug it names the setting too."""
-    return Refusal(413, f"{message} (Debug: the limit is {setting}.)" if current_app.debug else message)
-
-
-def _in_units(size: int | None) -> str:
-    return do_filesizeformat(size or 0, binary=True)
-
-
-def _read_the_rest(response: Response) -> Response:
-    """Read and discard the rest of a refused body, within limits.
-
-    Otherwise a client that is still sending sees a connection reset and never the response (RFC 9112, 9.6).
-    """
-    if request.environ.get("wsgi.input_terminated"):
-        body, left, end = request.environ["wsgi.input"], LINGER_BYTES, time.monotonic() + LINGER_SECONDS
-        with contextlib.suppress(Exception):  # a failure here must not change the response
-            while left > 0 and time.monotonic() < end and (read := body.read(text.CHUNK)):
-                left -= len(read)
-    return response
 
 
 def _misplaced(place: Path, app: Flask) -> str:
@@ -369,7 +235,7 @@ def _refuse_on_full_disk(size: int) -> None:
     except OSError:
         _not_stored()
     if free - size < FREE_DISK_FLOOR:
-        log.error("upload refused: less than %s free in UPLOAD_DIR", _in_units(FREE_DISK_FLOOR))
+        log.error("upload refused: less than %s free in UPLOAD_DIR", in_units(FREE_DISK_FLOOR))
         refuse(503, "There is no room for uploads at the moment.", retry_after=3600)
 
 
@@ -392,7 +258,7 @@ def _refuse_over_quota(sizes: list[int]) -> None:
     max_files, max_bytes = current_app.config["UPLOAD_QUOTA_FILES"], current_app.config["UPLOAD_QUOTA_BYTES"]
     if len(sizes) > max_files:
         message = f"You already have the maximum of {max_files} files. Please delete some first."
-        raise _too_large(message, "UPLOAD_QUOTA_FILES")
+        raise too_large(message, "UPLOAD_QUOTA_FILES")
     if sum(sizes) > max_bytes:
-        message = f"With this file you would store more than {_in_units(max_bytes)}. Please delete some first."
-        raise _too_large(message, "UPLOAD_QUOTA_BYTES")
+        message = f"With this file you would store more than {in_units(max_bytes)}. Please delete some first."
+        raise too_large(message, "UPLOAD_QUOTA_BYTES")

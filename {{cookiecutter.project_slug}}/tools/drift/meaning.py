@@ -14,7 +14,7 @@ GUARDS: tuple[tuple[str, int | None, str], ...] = (
     (r"app/security/headers\.py", 6, "https, HSTS, framing, and what browsers may guess"),
     (r"app/security/templating\.py", 7, "what is escaped, and where it is not"),
     (r"app/security/(?:rate_limits|backoff|counters)\.py", 8, "how often anybody may try"),
-    (r"app/security/uploads\.py|app/storage/.*", 9, "which files are accepted, where they are, who can download them"),
+    (r"app/security/(?:uploads|bodies)\.py|app/storage/.*", 9, "which files and sizes are accepted, and who gets them"),
     (r"app/security/urls\.py", 10, "where redirects lead, which hosts are ours, and what the server fetches"),
     (r"app/security/declarations\.py", None, "which views are exempt from a protection, and why"),
     (r"app/security/.*|app/__init__\.py", None, "which mitigations are on, and in which order"),

@@ -23,7 +23,7 @@ from PIL import Image, PngImagePlugin
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse
 
-from app.security import uploads
+from app.security import bodies, uploads
 from app.security.csrf import form_view
 from app.security.declarations import declared_by
 from app.security.findings import Finding
@@ -191,7 +191,7 @@ def sizes_are_bounded(subject: Subject) -> Iterator[str]:
             raise Unproved("MAX_CONTENT_LENGTH limits a request, but no view runs here to prove a quota")
         return
     visitor = _visitor(subject)
-    declared = declared_by(app, "uploads.index", "POST", uploads.ACCEPTS, uploads.Accepted())
+    declared = declared_by(app, "uploads.index", "POST", bodies.ACCEPTS, bodies.Accepted())
     most = int(declared.max_bytes or app.config.get("MAX_CONTENT_LENGTH") or 2**20)
     too_large = _send(subject, visitor, "a.txt", b"a" * (most + 1000), "text/plain")
     if too_large.status_code != 413:
@@ -230,7 +230,7 @@ def sizes_are_bounded(subject: Subject) -> Iterator[str]:
 def _declared_sizes_hold(subject: Subject) -> Iterator[str]:
     """Add a view that accepts more, and one that does not, and send what only the first accepts, and too much."""
     app = subject.make({})
-    mark = uploads.accepts(max_form_bytes=200_000)
+    mark = bodies.accepts(max_form_bytes=200_000)
     for path, view in (("/audit/more", mark(partial(str))), ("/audit/usual", partial(str))):
         app.add_url_rule(path, path, public(view), methods=["POST"])
     for path, size, wanted in (

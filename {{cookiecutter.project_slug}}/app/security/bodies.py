@@ -1,0 +1,165 @@
+"""The sizes of requests (9.S5, a part of mitigation 9): each body, each part of a form, and what is parsed in memory.
+
+The settings bound every request, ``@accepts`` one view's. A 413 names the limit that was hit. What is left of a refused
+body is read, so that the client gets its answer.
+Source: OWASP File Upload Cheat Sheet; RFC 9112; ASVS 5.0 V5.2.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from flask import Flask, Response, current_app, has_request_context, request
+from jinja2.filters import do_filesizeformat
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from app.security.declarations import Declared, declare, declared, declared_by
+from app.security.errors import Refusal, respond
+from app.security.findings import Finding
+from app.settings import LARGEST_BODY
+
+# The limits of a form's fields and of its parts; Werkzeug's defaults are 500 kB and 1,000. Werkzeug's multipart parser
+# also counts up to two 64 KiB chunks of a file against the first, so a lower limit would refuse files.
+MAX_FORM_MEMORY_SIZE = 128 * 1024
+MAX_FORM_PARTS = 100
+
+# How much of a refused body is still read, so that the client receives the error response.
+LINGER_BYTES = 64 * 2**20
+LINGER_SECONDS = 10
+CHUNK = 64 * 1024  # bytes
+
+# What a view may declare → the setting that counts otherwise.
+DOORS = {"max_bytes": "MAX_CONTENT_LENGTH", "max_form_bytes": "MAX_FORM_MEMORY_SIZE"}
+# The name of a declaration: the sizes that a view accepts.
+ACCEPTS = "accepts"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The sizes in bytes that a view accepts; None for those of the settings."""
+
+    max_bytes: int | None = None
+    max_form_bytes: int | None = None
+
+
+def accepts(*, max_bytes: int | None = None, max_form_bytes: int | None = None) -> Callable[[Declared], Declared]:
+    """Let a view accept larger requests than the settings do, or only smaller ones; sizes are in bytes.
+
+    ``max_bytes`` is for a whole request with files, or of a type that Flask doesn't parse; the setting is
+    ``MAX_CONTENT_LENGTH``. ``max_form_bytes`` is for what is parsed in memory: one field of a form with files, and a
+    whole form without files or a whole JSON body; the default is 128 KiB. Parsing can take 100 times as much memory,
+    so keep it small on views for everybody; less than 128 KiB would refuse files (see MAX_FORM_MEMORY_SIZE).
+
+    It accepts the same targets as ``csrf.exempt``. Raises ValueError for a size that is not from 1 to LARGEST_BODY.
+    """
+    given = [size for size in (max_bytes, max_form_bytes) if size is not None]
+    if not given or not all(0 < size <= LARGEST_BODY for size in given):
+        raise ValueError(f"accepts needs max_bytes or max_form_bytes, each from 1 to {LARGEST_BODY}.")
+    return lambda target: declare(target, ACCEPTS, Accepted(max_bytes, max_form_bytes))
+
+
+def init_app(app: Flask) -> None:
+    """Limit the size of requests."""
+    app.config.update(MAX_FORM_MEMORY_SIZE=MAX_FORM_MEMORY_SIZE, MAX_FORM_PARTS=MAX_FORM_PARTS)
+    # This runs before all before_request hooks, since the CSRF check already reads the body.
+    app.url_value_preprocessor(_bound_body)
+    app.after_request(_read_the_rest)
+    app.register_error_handler(RequestEntityTooLarge, _name_the_limit)
+
+
+def check(app: Flask) -> Iterator[Finding]:
+    """Report views that accept more than the setting, and so maybe more than the proxy in front."""
+    for rule in app.url_map.iter_rules():
+        sizes = {
+            declared_by(app, rule.endpoint, method, ACCEPTS, Accepted()).max_bytes for method in rule.methods or ()
+        }
+        if (most := max(size or 0 for size in sizes or {0})) > max_body(app):
+            evidence = f"{rule.rule} accepts requests of up to {in_units(most)}, more than MAX_CONTENT_LENGTH."
+            yield Finding(
+                "UP05", "note", evidence, "Set client_max_body_size of the proxy (deploy/nginx.conf) to more."
+            )
+
+
+def max_body(app: Flask | None = None) -> int:
+    """Return the maximum size of a body, in bytes: that of this request's view, or of ``app``.
+
+    None, by which Flask means no limit, is the most that we allow.
+    """
+    limit: int | None = None if app else _accepted().max_bytes
+    limit = limit or (app or current_app).config["MAX_CONTENT_LENGTH"]
+    return LARGEST_BODY if limit is None else limit
+
+
+def too_large(message: str, setting: str) -> Refusal:
+    """Return the refusal (413) by a limit; in debug it names the setting too."""
+    return Refusal(413, f"{message} (Debug: the limit is {setting}.)" if current_app.debug else message)
+
+
+def door(name: str, limit: int | None) -> str:
+    """Return what sets a ``limit`` that may come from this argument of ``accepts``; '' if it comes from elsewhere."""
+    if getattr(_accepted(), name):
+        return f"@accepts({name}={limit}) of {request.endpoint}" if getattr(_accepted(), name) == limit else ""
+    setting = DOORS[name]
+    return f"{setting}; @accepts({name}=…) sets another for a view" if current_app.config[setting] == limit else ""
+
+
+def in_units(size: int | None) -> str:
+    """Return a size in bytes as people read it: ``10.0 MiB``."""
+    return do_filesizeformat(size or 0, binary=True)
+
+
+def _bound_body(endpoint: str | None, values: dict[str, object] | None) -> None:
+    """Limit each body, and more so those parsed in memory, all but multipart: 10 MB of ``a&a&a…`` take a gigabyte."""
+    view = _accepted()
+    in_memory = view.max_form_bytes or current_app.config["MAX_FORM_MEMORY_SIZE"] or MAX_FORM_MEMORY_SIZE
+    request.max_form_memory_size = in_memory
+    request.max_content_length = max_body()
+    is_parsed = request.is_json or request.mimetype == "application/x-www-form-urlencoded"
+    if is_parsed or (request.mimetype != "multipart/form-data" and not view.max_bytes):
+        request.max_content_length = min(in_memory, request.max_content_length)
+
+
+def _accepted() -> Accepted:
+    sizes: Accepted = declared(ACCEPTS, default=Accepted()) if has_request_context() else Accepted()
+    return sizes
+
+
+def _name_the_limit(error: RequestEntityTooLarge) -> Response:
+    """Return the response that names the limit. Werkzeug raises the same error for each, but each in its own function.
+
+    What other code raises, such as ``abort(413)``, is answered without a limit.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    is_werkzeug = frames and str(frames[-1].f_globals.get("__name__")).startswith("werkzeug.")
+    match frames[-1].f_code.co_name if is_werkzeug else "":
+        case "next_event":
+            text = f"This form has too many fields and files: the maximum is {request.max_form_parts}."
+            return respond(too_large(text, "MAX_FORM_PARTS"))
+        case "receive_data" | "parse":
+            text = f"A field of this form is too large: the maximum is {in_units(request.max_form_memory_size)}."
+            return respond(too_large(text, door("max_form_bytes", request.max_form_memory_size)))
+        case "get_input_stream" | "on_exhausted":
+            limit = request.max_content_length
+            text = f"This request is too large: the maximum is {in_units(limit)}."
+            doors = (door(name, limit) for name in DOORS)
+            return respond(
+                too_large(text, next(filter(None, doors), f"request.max_content_length in {request.endpoint}"))
+            )
+    return respond(error)
+
+
+def _read_the_rest(response: Response) -> Response:
+    """Read and discard the rest of a refused body, within limits.
+
+    Otherwise a client that is still sending sees a connection reset and never the response (RFC 9112, 9.6).
+    """
+    if request.environ.get("wsgi.input_terminated"):
+        body, left, end = request.environ["wsgi.input"], LINGER_BYTES, time.monotonic() + LINGER_SECONDS
+        with contextlib.suppress(Exception):  # a failure here must not change the response
+            while left > 0 and time.monotonic() < end and (read := body.read(CHUNK)):
+                left -= len(read)
+    return response
