@@ -950,6 +950,13 @@ OVERSIZED: dict[str, tuple[Callable[[], tuple[bytes, str]], str, str, str]] = {
     "100 files": (lambda: multipart(100, b"a" * 110_000), BODY, "10.0 MiB", "MAX_CONTENT_LENGTH"),
     "10,000 files": (lambda: multipart(10_000), PARTS, "100", "MAX_FORM_PARTS"),
     "101 fields": (lambda: fields(101, 1), PARTS, "100", "MAX_FORM_PARTS"),
+    "101 files of 2 kB": (lambda: multipart(101, b"a" * 2_000), PARTS, "100", "MAX_FORM_PARTS"),
+    "99 fields and a large one": (
+        lambda: (fields(99, 1)[0][:-7] + fields(1, 140_000)[0], fields(1, 0)[1]),
+        FIELD,
+        "128.0 KiB",
+        "MAX_FORM_MEMORY_SIZE",
+    ),
     "a field of 140 kB": (lambda: fields(1, 140_000), FIELD, "128.0 KiB", "MAX_FORM_MEMORY_SIZE"),
     "a field of 9 MB": (lambda: fields(1, 9_000_000), FIELD, "128.0 KiB", "MAX_FORM_MEMORY_SIZE"),
     "a field without an end": (

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import IO, Any
 
 from flask import Flask, Response, current_app, has_request_context, request
 from jinja2.filters import do_filesizeformat
 from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
 
 from app.security.declarations import Declared, declare, declared, declared_by
 from app.security.errors import Refusal, respond
@@ -116,6 +117,7 @@ def _bound_body(endpoint: str | None, values: dict[str, object] | None) -> None:
     """Limit each body, and more so those parsed in memory, all but multipart: 10 MB of ``a&a&a…`` take a gigabyte."""
     view = _accepted()
     in_memory = view.max_form_bytes or current_app.config["MAX_FORM_MEMORY_SIZE"] or MAX_FORM_MEMORY_SIZE
+    request.form_data_parser_class = _Parser
     request.max_form_memory_size = in_memory
     request.max_content_length = max_body()
     is_parsed = request.is_json or request.mimetype == "application/x-www-form-urlencoded"
@@ -128,28 +130,58 @@ def _accepted() -> Accepted:
     return sizes
 
 
+class _Parser(FormDataParser):
+    """Parses a form, and names the limit of its parts that was hit: Werkzeug raises the same error for all limits."""
+
+    def parse(self, stream: IO[bytes], mimetype: str, content_length: int | None, options: Any = None) -> Any:
+        """Return the stream, the fields and the files. Raises Refusal (413)."""
+        counted = _Counted(stream, b"--%s\r\n" % (options or {}).get("boundary", "").encode(errors="replace"))
+        try:
+            return stream, *super().parse(counted, mimetype, content_length, options)[1:]  # type: ignore[arg-type]
+        except RequestEntityTooLarge:
+            if _is_body_too_large():
+                raise
+        if self.max_form_parts is not None and counted.count > self.max_form_parts:
+            text = f"This form has too many fields and files: the maximum is {self.max_form_parts}."
+            raise too_large(text, "MAX_FORM_PARTS")
+        text = f"A field of this form is too large: the maximum is {in_units(self.max_form_memory_size)}."
+        raise too_large(text, door("max_form_bytes", self.max_form_memory_size))
+
+
+class _Counted:
+    """A stream that counts a mark in what is read of it."""
+
+    def __init__(self, stream: IO[bytes], mark: bytes) -> None:
+        self.stream, self.mark, self.last, self.count = stream, mark, b"", 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Return what the stream returns."""
+        data = self.stream.read(size)
+        seen = self.last + data  # a mark may span two reads
+        self.count += seen.count(self.mark)
+        self.last = seen[1 - len(self.mark) :]
+        return data
+
+
+def _is_body_too_large() -> bool:
+    """Return whether the announced size of the body is over its limit, or the body has reached it."""
+    length, most = request.content_length, request.max_content_length
+    if length is None:  # chunked: a LimitedStream ends at the limit
+        return bool(getattr(request.stream, "is_exhausted", False))
+    return most is not None and length > most
+
+
 def _name_the_limit(error: RequestEntityTooLarge) -> Response:
-    """Return the response that names the limit. Werkzeug raises the same error for each, but each in its own function.
+    """Return the response that names the limit of a body.
 
     What other code raises, such as ``abort(413)``, is answered without a limit.
     """
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    is_werkzeug = frames and str(frames[-1].f_globals.get("__name__")).startswith("werkzeug.")
-    match frames[-1].f_code.co_name if is_werkzeug else "":
-        case "next_event":
-            text = f"This form has too many fields and files: the maximum is {request.max_form_parts}."
-            return respond(too_large(text, "MAX_FORM_PARTS"))
-        case "receive_data" | "parse":
-            text = f"A field of this form is too large: the maximum is {in_units(request.max_form_memory_size)}."
-            return respond(too_large(text, door("max_form_bytes", request.max_form_memory_size)))
-        case "get_input_stream" | "on_exhausted":
-            limit = request.max_content_length
-            text = f"This request is too large: the maximum is {in_units(limit)}."
-            doors = (door(name, limit) for name in DOORS)
-            return respond(
-                too_large(text, next(filter(None, doors), f"request.max_content_length in {request.endpoint}"))
-            )
-    return respond(error)
+    limit = request.max_content_length
+    if not _is_body_too_large():
+        return respond(error)
+    doors = (door(name, limit) for name in DOORS)
+    setting = next(filter(None, doors), f"request.max_content_length in {request.endpoint}")
+    return respond(too_large(f"This request is too large: the maximum is {in_units(limit)}.", setting))
 
 
 def _read_the_rest(response: Response) -> Response:
