@@ -1,12 +1,14 @@
 """A file that is saved under a name which its sender has chosen (9.S2): he chooses the folder too, or an older file.
 
 Read function by function, in the order of the lines: what holds the name, and where it becomes the path of a new file.
+A name is followed into the functions of the same file that get it as an argument. It is not followed into other files,
+through what a function returns, or through attributes of objects.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 # What a request holds under the sender's control. A FileStorage's filename is one of them by its own name.
 ASKED = frozenset(("args", "cookies", "form", "get_json", "headers", "json", "values"))
@@ -19,14 +21,24 @@ PASS_ON = frozenset(
 )
 MOVES = frozenset(f"shutil.{name}" for name in ("move", "copy", "copy2", "copyfile")) | {"os.rename", "os.replace"}
 WRITES = frozenset(("write_bytes", "write_text", "touch"))
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 WHOLES = (ast.BinOp, ast.BoolOp, ast.JoinedStr, ast.FormattedValue, ast.Tuple, ast.List, ast.Starred, ast.Await)
 
 
-def saved_names(scope: ast.AST, names: frozenset[str] = frozenset()) -> Iterator[tuple[int, str]]:
-    """Yield the line and the call of each file that is saved under a name from its sender.
+def saved_names(module: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield the line and the call of each file that is saved under a name from its sender."""
+    named = {node.name: node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    yield from dict.fromkeys(_saved(module, frozenset(), named, set()))
 
-    ``scope`` is a module or a function in it, ``names`` the variables around it that hold such a name.
+
+def _saved(
+    scope: ast.AST, names: frozenset[str], helpers: Mapping[str, Function], seen: set[tuple[str, frozenset[str]]]
+) -> Iterator[tuple[int, str]]:
+    """Yield what a scope saves: a module or a function.
+
+    ``names`` are the variables around it that hold such a name, ``helpers`` the functions that it may call, and
+    ``seen`` those that have been read, each with its parameters that get such a name.
     """
     inside = sorted(_own_nodes(scope), key=lambda node: (node.lineno, node.col_offset))  # type: ignore[attr-defined]
     for node in inside:
@@ -35,11 +47,24 @@ def saved_names(scope: ast.AST, names: frozenset[str] = frozenset()) -> Iterator
             names = names | bound if _is_chosen(value, names) else names - bound
         if isinstance(node, ast.Call) and any(_is_chosen(path, names) for path in _paths_written(node)):
             yield node.lineno, ast.unparse(node.func)
+        called = ast.unparse(node.func).removeprefix("self.") if isinstance(node, ast.Call) else ""
+        given = (
+            _given(node, helpers[called], names) if isinstance(node, ast.Call) and called in helpers else frozenset()
+        )
+        if given and (called, given) not in seen:
+            seen.add((called, given))
+            yield from _saved(helpers[called], given, helpers, seen)
     for node in inside:
         if isinstance(node, FUNCTIONS):
-            yield from saved_names(
-                node, names - {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
-            )
+            own = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
+            yield from _saved(node, names - own, helpers, seen)
+
+
+def _given(call: ast.Call, function: Function, names: frozenset[str]) -> frozenset[str]:
+    """Return the parameters of a function that get a name from the sender in a call."""
+    parameters = [each.arg for each in function.args.posonlyargs + function.args.args if each.arg != "self"]
+    arguments = [*zip(parameters, call.args, strict=False), *((each.arg, each.value) for each in call.keywords)]
+    return frozenset(name for name, value in arguments if name and _is_chosen(value, names))
 
 
 def _own_nodes(scope: ast.AST) -> Iterator[ast.AST]:

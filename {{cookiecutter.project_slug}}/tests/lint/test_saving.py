@@ -61,6 +61,12 @@ def saved(code: str) -> list[tuple[int, str]]:
         "async def post(self):\n    path = folder\n    path /= f.filename\n    path /= 'x'\n    f.save(path)",
         "data = request.get_json()\nopen(folder / data['name'], 'w').write(data['text'])",
         "def view():\n    name = f.filename\n    def later():\n        f.save(folder / name)",
+        "def keep(f, name):\n    f.save(folder / name)\n\ndef view():\n    keep(f, f.filename)",
+        "def keep(name, f):\n    f.save(folder / name)\n\ndef view():\n    keep(f=f, name=request.form['name'])",
+        "def view():\n    one(f, f.filename)\n\ndef one(f, a):\n    two(f, a.lower())\n\ndef two(f, b):\n    f.save(b)",
+        "class V:\n    def post(self):\n        self.keep(f.filename)\n    def keep(self, name):\n        f.save(name)",
+        "def keep(name):\n    f.save(name)\n\ndef one():\n    keep(f.filename)\n\ndef two():\n    keep(f.filename)",
+        "def again(name):\n    again(name)\n    f.save(name)\n\nagain(f.filename)",
     ],
 )
 def test_9_S2_the_check_finds_the_client_s_name(code: str) -> None:
@@ -88,6 +94,9 @@ def test_9_S2_the_check_finds_the_client_s_name(code: str) -> None:
         "'a' in f.filename.lower().replace('x', 'y')",
         "name = f.filename\ndef save(name):\n    f.save(folder / name)",
         "def one():\n    name = f.filename\n\ndef two(name):\n    f.save(folder / name)",
+        "def keep(f, name):\n    f.save(folder / name)\n\nkeep(f, secure_filename(f.filename))",
+        "def keep(f, name):\n    f.save(folder / name)\n    log(f.filename)\n\nkeep(f, token_hex(16))",
+        "def keep(f, name):\n    f.save(folder / token_hex(16))\n\nkeep(f, f.filename)",
     ],
 )
 def test_9_S2_the_check_leaves_the_rest_alone(code: str) -> None:
