@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 from tests.conftest import edit
 
-# A block of code whose first line, a comment, names its file.
+# A block of code whose first line, a comment, names its file; and one with commands.
 BLOCK = re.compile(r"(?ms)^```(\w+)\n(?:#|//|\{#|/\*) (\S+)(?: #\}| \*/)?\n(.*?)^```$")
+COMMANDS = re.compile(r"(?ms)^```sh\n# run in the app's folder\n(.*?)^```$")
 
 
 def recipes(app: Path) -> list[tuple[str, str, str]]:
@@ -17,7 +19,7 @@ def recipes(app: Path) -> list[tuple[str, str, str]]:
 
 
 def grow(app: Path) -> list[str]:
-    """Put every block into its file, as the cookbook says, and return the names of the files."""
+    """Put every block into its file and run the commands, as the cookbook says, and return the names of the files."""
     for language, name, text in recipes(app):
         path = app / name
         if language == "diff":
@@ -28,6 +30,8 @@ def grow(app: Path) -> list[str]:
         else:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
+    for commands in COMMANDS.findall((app / "docs/cookbook.md").read_text(encoding="utf-8")):
+        subprocess.run(["sh", "-e", "-c", commands], cwd=app, check=True)
     register(app)
     return sorted({name for _, name, _ in recipes(app)})
 

@@ -21,11 +21,11 @@ def text(message: bytes) -> bytes:
     return b"\x81" + bytes([0x80 | len(message)]) + b"\0\0\0\0" + message
 
 
-def handshake(**headers: str) -> bytes:
+def handshake(path: str = "/tested-echo", **headers: str) -> bytes:
     headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"} | headers
     headers["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-    return f"GET /tested-echo HTTP/1.1\r\n{lines}\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode()
 
 
 def own(server: Server) -> dict[str, str]:
