@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 
 import pytest
 import trustme
-from flask import Flask
-from flask.testing import FlaskClient
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
-
 from app.accounts import identity
 from app.accounts.models import db, utcnow
 from app.relaxations import RELAXATIONS
 from app.security.csp import POLICY
 from app.security.headers import HEADERS
+from flask import Flask
+from flask.testing import FlaskClient
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+
 from tests.browser.test_relaxed_in_chromium import PNG, answer
 from tests.conftest import Server, post
 from tests.origin import Origin
