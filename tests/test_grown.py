@@ -11,15 +11,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.clean_copy import ROOT
 from tests.conftest import App, Cookiecutter, check_all_passed
 from tests.grown import COOKBOOK, recipes
 from tests.test_audit import audit
 
-# What growth can turn red: the tests of routes, pages, forms, headers, policies, limits, uploads, redirects and errors,
-# of what members may open, and the team's own. The others attack the key, the log, images, mails, servers and the tools,
-# which no recipe touches: they are green as well, and GROWN=all runs them too.
+# What growth can turn red: the tests of routes, pages, forms, headers, policies, limits, redirects and errors, of what
+# members may open, and the team's own. The others attack the key, the log, images, mails, servers and the tools, which no
+# recipe touches: they are green as well, and GROWN=all runs them too.
 TESTS = """
     test_02_csrf.py test_03_csp.py test_04_cookies.py test_05_errors.py test_06_headers.py test_07_templates.py
     test_08_rate_limits.py test_09_accepts.py test_10_urls.py test_pages.py test_websockets.py
@@ -31,23 +32,32 @@ TESTS = """
 """.split()  # noqa: SIM905
 
 
-@pytest.fixture(scope="module")
-def grown(template: Path, default_app: App, tmp_path_factory: pytest.TempPathFactory) -> App:
-    """The grown app. Its environment sees the default app's packages, and has those that the recipes add."""
-    folder = tmp_path_factory.mktemp("grown")
+@pytest.fixture(scope="session")
+def grown(template: Path, default_app: App) -> App:
+    """The grown app, made once, beside the default one."""
+    folder = default_app.folder.parent.parent.parent / "grown"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            grow(template, default_app, folder.with_suffix(".new"))
+            folder.with_suffix(".new").rename(folder)
+    return App(folder / "out/secure-flask-app")
+
+
+def grow(template: Path, default_app: App, folder: Path) -> None:
+    """Lay all recipes over a fresh app. Its environment sees the default app's packages, and has those of the recipes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     app = App(Cookiecutter(template, folder / "out", folder / "home").app())
     for recipe in recipes():
         recipe.lay_over(app.folder)
     shutil.copy(ROOT / "tests/grown/test_grown_in_chromium.py", app.folder / "tests/browser")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", app.folder / ".venv"], check=True)
-    packages = next((app.folder / ".venv").glob("lib/python*/site-packages"))
-    shared = next((default_app.folder / ".venv").glob("lib/python*/site-packages"))
+    packages, shared = (next((each.folder / ".venv").glob("lib/python*/site-packages")) for each in (app, default_app))
     (packages / "shared.pth").write_text(f"{shared}\n")
     added = re.findall(r'(?m)^\+    "(\S+)",', COOKBOOK.read_text(encoding="utf-8"))
-    app.run(shared.parents[2] / "bin/uv", "pip", "install", "--quiet", "--python", ".venv", *added)
+    app.run(default_app.folder / ".venv/bin/uv", "pip", "install", "--quiet", "--python", ".venv", *added)
     for fix in (["check", "--fix", "--quiet"], ["format", "--quiet"]):  # as "make format" does
-        app.run(shared.parents[2] / "bin/ruff", *fix, ".")
-    return app
+        app.run(default_app.folder / ".venv/bin/ruff", *fix, ".")
 
 
 def test_each_recipe_says_what_it_loosens() -> None:
@@ -90,6 +100,7 @@ def test_the_linters_of_a_grown_app_are_green(grown: App, default_app: App) -> N
     bin_ = default_app.folder / ".venv/bin"
     for command in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["djlint", "app", "--lint", "--check"]):
         grown.run(bin_ / command[0], *command[1:])
+    grown.run(bin_ / "bandit", "--quiet", "--recursive", "--configfile", "pyproject.toml", "app", "wsgi.py")
     grown.run(".venv/bin/python", "-m", "mypy")
 
 

@@ -1,7 +1,7 @@
 """Lay the recipes one after the other over a fresh app, and print what each costs: ``python -m tests.grown PYTHON``.
 
-PYTHON is the interpreter of an environment with the app's packages and those of the recipes. For each recipe: the files,
-new and changed, the lines, and the rows of the audit before and after it.
+PYTHON is the interpreter of an environment with the app's packages and those of the recipes. For each recipe: its files,
+new and changed, its lines, and the rows of the audit before and after it.
 """
 
 from __future__ import annotations
@@ -42,9 +42,8 @@ def main(python: str) -> None:
         clean_copy(Path(folder) / "template")
         app = Path(shutil.copytree(Path(folder) / "template" / APP, Path(folder) / "app"))
         before = audited(app, python)
-        print(
-            "| recipe | new files | changed files | lines | of tests | audit: before → after |\n|---|---|---|---|---|---|"
-        )
+        print("| recipe | new files | changed files | lines | of tests | audit: before → after |")
+        print("|---|---|---|---|---|---|")
         for recipe in recipes():
             recipe.lay_over(app)
             after = audited(app, python)
