@@ -19,8 +19,8 @@ from tests.grown import COOKBOOK, recipes
 from tests.test_audit import audit
 
 # What growth can turn red: the tests of routes, pages, forms, headers, policies, limits, redirects and errors, of what
-# members may open, and the team's own. The others attack the key, the log, images, mails, servers and the tools, which no
-# recipe touches: they are green as well, and GROWN=all runs them too.
+# members may open, and the team's own. The others attack the key, the log, images, mails, servers and the tools, which
+# no recipe touches: they are green as well, and GROWN=all runs them too.
 TESTS = """
     test_02_csrf.py test_03_csp.py test_04_cookies.py test_05_errors.py test_06_headers.py test_07_templates.py
     test_08_rate_limits.py test_09_accepts.py test_10_urls.py test_pages.py test_websockets.py
@@ -44,7 +44,7 @@ def grown(template: Path, default_app: App) -> App:
 
 
 def grow(template: Path, default_app: App, folder: Path) -> None:
-    """Lay all recipes over a fresh app. Its environment sees the default app's packages, and has those of the recipes."""
+    """Lay all recipes over a fresh app. It has their packages, and sees those of the default app."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     app = App(Cookiecutter(template, folder / "out", folder / "home").app())
