@@ -17,8 +17,8 @@ from tests.clean_copy import clean_copy
 from tests.programs import PROGRAMS, from_app
 from tests.programs import app as of_app
 
-# These run where Flask and Playwright are: see tests/test_naive_run.py and tests/test_audit.py.
-collect_ignore = ["of_the_tools", *([] if importlib.util.find_spec("playwright") else ["test_naive.py"])]
+# These run where Flask and Playwright are: see tests/test_naive_run.py, tests/test_audit.py and tests/test_grown.py.
+collect_ignore = ["grown", "of_the_tools", *([] if importlib.util.find_spec("playwright") else ["test_naive.py"])]
 
 
 def pytest_configure(config: pytest.Config) -> None:

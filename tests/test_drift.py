@@ -19,6 +19,7 @@ import pytest
 
 from tests.clean_copy import APP
 from tests.conftest import AUTHOR, App, Cookiecutter, commit, edit, files, outside
+from tests.grown import recipes
 
 ROOT = Path(__file__).resolve().parent.parent
 CRUFT = (sys.executable, "-m", "cruft")
@@ -244,6 +245,46 @@ def test_a_year(year: Team, default_app: App, record_property: pytest.RecordProp
     ]
     assert told.endswith("no mitigation weaker.\n")
     record_property("a part of the app's own tests, after a year", default_app.quick_tests(app))
+
+
+# What the template changes in an app that grew by the cookbook: beside the recipes' lines, and on them.
+BESIDE = {
+    "app/settings.py": ("All settings: their names,", "All settings (9.1.0): their names,"),
+    "app/storage/content.py": ("HEAD = 1024  # bytes", "HEAD = 1024  # bytes (9.1.0)"),
+    "app/security/csp.py": ("Nothing inline, nothing from elsewhere;", "Nothing inline, nothing from others;"),
+}
+ON_THEM = {"deploy/nginx.conf": ("client_max_body_size 11m;", "client_max_body_size 12m;")}
+
+
+def test_an_app_that_grew_by_the_cookbook(team: Team) -> None:
+    """What the recipes made and changed stays, also where the template changes it; drift tells whose it is."""
+    for recipe in recipes():
+        recipe.lay_over(team.app, fetch=False)
+    commit(team.app)
+    blocks = [(language, name) for recipe in recipes() for language, name, _ in recipe.blocks]
+    changed = {"app/views/__init__.py", *(name for language, name in blocks if language == "diff")}
+    made = {name for _, name in blocks} - changed
+    team.release("9.1.0", BESIDE)
+    team.release("9.2.0", ON_THEM)
+
+    told = team.drift(1)
+    mine, both = (section(told, title) for title in ("Changed by you", "Changed by both"))
+    shared = {"app/settings.py", "app/storage/content.py", "deploy/nginx.conf"}
+    assert {line.split()[0] for line in mine.splitlines()} == changed - shared
+    assert {line.split()[0] for line in both.splitlines()} == shared
+    assert set(section(told, "Yours alone").split()) == made
+
+    before = files(team.app)
+    team.cruft("update", "--skip-apply-ask")
+    now = files(team.app)
+    assert {name for name in made | changed - shared if now[name] != before[name]} == set()
+    assert [name for name, content in now.items() if re.search(rb"(?m)^<<<<<<< ", content)] == ["deploy/nginx.conf"]
+    assert [name for name in now if name.endswith(".rej")] == []
+    for name, (_, after) in BESIDE.items():
+        assert after.encode() in now[name], name
+    assert b"OIDC_ISSUER" in now["app/settings.py"]
+    assert b'"docx"' in now["app/storage/content.py"]
+    assert section(team.drift(1), "Left by an update") == "  deploy/nginx.conf\n"
 
 
 def damaged(team: Team) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
@@ -199,7 +200,8 @@ def address_of(app: Flask, rule: Rule) -> str:
     names = sorted(rule.arguments)
     for values in product(SAMPLES, repeat=len(names)):
         with contextlib.suppress(BuildError, HTTPException, ValueError, TypeError):
-            path = adapter.build(rule.endpoint, dict(zip(names, values, strict=True)), method=method)
+            url = adapter.build(rule.endpoint, dict(zip(names, values, strict=True)), method=method)
+            path = urlsplit(url).path  # that of a WebSocket is whole: wss://localhost/…
             if adapter.match(path, method=method, websocket=rule.websocket)[0] == rule.endpoint:
                 return path
     raise LookupError(f"SAMPLES has nothing for {rule}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socketserver
 import ssl
 import threading
@@ -59,6 +60,10 @@ class _Session(socketserver.BaseRequestHandler):
                     head += read
                 if not head:  # a browser connects in advance
                     return
+                announced = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+                missing = int(announced[1]) - len(head.partition(b"\r\n\r\n")[2]) if announced else 0
+                while missing > 0 and (read := connection.recv(4096)):
+                    missing -= len(read)
                 self.server.requests.append(head.decode("latin-1"))
                 answer = self.server.answers.get(head.split()[1].decode(), NOTHING)
                 if isinstance(answer, bytes):

@@ -20,7 +20,7 @@ from wsgi import app
 sockets = Sock(app)
 
 
-@app.get("/events")
+@app.get("/tested-events")
 @public
 def events() -> Response:
     """Server-sent events: one at once, one when STREAM is there."""
@@ -34,20 +34,20 @@ def events() -> Response:
     return Response(tell(), mimetype="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
-@app.get("/large")
+@app.get("/tested-large")
 @public
 def large() -> Response:
     """More than fits in the buffers of any connection."""
     return Response((bytes(2**16) for _ in range(512)), mimetype="application/octet-stream")
 
 
-@app.get("/upgrade")
+@app.get("/tested-upgrade")
 @public
 def upgrade() -> dict[str, str | None]:
     return {name: request.headers.get(name) for name in ("Upgrade", "Connection")}
 
 
-@sockets.route("/echo")
+@sockets.route("/tested-echo")
 @public
 def echo(connection: Server) -> None:
     """Repeat each message; end with the client, or at once after "end"."""

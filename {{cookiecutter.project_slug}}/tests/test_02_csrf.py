@@ -85,10 +85,10 @@ def test_2_T2_no_link_changes_anything(app: Flask, member: FlaskClient) -> None:
 
 @pytest.mark.parametrize("method", sorted(UNSAFE_METHODS))
 def test_2_S5_a_new_route_needs_a_token_whatever_its_method(app: Flask, method: str) -> None:
-    app.add_url_rule("/new", "new", public(lambda: "done"), methods=[method])
+    app.add_url_rule("/tested-new", "new", public(lambda: "done"), methods=[method])
     client = browser_like(app)
-    assert client.open("/new", method=method).status_code == 400
-    assert client.open("/new", method=method, headers={"X-CSRFToken": csrf_token(client)}).status_code == 200
+    assert client.open("/tested-new", method=method).status_code == 400
+    assert client.open("/tested-new", method=method, headers={"X-CSRFToken": csrf_token(client)}).status_code == 200
 
 
 def test_2_S4_every_form_of_every_page_carries_the_token(app: Flask, member: FlaskClient) -> None:
@@ -302,8 +302,8 @@ FOREIGN: dict[str, dict[str, str]] = {
 
 
 def with_views(app: Flask, exempted: Any, other: Any) -> FlaskClient:
-    app.add_url_rule("/exempt", "exempt", public(exempted), methods=["POST", "PUT"])
-    app.add_url_rule("/other", "other", public(other), methods=["POST", "PUT"])
+    app.add_url_rule("/tested-exempt", "exempt", public(exempted), methods=["POST", "PUT"])
+    app.add_url_rule("/tested-other", "other", public(other), methods=["POST", "PUT"])
     return browser_like(app)
 
 
@@ -311,9 +311,9 @@ def with_views(app: Flask, exempted: Any, other: Any) -> FlaskClient:
 @pytest.mark.parametrize("kind", VIEWS)
 def test_2_S5_an_exemption_opens_one_view_to_both_locks_and_no_other(app: Flask, kind: str, lock: str) -> None:
     client = with_views(app, *VIEWS[kind])
-    assert client.post("/exempt", headers=FOREIGN[lock]).status_code == 200
-    assert client.post("/other", headers=FOREIGN[lock]).status_code == 400
-    assert client.post("/other", headers={"X-CSRFToken": csrf_token(client)}).status_code == 200
+    assert client.post("/tested-exempt", headers=FOREIGN[lock]).status_code == 200
+    assert client.post("/tested-other", headers=FOREIGN[lock]).status_code == 400
+    assert client.post("/tested-other", headers={"X-CSRFToken": csrf_token(client)}).status_code == 200
 
 
 def test_2_S5_an_attribute_or_a_method_of_that_name_is_no_exemption(app: Flask) -> None:
@@ -324,33 +324,39 @@ def test_2_S5_an_attribute_or_a_method_of_that_name_is_no_exemption(app: Flask) 
     view = function()
     vars(view)["csrf_exempt"] = "by accident"
     client = with_views(app, Named.as_view("named"), view)
-    assert [client.post(path).status_code for path in ("/exempt", "/other")] == [400, 400]
+    assert [client.post(path).status_code for path in ("/tested-exempt", "/tested-other")] == [400, 400]
 
 
 @pytest.mark.parametrize("lock", FOREIGN)
 def test_2_S5_one_method_of_a_view_can_be_exempt(app: Flask, lock: str) -> None:
     client = with_views(app, HookWithOneExemptMethod.as_view("one"), Hook.as_view("none"))
-    answers = [client.open("/exempt", method=method, headers=FOREIGN[lock]).status_code for method in ("PUT", "POST")]
+    answers = [
+        client.open("/tested-exempt", method=method, headers=FOREIGN[lock]).status_code for method in ("PUT", "POST")
+    ]
     assert answers == [200, 400]
 
 
 @pytest.mark.parametrize("lock", FOREIGN)
 def test_2_S5_a_blueprint_can_be_exempt_with_all_that_is_in_it(app: Flask, lock: str) -> None:
-    inner, outer, beside = Blueprint("inner", __name__), Blueprint("outer", __name__), Blueprint("beside", __name__)
+    inner, outer, beside = (
+        Blueprint("tested-inner", __name__),
+        Blueprint("tested-outer", __name__),
+        Blueprint("tested-beside", __name__),
+    )
     for blueprint in (inner, outer, beside):
         blueprint.add_url_rule("/view", "view", public(function()), methods=["POST"])
     outer.register_blueprint(inner, url_prefix="/inner")
     for blueprint in (REASON(outer), beside):
         app.register_blueprint(blueprint, url_prefix=f"/{blueprint.name}")
     client = browser_like(app)
-    paths = ("/outer/view", "/outer/inner/view", "/beside/view")
+    paths = ("/tested-outer/view", "/tested-outer/inner/view", "/tested-beside/view")
     assert [client.post(path, headers=FOREIGN[lock]).status_code for path in paths] == [200, 200, 400]
 
 
 def test_2_S5_what_flask_wtf_itself_exempts_stays_protected(app: Flask) -> None:
     """It keeps exemptions by the name of a view, which another view may share."""
     view = csrf.exempt(function())
-    assert with_views(app, view, function()).post("/exempt").status_code == 400
+    assert with_views(app, view, function()).post("/tested-exempt").status_code == 400
 
 
 @pytest.mark.parametrize(("reason", "target"), [("", function()), (" ", function()), ("a webhook", Hook().post)])
@@ -362,7 +368,7 @@ def test_2_S5_an_exemption_without_a_reason_or_a_place_is_an_error(reason: str, 
 @pytest.mark.parametrize("kind", VIEWS)
 def test_any_view_leaves_the_pages_alone(app: Flask, client: FlaskClient, kind: str) -> None:
     """A view without a name, such as a partial, once gave 500 on every page."""
-    app.add_url_rule("/view", "view", public(VIEWS[kind][0]), methods=["GET", "POST"])
+    app.add_url_rule("/tested-view", "view", public(VIEWS[kind][0]), methods=["GET", "POST"])
     assert client.get("/").status_code == 200
-    assert client.get("/view").status_code == 200
+    assert client.get("/tested-view").status_code == 200
     assert client.get("/nothing").status_code == 404

@@ -51,13 +51,13 @@ class Broken:
         raise RuntimeError(INSIDE)
 
 
-# Where it fails → how to make it fail there; the request goes to /fail.
+# Where it fails → how to make it fail there; the request goes to /tested-fail.
 def in_view(app: Flask) -> None:
-    app.add_url_rule("/fail", view_func=public(fail))
+    app.add_url_rule("/tested-fail", view_func=public(fail))
 
 
 def in_template(app: Flask) -> None:
-    app.add_url_rule("/fail", view_func=public(lambda: render_template("error.html", status=0, title=Broken())))
+    app.add_url_rule("/tested-fail", view_func=public(lambda: render_template("error.html", status=0, title=Broken())))
 
 
 def in_before_hook(app: Flask) -> None:
@@ -69,12 +69,12 @@ def in_after_hook(app: Flask) -> None:
 
 
 def in_teardown(app: Flask) -> None:
-    app.add_url_rule("/fail", view_func=public(lambda: "fine so far"))
+    app.add_url_rule("/tested-fail", view_func=public(lambda: "fine so far"))
     app.teardown_request(fail)
 
 
 def in_app_teardown(app: Flask) -> None:
-    app.add_url_rule("/fail", view_func=public(lambda: "fine so far"))
+    app.add_url_rule("/tested-fail", view_func=public(lambda: "fine so far"))
     app.teardown_appcontext(fail)
 
 
@@ -96,7 +96,7 @@ def in_streamed_body(app: Flask) -> None:
         fail()
         yield "never"
 
-    app.add_url_rule("/fail", view_func=public(lambda: Response(body())))
+    app.add_url_rule("/tested-fail", view_func=public(lambda: Response(body())))
 
 
 def in_an_exception_s_own_text(app: Flask) -> None:
@@ -106,7 +106,7 @@ def in_an_exception_s_own_text(app: Flask) -> None:
     def view() -> str:
         raise UnprintableError from RuntimeError(INSIDE)
 
-    app.add_url_rule("/fail", view_func=public(view))
+    app.add_url_rule("/tested-fail", view_func=public(view))
 
 
 PLACES = (
@@ -140,7 +140,7 @@ def test_5_T1_an_exception_tells_the_visitor_nothing_and_the_log_all(
     app: Flask, log: io.StringIO, place: Callable[[Flask], None]
 ) -> None:
     place(app)
-    assert_generic(browser_like(app).get("/fail"), log)
+    assert_generic(browser_like(app).get("/tested-fail"), log)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -150,26 +150,26 @@ def test_5_T1_in_debug_no_exception_reaches_the_debugger_which_runs_any_code(
     app = create_app(app_config | {"FLASK_DEBUG": True})
     place(app)
     app.wsgi_app = DebuggedApplication(app.wsgi_app, evalex=True)  # type: ignore[method-assign]
-    response = browser_like(app, "http://localhost").get("/fail")
+    response = browser_like(app, "http://localhost").get("/tested-fail")
     assert response.status_code == 500
     assert [sign for sign in ("__debugger__", "EVALEX", KEY) if sign in response.text] == []
 
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_5_T1_the_text_of_an_http_exception_is_not_shown_either(app: Flask, status: int) -> None:
-    app.add_url_rule("/fail", view_func=public(lambda: abort(status, INSIDE)))
-    response = browser_like(app).get("/fail")
+    app.add_url_rule("/tested-fail", view_func=public(lambda: abort(status, INSIDE)))
+    response = browser_like(app).get("/tested-fail")
     assert response.status_code == status
     assert [leak for leak in LEAKS if leak in response.text.lower()] == []
 
 
 def test_5_S1_each_status_has_a_page_and_a_problem_of_its_own_words(app: Flask) -> None:
-    app.add_url_rule("/fail/<int:status>", view_func=public(lambda status: abort(status)))
+    app.add_url_rule("/tested-fail/<int:status>", view_func=public(lambda status: abort(status)))
     client = browser_like(app)
     seen = set()
     for status in STATUSES:
-        page = client.get(f"/fail/{status}")
-        problem = client.get(f"/fail/{status}", headers={"Accept": "application/json"})
+        page = client.get(f"/tested-fail/{status}")
+        problem = client.get(f"/tested-fail/{status}", headers={"Accept": "application/json"})
         assert (page.status_code, page.mimetype) == (status, "text/html")
         assert (problem.status_code, problem.mimetype) == (status, "application/problem+json")
         assert problem.json is not None
@@ -242,10 +242,10 @@ def test_5_S1_a_script_gets_a_problem_from_a_form_too_and_the_page_itself_as_it_
 
 
 def test_5_S1_our_own_words_are_shown_escaped(app: Flask) -> None:
-    app.add_url_rule("/fail", view_func=public(lambda: errors.refuse(409, "At most <1> MB.")))
+    app.add_url_rule("/tested-fail", view_func=public(lambda: errors.refuse(409, "At most <1> MB.")))
     client = browser_like(app)
-    assert "At most &lt;1&gt; MB." in client.get("/fail").text
-    problem = client.get("/fail", headers={"Accept": "application/json"}).json
+    assert "At most &lt;1&gt; MB." in client.get("/tested-fail").text
+    problem = client.get("/tested-fail", headers={"Accept": "application/json"}).json
     assert problem is not None
     assert (problem["title"], problem["detail"]) == ("Conflict", "At most <1> MB.")
 
@@ -263,18 +263,18 @@ def test_5_S1_our_own_words_are_shown_escaped(app: Flask) -> None:
 def test_5_S5_status_and_headers_survive(
     app: Flask, raised: Callable[[], Any], status: int, header: str, value: str
 ) -> None:
-    app.add_url_rule("/fail", view_func=public(raised))
-    response = browser_like(app).get("/fail")
+    app.add_url_rule("/tested-fail", view_func=public(raised))
+    response = browser_like(app).get("/tested-fail")
     assert (response.status_code, response.headers[header]) == (status, value)
 
 
 def test_5_S5_a_405_names_the_methods_and_a_missing_slash_still_redirects(app: Flask) -> None:
-    app.add_url_rule("/folder/", view_func=public(lambda: "in"))
+    app.add_url_rule("/tested-folder/", view_func=public(lambda: "in"))
     client = browser_like(app)
     assert set(client.put("/healthz").headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
     assert {client.open(path, method="TRACE").status_code for path in ("/", "/uploads", "/healthz")} == {405}
-    response = client.get("/folder")
-    assert (response.status_code, response.headers["Location"]) == (308, f"{ORIGIN}/folder/")
+    response = client.get("/tested-folder")
+    assert (response.status_code, response.headers["Location"]) == (308, f"{ORIGIN}/tested-folder/")
 
 
 @pytest.mark.parametrize("place", ["after_request", "errorhandler"])
@@ -296,12 +296,12 @@ def test_5_S4_a_broken_error_page_keeps_the_status(app: Flask) -> None:
 
 
 def test_5_T2_no_response_tells_what_the_app_is_built_with(app: Flask) -> None:
-    app.add_url_rule("/folder/", view_func=public(lambda: "in"))
+    app.add_url_rule("/tested-folder/", view_func=public(lambda: "in"))
     client = browser_like(app)
     requests = [
         ("GET", "/"),
         ("GET", "/nothing"),
-        ("GET", "/folder"),
+        ("GET", "/tested-folder"),
         ("PUT", "/"),
         ("POST", "/"),
         ("GET", "/static/none"),
@@ -531,10 +531,10 @@ def test_5_S3_a_wrong_log_call_loses_no_line() -> None:
 
 def test_in_debug_the_page_and_the_terminal_have_the_lines_of_a_traceback(app_config: dict[str, object]) -> None:
     app = create_app(app_config | {"FLASK_DEBUG": "1"})
-    app.add_url_rule("/fail", view_func=public(lambda: fail(KEY)))
+    app.add_url_rule("/tested-fail", view_func=public(lambda: fail(KEY)))
     log, client = capture_log(), browser_like(app, "http://localhost")
-    page = client.get("/fail")
-    problem = client.get("/fail", headers={"Accept": "application/json"}).get_json()["traceback"]
+    page = client.get("/tested-fail")
+    problem = client.get("/tested-fail", headers={"Accept": "application/json"}).get_json()["traceback"]
     assert page.status_code == 500
     for shown in (page.text, problem, log.getvalue()):
         assert f"RuntimeError: {INSIDE}" in shown

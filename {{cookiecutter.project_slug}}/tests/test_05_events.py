@@ -51,8 +51,8 @@ def app(app_config: dict[str, object], request: pytest.FixtureRequest, monkeypat
     if HAS_ACCOUNTS:  # a mail in the background would be a line among those of the attacks
         monkeypatch.setattr("app.accounts.mail.Postman.wake", lambda _postman, response=None: response)
     app = create_app(app_config | {"LOG_FORMAT": request.param})
-    app.add_url_rule("/careless", "careless", public(lambda: ("", 302, {"Location": "https://evil.example/"})))
-    app.add_url_rule("/forbidden", "forbidden", public(lambda: abort(403)))
+    app.add_url_rule("/tested-careless", "careless", public(lambda: ("", 302, {"Location": "https://evil.example/"})))
+    app.add_url_rule("/tested-forbidden", "forbidden", public(lambda: abort(403)))
     return app
 
 
@@ -113,9 +113,9 @@ ATTACKS: dict[str, tuple[Callable[[FlaskClient], Any], str, str, dict[str, str]]
         {"status": "400", "target": "https://evil.example/?token=[redacted]"},
     ),
     "a redirect of other code": (
-        lambda client: client.get("/careless"),
+        lambda client: client.get("/tested-careless"),
         "input_validation_fail",
-        "/careless",
+        "/tested-careless",
         {"target": "https://evil.example/"},
     ),
     "a large body": (
@@ -136,7 +136,7 @@ ATTACKS: dict[str, tuple[Callable[[FlaskClient], Any], str, str, dict[str, str]]
         "/uploads/<file_id>/delete",
         {"status": "404"},
     ),
-    "a 403": (lambda client: client.get("/forbidden"), "authz_fail", "/forbidden", {"status": "403"}),
+    "a 403": (lambda client: client.get("/tested-forbidden"), "authz_fail", "/tested-forbidden", {"status": "403"}),
     "the wrong type": (
         lambda client: upload(client, b"text", "a.png"),
         "input_validation_fail",
@@ -192,7 +192,7 @@ def test_5_S3_what_a_visitor_does_with_files_is_an_event(member: FlaskClient, lo
 
 @pytest.mark.parametrize(("seconds", "reason"), [(3601, "idle"), (43_201, "lifetime")])
 def test_5_S3_the_end_of_a_session_is_an_event(app: Flask, seconds: int, reason: str) -> None:
-    app.add_url_rule("/alive", view_func=public(lambda: ""), endpoint="alive")
+    app.add_url_rule("/tested-alive", view_func=public(lambda: ""), endpoint="alive")
     with time_machine.travel(1_800_000_000, tick=False) as clock:
         client = browser_like(app)
         csrf_token(client)
@@ -205,7 +205,7 @@ def test_5_S3_the_end_of_a_session_is_an_event(app: Flask, seconds: int, reason:
         log = capture_log()
         thief = browser_like(app)
         thief.set_cookie("__Host-session", cookie.value, domain="localhost")
-        thief.get("/alive")
+        thief.get("/tested-alive")
     (event,) = logged(log)
     assert (event["event"], event["reason"], event["level"]) == ("session_expired", reason, "INFO")
 

@@ -103,12 +103,12 @@ def fail(*_: object) -> Response:
 @pytest.fixture
 def odd_app(app: Flask) -> Flask:
     """The app with views that fail, redirect and stream."""
-    app.add_url_rule("/fail", "fail", public(fail))
-    app.add_url_rule("/folder/", "folder", public(lambda: "in"))
-    app.add_url_rule("/abort/<int:status>", "abort", public(lambda status: abort(status)))
-    app.add_url_rule("/stream", "stream", public(lambda: Response(iter(["a", "b"]))))
-    app.add_url_rule("/empty", "empty", public(lambda: ("", 204)))
-    app.add_url_rule("/echo", "echo", public(lambda: errors.refuse(422, request.args.get("q", ""))))
+    app.add_url_rule("/tested-fail", "fail", public(fail))
+    app.add_url_rule("/tested-folder/", "folder", public(lambda: "in"))
+    app.add_url_rule("/tested-abort/<int:status>", "abort", public(lambda status: abort(status)))
+    app.add_url_rule("/tested-stream", "stream", public(lambda: Response(iter(["a", "b"]))))
+    app.add_url_rule("/tested-empty", "empty", public(lambda: ("", 204)))
+    app.add_url_rule("/tested-echo", "echo", public(lambda: errors.refuse(422, request.args.get("q", ""))))
 
     @app.teardown_request
     def _fail_late(_: object) -> None:
@@ -138,14 +138,14 @@ RESPONSES: dict[str, tuple[str, str, dict[str, str], int]] = {
     "missing as json": ("GET", "/nothing", {"Accept": "application/json"}, 404),
     "method": ("PUT", "/healthz", {}, 405),
     "without token": ("POST", "/uploads", {}, 400),
-    "redirect": ("GET", "/folder", {}, 308),
-    "empty": ("GET", "/empty", {}, 204),
-    "stream": ("GET", "/stream", {}, 200),
-    "unavailable": ("GET", "/abort/503", {}, 503),
-    "teapot": ("GET", "/abort/418", {}, 418),
+    "redirect": ("GET", "/tested-folder", {}, 308),
+    "empty": ("GET", "/tested-empty", {}, 204),
+    "stream": ("GET", "/tested-stream", {}, 200),
+    "unavailable": ("GET", "/tested-abort/503", {}, 503),
+    "teapot": ("GET", "/tested-abort/418", {}, 418),
     "null byte": ("GET", "/?a=%00", {}, 400),
     "unknown host": ("GET", "/", {"Host": "evil.example"}, 400),
-    "failing view": ("GET", "/fail", {}, 500),
+    "failing view": ("GET", "/tested-fail", {}, 500),
     "failing hook": ("GET", "/?hook=1", {}, 500),
     "failing hook on an error": ("GET", "/nothing?hook=1", {}, 500),
     "failing teardown": ("GET", "/?late=1", {}, 500),
@@ -200,8 +200,8 @@ def test_6_S4_a_view_s_own_stricter_values_stay(app: Flask) -> None:
         "Cache-Control": "private, no-cache",
         "Cross-Origin-Resource-Policy": "same-site",
     }
-    app.add_url_rule("/own", "own", public(lambda: Response("x", headers=own)))
-    response = browser_like(app).get("/own")
+    app.add_url_rule("/tested-own", "own", public(lambda: Response("x", headers=own)))
+    response = browser_like(app).get("/tested-own")
     assert {name: response.headers.getlist(name) for name in own} == {name: [value] for name, value in own.items()}
     assert response.headers["X-Content-Type-Options"] == "nosniff"
 

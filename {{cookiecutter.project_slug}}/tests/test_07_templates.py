@@ -46,7 +46,7 @@ def app_with_echo(config: dict[str, object]) -> Flask:
     """The app, and one page more, which shows what it is sent in all the ways that are allowed."""
     app = create_app({**config, "ALLOWED_REDIRECT_HOSTS": "docs.example.com", "UPLOAD_QUOTA_FILES": 10_000})
     app.jinja_env.loader = ChoiceLoader([app.jinja_env.loader, DictLoader({"echo": ECHO})])
-    app.add_url_rule("/echo", "echo", public(lambda: render_template("echo", x=request.args["payload"])))
+    app.add_url_rule("/tested-echo", "echo", public(lambda: render_template("echo", x=request.args["payload"])))
     return app
 
 
@@ -115,7 +115,7 @@ def spray(app: Flask, member: FlaskClient, corpus: list[str]) -> Iterator[tuple[
             if "POST" in (rule.methods or ()):
                 form = {**dict.fromkeys(names, payload), "csrf_token": tokens[client]}
                 yield payload, client.post(path, data=form, headers=sent)
-        yield payload, visitor.get(f"/echo?payload={quote(payload)}")
+        yield payload, visitor.get(f"/tested-echo?payload={quote(payload)}")
         yield payload, visitor.get(f"/{quote(payload)}?{query}", headers=sent)
         leaving = quote(f"https://docs.example.com/{payload}?{payload}#{payload}")
         yield payload, visitor.get(f"/redirect?next={leaving}", headers=sent)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import signal
 import socket
 import ssl
@@ -40,7 +39,7 @@ from app.security.rate_limits import (
     unlimited as without_limit,
 )
 from app.visitors import public
-from tests.conftest import HAS_ACCOUNTS, ORIGIN, Server, browser_like, free_port, new_member
+from tests.conftest import HAS_ACCOUNTS, ORIGIN, Server, address_of, browser_like, free_port, new_member
 from tests.programs import PROGRAMS
 
 UNLIMITED = "1000000 per minute"
@@ -75,7 +74,7 @@ def door(unlimited: dict[str, object]) -> Flask:
 def with_door(app: Flask) -> Flask:
     """Add a sign-in that knows one password, as cheap as they come."""
 
-    @app.post("/door")
+    @app.post("/tested-door")
     @public
     @exempt("The tests of the limits need no token.")
     def door() -> tuple[str, int]:
@@ -94,7 +93,7 @@ def guess(app: Flask, account: str = VICTIM, address: str = ELSEWHERE, password:
     client = browser_like(app)
     client.environ_base["REMOTE_ADDR"] = address
     answer = client.post(
-        "/door", data={"account": account, "password": password}, headers={"Accept": "application/json"}
+        "/tested-door", data={"account": account, "password": password}, headers={"Accept": "application/json"}
     )
     return answer.status_code, int(answer.headers.get("Retry-After", 0))
 
@@ -216,7 +215,7 @@ def storage() -> counters.GuardedStorage:
 
 def test_8_S4_the_remaining_tries_are_told(door: Flask) -> None:
     client = browser_like(door)
-    tries = [client.post("/door", data={"account": VICTIM, "password": "x"}).text for _ in range(3)]
+    tries = [client.post("/tested-door", data={"account": VICTIM, "password": "x"}).text for _ in range(3)]
     assert tries == ["2", "1", "0"]
 
 
@@ -256,23 +255,25 @@ def test_8_T1_the_networks_of_one_customer_share_the_limit_of_a_form(
     app: Flask, clock: time_machine.Coordinates, monkeypatch: pytest.MonkeyPatch, kind: str, prefix: int
 ) -> None:
     monkeypatch.setitem(LIMITS, kind, "2 per minute; 10 per hour")
-    app.add_url_rule("/door", "door", public(exempt("The tests of the limits need no token.")(Door.as_view("door"))))
+    app.add_url_rule(
+        "/tested-door", "door", public(exempt("The tests of the limits need no token.")(Door.as_view("door")))
+    )
     limited(kind)(app.view_functions["door"])
     minute, hour = (limit.amount for limit in parse_many(LIMITS[kind]))
     times = {56: 4, 48: 16}[prefix]
     source = cycle(NETWORKS[prefix])
     for amount in (minute * times, minute * times, (hour - 2 * minute) * times):  # an hour's are those of 5 minutes
         for most in [minute * times] * (amount // (minute * times)):
-            answers = [at(app, next(source)).post("/door").status_code for _ in range(most)]
+            answers = [at(app, next(source)).post("/tested-door").status_code for _ in range(most)]
             assert answers == [200] * most
-            refused = at(app, next(source)).post("/door", headers={"Accept": "application/json"})
+            refused = at(app, next(source)).post("/tested-door", headers={"Accept": "application/json"})
             assert refused.status_code == 429
             assert "network" in refused.get_json()["detail"]
             assert at(app, "2001:db8:1::1").get("/").status_code == 200
             clock.shift(61)
-    assert at(app, next(source)).post("/door").headers["RateLimit-Limit"] == str(hour * times)
-    assert at(app, "2001:db8:1::1").post("/door").status_code == 200
-    assert at(app, HOME).post("/door").status_code == 200
+    assert at(app, next(source)).post("/tested-door").headers["RateLimit-Limit"] == str(hour * times)
+    assert at(app, "2001:db8:1::1").post("/tested-door").status_code == 200
+    assert at(app, HOME).post("/tested-door").status_code == 200
 
 
 def test_8_T1_a_success_gives_a_network_back_its_own_failures_alone(
@@ -462,12 +463,13 @@ def at(app: Flask, address: str) -> FlaskClient:
     return client
 
 
-def paths(app: Flask) -> dict[str, str]:
-    """A path for each endpoint, that of no endpoint included."""
-    found = {"no route": "/no/such/page"}
-    for rule in app.url_map.iter_rules():
-        found[rule.endpoint] = re.sub("<[^>]+>", "0" * 32, rule.rule.replace("<path:filename>", "app.css"))
-    return found
+def routes(app: Flask) -> dict[str, tuple[str, str]]:
+    """A path and a method for each endpoint, that of no endpoint included."""
+    found = {rule.endpoint: (address_of(app, rule), rule.methods or {"GET"}) for rule in app.url_map.iter_rules()}
+    return {"no route": ("/no/such/page", "GET")} | {
+        endpoint: (path, "GET" if "GET" in methods else min(methods - {"OPTIONS"}))
+        for endpoint, (path, methods) in found.items()
+    }
 
 
 def test_8_S3_every_route_has_a_limit_but_the_documented_exemptions(
@@ -476,11 +478,13 @@ def test_8_S3_every_route_has_a_limit_but_the_documented_exemptions(
     monkeypatch.setattr(rate_limits, "STATIC_LIMIT", "1 per minute")
     app = create_app(app_config | {"RATELIMIT_DEFAULT": "1 per minute"})
     unlimited = set()
-    for number, (endpoint, path) in enumerate(paths(app).items()):
-        client, declared = at(app, f"192.0.2.{number}"), declared_by(app, endpoint, "GET", KIND)
-        amount = 1 if declared is None or declared in LIMITS else parse_many(declared)[0].amount
+    for number, (endpoint, (path, method)) in enumerate(routes(app).items()):
+        client, declared = at(app, f"192.0.2.{number}"), declared_by(app, endpoint, method, KIND)
+        if declared in LIMITS:  # a kind does not count GET
+            declared = None if method == "GET" else LIMITS[declared]
+        amount = parse_many(declared)[0].amount if declared else 1
         for expected in [False] * amount + [True]:
-            with client.get(path) as answer:
+            with client.open(path, method=method) as answer:
                 if (answer.status_code == 429) is not expected:
                     unlimited.add(endpoint)
     reasons = {endpoint: declared_by(app, endpoint, "GET", rate_limits.UNLIMITED) for endpoint in app.view_functions}
@@ -496,7 +500,7 @@ def test_8_S3_forms_have_stricter_limits_and_count_without_a_token_too(app: Flas
         if kind in LIMITS:
             amount = parse_many(LIMITS[kind])[0].amount
             assert amount < default, kind
-            client, path = at(app, f"192.0.2.{number}"), paths(app)[endpoint]
+            client, path = at(app, f"192.0.2.{number}"), routes(app)[endpoint][0]
             answers = [client.post(path).status_code for _ in range(amount + 1)]
             assert 429 not in answers[:-1], path
             assert answers[-1] == 429, path
@@ -551,8 +555,8 @@ class Overriding(LimitedMethod):
     ids=["function", "partial", "object", "class", "method", "subclass", "overridden method"],
 )
 def test_8_S3_a_stricter_limit_holds_whatever_the_view_is(app: Flask, view: Any) -> None:
-    app.add_url_rule("/door", "door", public(view), methods=["POST"])
-    answer = at(app, HOME).post("/door")
+    app.add_url_rule("/tested-door", "door", public(view), methods=["POST"])
+    answer = at(app, HOME).post("/tested-door")
     assert answer.headers["RateLimit-Limit"] == str(parse_many(LIMITS["sign_in"])[0].amount)
 
 
@@ -578,37 +582,40 @@ class Search(MethodView):
 
 def test_8_S3_a_limit_written_on_a_view_counts_every_request_of_it(app: Flask, clock: time_machine.Coordinates) -> None:
     search = public(limited("2 per minute; 3 per hour")(partial(lambda: "found")))
-    app.add_url_rule("/search", "search", search, methods=["GET", "POST"])
-    app.add_url_rule("/lookup", "lookup", search)
-    app.add_url_rule("/find", "find", public(Search.as_view("find")))
+    app.add_url_rule("/tested-search", "search", search, methods=["GET", "POST"])
+    app.add_url_rule("/tested-lookup", "lookup", search)
+    app.add_url_rule("/tested-find", "find", public(Search.as_view("find")))
     client = at(app, HOME)
-    answers = [client.get("/search"), client.post("/search"), client.get("/search")]
+    answers = [client.get("/tested-search"), client.post("/tested-search"), client.get("/tested-search")]
     assert [answer.status_code for answer in answers] == [200, 400, 429]  # a POST without a token counts too
     told = [(answer.headers["RateLimit-Limit"], answer.headers["RateLimit-Remaining"]) for answer in answers]
     assert told == [("2", "1"), ("2", "0"), ("2", "0")]
-    assert [client.get("/lookup").status_code for _ in range(3)] == [200, 200, 429]  # a view of its own
+    assert [client.get("/tested-lookup").status_code for _ in range(3)] == [200, 200, 429]  # a view of its own
     assert client.get("/").status_code == 200
-    assert at(app, ELSEWHERE).get("/search").status_code == 200
+    assert at(app, ELSEWHERE).get("/tested-search").status_code == 200
     clock.shift(61)
-    assert [client.get("/search").status_code for _ in range(2)] == [200, 429]  # the third and the fourth of this hour
-    assert [client.get("/find").status_code for _ in range(3)] == [200, 200, 429]
-    assert client.post("/find").headers["RateLimit-Limit"] == "1"
+    assert [client.get("/tested-search").status_code for _ in range(2)] == [
+        200,
+        429,
+    ]  # the third and the fourth of this hour
+    assert [client.get("/tested-find").status_code for _ in range(3)] == [200, 200, 429]
+    assert client.post("/tested-find").headers["RateLimit-Limit"] == "1"
 
 
 def test_8_S3_a_limit_written_on_a_blueprint_holds_for_each_of_its_views(app: Flask) -> None:
-    shop = limited("2 per minute")(Blueprint("shop", __name__))
+    tested = limited("2 per minute")(Blueprint("tested", __name__))
     for name in ("cart", "order"):
-        shop.add_url_rule(f"/{name}", name, public(partial(lambda: "shown")))
-    app.register_blueprint(shop)
+        tested.add_url_rule(f"/tested-{name}", name, public(partial(lambda: "shown")))
+    app.register_blueprint(tested)
     client = at(app, HOME)
-    for path in ("/cart", "/order"):
+    for path in ("/tested-cart", "/tested-order"):
         assert [client.get(path).status_code for _ in range(3)] == [200, 200, 429]
 
 
 def test_8_S2_a_limit_written_on_a_view_counts_by_account(app: Flask) -> None:
-    app.add_url_rule("/search", "search", public(limited("1 per minute")(partial(lambda: "found"))))
+    app.add_url_rule("/tested-search", "search", public(limited("1 per minute")(partial(lambda: "found"))))
     one, other = new_member(app, "one@example.com"), new_member(app, "other@example.com")
-    answers = [visitor.get("/search").status_code for visitor in (one, other, one, other)]
+    answers = [visitor.get("/tested-search").status_code for visitor in (one, other, one, other)]
     assert answers == ([200, 200, 429, 429] if HAS_ACCOUNTS else [200, 429, 429, 429])
 
 
@@ -705,7 +712,7 @@ def test_8_S2_a_signed_in_user_has_one_budget(
     monkeypatch.setitem(LIMITS, "sign_in", "1 per minute")
     app = create_app(app_config | {"RATELIMIT_DEFAULT": "1 per minute"})
 
-    @app.route("/view", methods=["GET", "POST"])
+    @app.route("/tested-view", methods=["GET", "POST"])
     @public
     @exempt("The tests of the limits need no token.")
     @limited("sign_in")
@@ -715,7 +722,7 @@ def test_8_S2_a_signed_in_user_has_one_budget(
     answers = []
     for address, user in zip(addresses, users, strict=True):
         monkeypatch.setattr(app.extensions["visitors"], "account_id", lambda user=user: user)
-        answers.append(at(app, address).open("/view", method=method).status_code)
+        answers.append(at(app, address).open("/tested-view", method=method).status_code)
     assert answers == [200, 429 if same else 200]
 
 
@@ -870,7 +877,7 @@ def test_8_T2_clients_that_read_nothing_leave_others_served(serve_proxied: Calla
     with ExitStack() as stack:
         for number in range(4):
             connection = stack.enter_context(server.raw(f"127.0.0.{10 + number}"))
-            connection.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            connection.sendall(b"GET /tested-large HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(12) == b"HTTP/1.1 200"
         assert [ask(server, "/", "127.0.0.3") for _ in range(5)] == [200] * 5
 
@@ -881,7 +888,7 @@ def test_8_T2_an_open_stream_leaves_others_served(serve_proxied: Callable[..., S
     server = serve_proxied("tests.streams:app", STREAM=go_on)
     stream = http.client.HTTPSConnection("localhost", server.port, context=server.tls, timeout=PATIENCE)
     try:
-        stream.request("GET", "/events")
+        stream.request("GET", "/tested-events")
         answer = stream.getresponse()
         assert answer.readline() == b"data: first\n"
         assert ask(server, "/", "127.0.0.3") == 200
@@ -895,7 +902,7 @@ def test_8_T2_an_open_stream_leaves_others_served(serve_proxied: Callable[..., S
 def test_no_other_protocol_than_a_websocket_gets_through_the_proxy(serve_proxied: Callable[..., Server]) -> None:
     """Through an "Upgrade: h2c" that gunicorn took, requests would come past all that the proxy does."""
     server = serve_proxied("tests.streams:app")
-    _, _, told = server.request("/upgrade", headers={"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c"})
+    _, _, told = server.request("/tested-upgrade", headers={"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c"})
     assert json.loads(told)["Upgrade"] is None
 
 

@@ -30,6 +30,7 @@ from urllib.parse import quote
 import pytest
 from flask import Flask, abort, request
 from flask.testing import FlaskClient
+from jinja2.filters import do_filesizeformat
 from PIL import Image
 from werkzeug.test import TestResponse
 
@@ -944,9 +945,11 @@ def fields(count: int, size: int) -> tuple[bytes, str]:
 
 FORM = "application/x-www-form-urlencoded"
 BODY, FIELD, PARTS = "This request is too large", "A field of this form is too large", "too many fields and files"
-# What is sent → how to make it, what its answer calls too large, the maximum, and the limit's name.
+MOST = 10 * 2**20
+# What is sent where MAX_CONTENT_LENGTH is MOST → how to make it, what its answer calls too large, the maximum, and the
+# limit's name.
 OVERSIZED: dict[str, tuple[Callable[[], tuple[bytes, str]], str, str, str]] = {
-    "one large file": (lambda: multipart(1, b"a" * (10 * 2**20)), BODY, "10.0 MiB", "MAX_CONTENT_LENGTH"),
+    "one large file": (lambda: multipart(1, b"a" * MOST), BODY, "10.0 MiB", "MAX_CONTENT_LENGTH"),
     "100 files": (lambda: multipart(100, b"a" * 110_000), BODY, "10.0 MiB", "MAX_CONTENT_LENGTH"),
     "10,000 files": (lambda: multipart(10_000), PARTS, "100", "MAX_FORM_PARTS"),
     "101 fields": (lambda: fields(101, 1), PARTS, "100", "MAX_FORM_PARTS"),
@@ -972,7 +975,7 @@ OVERSIZED: dict[str, tuple[Callable[[], tuple[bytes, str]], str, str, str]] = {
 
 def test_9_T4_oversized_requests_are_cut_and_told_why(serve: Callable[..., Server]) -> None:
     """From anybody: the body is read before it is known whose it is, since the form's token is in it."""
-    server = serve()
+    server = serve(MAX_CONTENT_LENGTH=MOST)
     server.request("/uploads")  # so that nothing is loaded for the first time below
     for case, (make, what, most, _) in OVERSIZED.items():
         body, media_type = make()
@@ -993,7 +996,8 @@ def test_9_T4_oversized_requests_are_cut_and_told_why(serve: Callable[..., Serve
 def test_9_S5_in_debug_a_413_names_the_setting(app_config: dict[str, object], case: str, announced: bool) -> None:
     make, what, _, name = OVERSIZED[case]
     body, media_type = make()
-    client = browser_like(create_app(app_config | {"FLASK_DEBUG": True}), "http://localhost")
+    config = app_config | {"FLASK_DEBUG": True, "MAX_CONTENT_LENGTH": MOST}
+    client = browser_like(create_app(config), "http://localhost")
     length = {"content_length": len(body)} if announced else {"environ_overrides": {"wsgi.input_terminated": True}}
     answer = client.post("/uploads", input_stream=io.BytesIO(body), content_type=media_type, headers=JSON, **length)
     assert (answer.status_code, what in answer.text) == (413, True), answer.text
@@ -1010,14 +1014,14 @@ def test_9_S5_a_413_of_other_code_names_no_limit_and_one_of_a_view_its_view(app:
         abort(413)
 
     app.debug = True
-    app.add_url_rule("/strict", view_func=public(exempt("a test")(strict)), methods=["POST"])
-    app.add_url_rule("/parse", view_func=public(parse))
+    app.add_url_rule("/tested-strict", view_func=public(exempt("a test")(strict)), methods=["POST"])
+    app.add_url_rule("/tested-parse", view_func=public(parse))
     client = browser_like(app)
     assert (
         "the maximum is 10 Bytes. (Debug: the limit is request.max_content_length in strict.)"
-        in client.post("/strict", data=b"a" * 11, content_type="application/octet-stream").text
+        in client.post("/tested-strict", data=b"a" * 11, content_type="application/octet-stream").text
     )
-    assert "maximum" not in client.get("/parse").text
+    assert "maximum" not in client.get("/tested-parse").text
 
 
 @contextlib.contextmanager
@@ -1077,11 +1081,13 @@ def test_9_T4_a_body_that_is_announced_as_too_large_is_refused_unread(serve_prox
 def test_9_T4_what_is_a_little_too_large_is_told_why_through_the_proxy(serve_proxied: Callable[..., Server]) -> None:
     """deploy/nginx.conf lets through what MAX_CONTENT_LENGTH allows, and a bit more, for the app to name it."""
     server = serve_proxied()
-    body, media_type = multipart(1, b"a" * int(Settings.model_fields["MAX_CONTENT_LENGTH"].default))
+    most = int(Settings.model_fields["MAX_CONTENT_LENGTH"].default)
+    body, media_type = multipart(1, b"a" * most)
     headers = {**JSON, "Content-Type": media_type, "Referer": f"{server.url}/"}
     status, received, answer = server.request("/uploads", "POST", body, headers)
     assert (status, received["Content-Type"]) == (413, "application/problem+json")
-    assert json.loads(answer)["detail"] == "This request is too large: the maximum is 10.0 MiB."
+    told = f"This request is too large: the maximum is {do_filesizeformat(most, binary=True)}."
+    assert json.loads(answer)["detail"] == told
 
 
 def test_9_T4_slow_bodies_leave_others_served(serve_proxied: Callable[..., Server], tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_10_T3_http_and_other_ports_are_for_those_who_ask_for_them() -> None:
 
 
 def test_10_S5_nothing_is_fetched_past_the_guard(app: Flask) -> None:
-    """A module that can fetch asks check_outgoing_url. If all its addresses are its own, write its name below."""
+    """A module that can fetch asks check_outgoing_url, or names it in a comment that says why it need not."""
     fetching = re.compile(r"(?m)^\s*(import|from) (urllib\.request|urllib3|http\.client|requests|httpx|aiohttp)\b")
     code = {path: path.read_text(encoding="utf-8") for path in Path(app.root_path).rglob("*.py")}
     past = [path.name for path, text in code.items() if fetching.search(text) and "check_outgoing_url" not in text]

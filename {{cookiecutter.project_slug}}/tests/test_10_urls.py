@@ -60,13 +60,13 @@ def app(app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> Flask
     app = create_app({**app_config, "ALLOWED_REDIRECT_HOSTS": ALLOWED})
     monkeypatch.setattr(limiter, "enabled", False)
 
-    @app.get("/careless")
+    @app.get("/tested-careless")
     @public
     def careless() -> Response:
         """Another part of the app, which trusts whatever it gets."""
         return Response(status=302, headers={"Location": request.args["next"]})
 
-    @app.get("/careful")
+    @app.get("/tested-careful")
     @public
     def careful() -> Response:
         return redirect_to(request.args.get("next"), "uploads.index")
@@ -95,13 +95,13 @@ def test_the_corpus_would_open_a_careless_app() -> None:
     assert sum(origin != ORIGIN for origin in origins) > 500
 
 
-@pytest.mark.parametrize("path", ["/redirect", "/careless", "/careful"])
+@pytest.mark.parametrize("path", ["/redirect", "/tested-careless", "/tested-careful"])
 def test_10_T1_no_redirect_leaves_the_host(app: Flask, path: str) -> None:
     left = []
     for target in OPEN_REDIRECTS:
         status, location, _ = on_the_wire(app, path, target)
         # A careless view may fail on a header of two lines.
-        assert status in ((302, 400, 500) if path == "/careless" else (200, 303, 400)), target
+        assert status in ((302, 400, 500) if path == "/tested-careless" else (200, 303, 400)), target
         if status == 200:  # the leaving page
             assert path == "/redirect"
             assert (found := read_by_a_browser(target))
@@ -174,14 +174,14 @@ def test_10_S2_no_other_site_is_allowed_by_default(app_config: dict[str, object]
 
 def test_10_S4_redirects_of_other_code_still_work(app: Flask) -> None:
     for target in ("/uploads?x=1", f"{ORIGIN}/uploads", f"{ORIGIN}//a"):
-        assert on_the_wire(app, "/careless", target)[:2] == (302, target)
-    status, location, _ = on_the_wire(app, "/careless", f"https://{ALLOWED}/a?b")
+        assert on_the_wire(app, "/tested-careless", target)[:2] == (302, target)
+    status, location, _ = on_the_wire(app, "/tested-careless", f"https://{ALLOWED}/a?b")
     assert (status, location) == (302, f"/redirect?next=https://{ALLOWED}/a?b")
 
 
 def test_10_S4_a_target_that_is_not_safe_leads_to_the_fallback(app: Flask) -> None:
-    assert on_the_wire(app, "/careful", "//evil.example")[:2] == (303, "/uploads")
-    assert on_the_wire(app, "/careful", f"https://{ALLOWED}/")[:2] == (303, f"/redirect?next=https://{ALLOWED}/")
+    assert on_the_wire(app, "/tested-careful", "//evil.example")[:2] == (303, "/uploads")
+    assert on_the_wire(app, "/tested-careful", f"https://{ALLOWED}/")[:2] == (303, f"/redirect?next=https://{ALLOWED}/")
 
 
 # Redirects that code chose. What may redirect, and beside it what must not.
@@ -237,30 +237,30 @@ VIEWS: dict[str, tuple[Any, Any]] = {
 
 @pytest.mark.parametrize("kind", VIEWS)
 def test_10_S2_code_goes_straight_to_the_hosts_that_its_view_declares(app: Flask, kind: str) -> None:
-    for path, view in zip(("/chosen", "/other"), VIEWS[kind], strict=True):
+    for path, view in zip(("/tested-chosen", "/tested-other"), VIEWS[kind], strict=True):
         app.add_url_rule(path, path, public(view))
     for target in (f"https://{PAY}", f"https://{PAY}:443/a?b=%2F+~#c", "HTTPS://FILES.example.com:8443/a"):
-        status, location, _ = on_the_wire(app, "/chosen", target)
+        status, location, _ = on_the_wire(app, "/tested-chosen", target)
         assert (status, str(location).lower()) == (303, target.lower())
-        assert on_the_wire(app, "/other", target)[:2] == (400, None)
-    status, location, _ = on_the_wire(app, "/chosen", f"https://{ALLOWED}/")
+        assert on_the_wire(app, "/tested-other", target)[:2] == (400, None)
+    status, location, _ = on_the_wire(app, "/tested-chosen", f"https://{ALLOWED}/")
     assert (status, location) == (303, f"/redirect?next=https://{ALLOWED}/")
 
 
 def test_10_S2_a_blueprint_declares_the_hosts_of_its_views(app: Flask) -> None:
-    for name in ("chosen", "other"):
+    for name in ("tested-chosen", "tested-other"):
         blueprint = Blueprint(name, __name__)
         blueprint.add_url_rule(f"/{name}", "view", public(chosen()))
-        app.register_blueprint(CHOSEN(blueprint) if name == "chosen" else blueprint)
-    assert on_the_wire(app, "/chosen", f"https://{PAY}/")[:2] == (303, f"https://{PAY}/")
-    assert on_the_wire(app, "/other", f"https://{PAY}/")[:2] == (400, None)
+        app.register_blueprint(CHOSEN(blueprint) if name == "tested-chosen" else blueprint)
+    assert on_the_wire(app, "/tested-chosen", f"https://{PAY}/")[:2] == (303, f"https://{PAY}/")
+    assert on_the_wire(app, "/tested-other", f"https://{PAY}/")[:2] == (400, None)
 
 
 def test_10_T1_a_view_leaves_for_the_hosts_that_it_declares_and_no_other(app: Flask) -> None:
-    app.add_url_rule("/chosen", "chosen", public(may_redirect_to(ALLOWED, reason="a hosted checkout")(chosen())))
+    app.add_url_rule("/tested-chosen", "chosen", public(may_redirect_to(ALLOWED, reason="a hosted checkout")(chosen())))
     left, straight = [], 0
     for target in (*OPEN_REDIRECTS, f"https://{ALLOWED}/pay"):
-        _, location, _ = on_the_wire(app, "/chosen", target)
+        _, location, _ = on_the_wire(app, "/tested-chosen", target)
         origin = found.origin if location and (found := read_by_a_browser(location)) else ORIGIN
         straight += origin == f"https://{ALLOWED}"
         if origin not in (ORIGIN, f"https://{ALLOWED}"):
@@ -288,21 +288,21 @@ def test_10_T1_a_view_leaves_for_the_hosts_that_it_declares_and_no_other(app: Fl
     ],
 )
 def test_10_T4_what_only_looks_like_a_declared_host_is_refused(app: Flask, target: str) -> None:
-    app.add_url_rule("/chosen", "chosen", public(CHOSEN(chosen())))
-    assert on_the_wire(app, "/chosen", target)[:2] == (400, None)
+    app.add_url_rule("/tested-chosen", "chosen", public(CHOSEN(chosen())))
+    assert on_the_wire(app, "/tested-chosen", target)[:2] == (400, None)
 
 
 def test_10_S2_a_host_may_be_a_setting(app: Flask) -> None:
     mark = may_redirect_to(lambda: current_app.config["CHECKOUT_HOST"], reason="a hosted checkout")
-    app.add_url_rule("/chosen", "chosen", public(mark(chosen())))
+    app.add_url_rule("/tested-chosen", "chosen", public(mark(chosen())))
     app.config["CHECKOUT_HOST"] = ""
-    assert on_the_wire(app, "/chosen", f"https://{PAY}/")[:2] == (400, None)
+    assert on_the_wire(app, "/tested-chosen", f"https://{PAY}/")[:2] == (400, None)
     app.config["CHECKOUT_HOST"] = PAY
-    assert on_the_wire(app, "/chosen", f"https://{PAY}/")[:2] == (303, f"https://{PAY}/")
+    assert on_the_wire(app, "/tested-chosen", f"https://{PAY}/")[:2] == (303, f"https://{PAY}/")
 
 
 def test_10_S2_forms_may_lead_to_the_declared_hosts_on_every_page(app: Flask) -> None:
-    app.add_url_rule("/chosen", "chosen", public(CHOSEN(chosen())), methods=["POST"])
+    app.add_url_rule("/tested-chosen", "chosen", public(CHOSEN(chosen())), methods=["POST"])
     for path in ("/", "/nothing"):
         policy = browser_like(app).get(path).headers["Content-Security-Policy"]
         sources = re.search(r"form-action ([^;]*)", policy)
@@ -313,9 +313,9 @@ def test_10_S2_forms_may_lead_to_the_declared_hosts_on_every_page(app: Flask) ->
 def test_10_S2_in_debug_the_other_site_may_be_on_http(app_config: dict[str, object]) -> None:
     app = create_app({**app_config, "FLASK_DEBUG": True})
     mark = may_redirect_to("localhost:8080", reason="a hosted checkout")
-    app.add_url_rule("/chosen", "chosen", public(mark(chosen())))
+    app.add_url_rule("/tested-chosen", "chosen", public(mark(chosen())))
     target = "http://localhost:8080/pay"
-    assert on_the_wire(app, "/chosen", target, "http://localhost:5000")[:2] == (303, target)
+    assert on_the_wire(app, "/tested-chosen", target, "http://localhost:5000")[:2] == (303, target)
 
 
 @pytest.mark.parametrize(
@@ -340,17 +340,19 @@ def test_10_S2_what_is_not_a_host_or_has_no_reason_is_an_error(app: Flask, hosts
     with pytest.raises(ValueError, match="reason"):
         may_redirect_to(PAY, reason=" ")
     if any(hosts):
-        app.add_url_rule("/chosen", "chosen", public(may_redirect_to(lambda: hosts[0], reason="a setting")(chosen())))
-        assert on_the_wire(app, "/chosen", "/uploads")[0] == 500
+        app.add_url_rule(
+            "/tested-chosen", "chosen", public(may_redirect_to(lambda: hosts[0], reason="a setting")(chosen()))
+        )
+        assert on_the_wire(app, "/tested-chosen", "/uploads")[0] == 500
 
 
 def test_10_S4_a_stopped_redirect_is_logged(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    assert on_the_wire(app, "/careless", "https://evil.example/")[:2] == (400, None)
+    assert on_the_wire(app, "/tested-careless", "https://evil.example/")[:2] == (400, None)
     assert caplog.records[-1].security_event["target"] == "https://evil.example/"  # type: ignore[attr-defined]
 
 
 def test_10_S4_the_page_of_a_stopped_redirect_has_its_styles(app: Flask) -> None:
-    page = browser_like(app).get("/careless?next=https://evil.example/")
+    page = browser_like(app).get("/tested-careless?next=https://evil.example/")
     assert "a place that this site does not know" in page.text
     assert "style-src 'self'" in page.headers["Content-Security-Policy"]
 
@@ -441,13 +443,13 @@ def test_10_S5_a_host_has_many_spellings_and_none_is_repeated(
     app_config: dict[str, object], host: str, trusted: bool
 ) -> None:
     app = create_app(app_config | {"TRUSTED_HOSTS": "Other.Test,App.Test.,xn--bcher-kva.test"})
-    app.add_url_rule("/where", "where", public(lambda: f"{request.host} {url_for('where', _external=True)}"))
-    answer = app.test_client().get("/where", base_url=ORIGIN, environ_overrides={"HTTP_HOST": host})
+    app.add_url_rule("/tested-where", "where", public(lambda: f"{request.host} {url_for('where', _external=True)}"))
+    answer = app.test_client().get("/tested-where", base_url=ORIGIN, environ_overrides={"HTTP_HOST": host})
     name = host.lower().removesuffix(":").removesuffix(":443").removesuffix(".")
-    wanted = (200, f"{name} https://other.test/where") if trusted else (400, answer.text)
+    wanted = (200, f"{name} https://other.test/tested-where") if trusted else (400, answer.text)
     assert (answer.status_code, answer.text) == wanted
-    http = app.test_client().get("/where", base_url="http://localhost", environ_overrides={"HTTP_HOST": host})
-    assert http.headers.get("Location") == ("https://other.test/where" if trusted else None)
+    http = app.test_client().get("/tested-where", base_url="http://localhost", environ_overrides={"HTTP_HOST": host})
+    assert http.headers.get("Location") == ("https://other.test/tested-where" if trusted else None)
 
 
 def test_10_S5_the_canonical_host_is_spelt_normally_too(app_config: dict[str, object]) -> None:
@@ -458,12 +460,12 @@ def test_10_S5_the_canonical_host_is_spelt_normally_too(app_config: dict[str, ob
 def test_2_S6_a_form_works_on_a_host_in_another_spelling(app_config: dict[str, object]) -> None:
     """Browsers keep the dot at the end of a name: in Host, in Origin, and for the cookie."""
     app = create_app(app_config | {"TRUSTED_HOSTS": "app.test"})
-    app.add_url_rule("/act", "act", public(lambda: "done"), methods=["POST"])
+    app.add_url_rule("/tested-act", "act", public(lambda: "done"), methods=["POST"])
     client = browser_like(app, "https://app.test.")
     token = csrf_token(client)
     for origin, status in (("https://app.test.", 200), ("https://app.test", 200), ("https://app.test..", 400)):
         headers = {"Origin": origin, "X-CSRFToken": token}
-        assert client.post("/act", headers=headers).status_code == status
+        assert client.post("/tested-act", headers=headers).status_code == status
 
 
 def test_10_S5_absolute_urls_never_repeat_the_request(app_config: dict[str, object]) -> None:
@@ -541,10 +543,10 @@ ALL: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("read", ONE)
 def test_10_S1_an_argument_that_came_twice_is_no_single_value(app: Flask, read: str) -> None:
-    app.add_url_rule("/read", "read", public(lambda: str(ONE[read]())))
+    app.add_url_rule("/tested-read", "read", public(lambda: str(ONE[read]())))
     client = browser_like(app)
     for query, status in (("x=1", 200), ("x=1&y=1", 200), ("x=1&x=2", 400), ("x=1&x=1", 400), ("x=1&y=1&%78=2", 400)):
-        assert client.get(f"/read?{query}").status_code == status
+        assert client.get(f"/tested-read?{query}").status_code == status
 
 
 class Search(QueryForm):
@@ -580,18 +582,18 @@ def test_10_S1_a_form_over_the_arguments_takes_one_value_for_a_field_too(app: Fl
 
 @pytest.mark.parametrize("read", ALL)
 def test_10_S1_all_values_of_an_argument_can_be_read(app: Flask, read: str) -> None:
-    app.add_url_rule("/read", "read", public(lambda: str(ALL[read]())))
-    assert browser_like(app).get("/read?x=1&x=2&y=3").text == "True"
+    app.add_url_rule("/tested-read", "read", public(lambda: str(ALL[read]())))
+    assert browser_like(app).get("/tested-read?x=1&x=2&y=3").text == "True"
 
 
 @pytest.mark.parametrize(
     "value", ["0" * 31, "0" * 33, "A" * 32, "../" * 10 + "aa", "0" * 31 + "\u0660", "0" * 32 + "\n"]
 )
 def test_10_S1_ids_are_hexadecimal_and_of_one_length(app: Flask, value: str) -> None:
-    app.add_url_rule("/items/<hex_id:item>", "item", public(lambda item: item))
+    app.add_url_rule("/tested-items/<hex_id:item>", "item", public(lambda item: item))
     client = browser_like(app)
-    assert client.get(f"/items/{'0123456789abcdef' * 2}").status_code == 200
-    assert client.get(f"/items/{quote(value)}").status_code == 404
+    assert client.get(f"/tested-items/{'0123456789abcdef' * 2}").status_code == 200
+    assert client.get(f"/tested-items/{quote(value)}").status_code == 404
 
 
 def test_10_S1_every_part_of_a_path_is_typed_and_bounded(app: Flask) -> None:

@@ -47,8 +47,9 @@ VALUES: list[tuple[str, object, str | None]] = [
     ("MAIL_DEFAULT_SENDER", None, None),
 ]
 IDS = [f"{name}={type(value).__name__}-{fault or 'works'}" for name, value, fault in VALUES]
-# Those that Flask reads per request, so that code may set them on app.config later, too.
-LATER = [(name, value) for name, value, _ in VALUES if name != "TRUSTED_HOSTS"]
+# Those that Flask reads per request, so that code may set them on app.config later, too. A session that may not idle at
+# all ends with the second in which it began.
+LATER = [(name, value) for name, value, _ in VALUES if name != "TRUSTED_HOSTS" and value != timedelta(0)]
 
 
 def use(app: Flask) -> None:

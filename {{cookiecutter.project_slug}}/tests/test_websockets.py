@@ -21,11 +21,11 @@ def text(message: bytes) -> bytes:
     return b"\x81" + bytes([0x80 | len(message)]) + b"\0\0\0\0" + message
 
 
-def handshake(**headers: str) -> bytes:
+def handshake(path: str = "/tested-echo", **headers: str) -> bytes:
     headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"} | headers
     headers["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-    return f"GET /echo HTTP/1.1\r\n{lines}\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode()
 
 
 def own(server: Server) -> dict[str, str]:
@@ -87,8 +87,8 @@ def test_2_S6_a_socket_opens_from_a_page_of_this_site_alone(serve_proxied: Calla
 @pytest.mark.parametrize("upgrade", ["websocket", "WebSocket", "websocket, h2c", "h2c,websocket"])
 def test_2_S6_no_spelling_of_the_upgrade_gets_past_the_origin(app: Flask, upgrade: str) -> None:
     """Without a proxy; some servers of WebSockets read a list."""
-    app.add_url_rule("/socket", view_func=public(lambda: "open"))
-    answer = browser_like(app).get("/socket", headers={"Upgrade": upgrade, "Origin": "https://attacker.test"})
+    app.add_url_rule("/tested-socket", view_func=public(lambda: "open"))
+    answer = browser_like(app).get("/tested-socket", headers={"Upgrade": upgrade, "Origin": "https://attacker.test"})
     assert answer.status_code == 400
 
 
@@ -115,9 +115,9 @@ def ask(app: Flask, path: str, **headers: str) -> list[str]:
 
 
 def test_5_S4_what_ends_a_socket_reaches_the_server_and_a_fault_does_not(app: Flask) -> None:
-    app.add_url_rule("/silent", "silent", public(Silent))
-    app.add_url_rule("/ending", "ending", public(Ending))
-    assert ask(app, "/silent", Upgrade="websocket") == []
+    app.add_url_rule("/tested-silent", "silent", public(Silent))
+    app.add_url_rule("/tested-ending", "ending", public(Ending))
+    assert ask(app, "/tested-silent", Upgrade="websocket") == []
     with pytest.raises(StopIteration):
-        ask(app, "/ending", Upgrade="websocket")
-    assert ask(app, "/ending") == ["500 INTERNAL SERVER ERROR"]
+        ask(app, "/tested-ending", Upgrade="websocket")
+    assert ask(app, "/tested-ending") == ["500 INTERNAL SERVER ERROR"]

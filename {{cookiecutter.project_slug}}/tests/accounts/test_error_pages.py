@@ -30,11 +30,11 @@ def fail() -> Any:
 
 @pytest.fixture
 def app(app: Flask) -> Flask:
-    app.add_url_rule("/fail", view_func=public(fail), methods=["GET", "POST"])
+    app.add_url_rule("/tested-fail", view_func=public(fail), methods=["GET", "POST"])
     return app
 
 
-@pytest.mark.parametrize(("path", "status"), [("/nothing", 404), ("/fail", 500), ("/logout", 405)])
+@pytest.mark.parametrize(("path", "status"), [("/nothing", 404), ("/tested-fail", 500), ("/logout", 405)])
 def test_the_error_page_keeps_the_menu(app: Flask, path: str, status: int) -> None:
     for visitor, links in ((new_member(app), {"Account", "Sign out"}), (browser_like(app), {"Sign in", "Register"})):
         page = visitor.get(path)
@@ -52,14 +52,14 @@ def test_its_button_signs_out(app: Flask) -> None:
 def test_5_S4_the_error_page_asks_no_database(app: Flask) -> None:
     asked: list[str] = []
 
-    @app.post("/lose")
+    @app.post("/tested-lose")
     @public
     def lose() -> None:
         sa.event.listen(db.engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
         raise RuntimeError
 
     member = new_member(app)
-    page = member.post("/lose", data={"csrf_token": csrf_token(member)})
+    page = member.post("/tested-lose", data={"csrf_token": csrf_token(member)})
     assert (page.status_code, menu(page.text), asked) == (500, {"Account", "Sign out"}, [])
 
 
@@ -68,21 +68,21 @@ def test_5_S4_the_menu_stays_without_a_database(app: Flask) -> None:
     with app.app_context():
         db.session.execute(sa.text("DROP TABLE sessions"))
         db.session.commit()
-    page = member.get("/fail")
+    page = member.get("/tested-fail")
     assert (page.status_code, page.mimetype, menu(page.text)) == (503, "text/html", {"Account", "Sign out"})
 
 
 def test_5_S4_the_error_page_stores_no_half_of_a_change(app: Flask) -> None:
     """To ask who the visitor is commits, so nobody may ask after a view has failed."""
 
-    @app.post("/half")
+    @app.post("/tested-half")
     @public
     def half() -> None:
         db.session.add(User(email="half@example.com", password=""))
         raise RuntimeError
 
     member = new_member(app)
-    page = member.post("/half", data={"csrf_token": csrf_token(member)})
+    page = member.post("/tested-half", data={"csrf_token": csrf_token(member)})
     assert (page.status_code, menu(page.text)) == (500, {"Account", "Sign out"})
     with app.app_context():
         assert find_user("half@example.com") is None

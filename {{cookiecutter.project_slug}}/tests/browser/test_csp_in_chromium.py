@@ -32,20 +32,20 @@ def punch_holes(app: Flask) -> None:
     nonce = app.jinja_env.globals["csp_nonce"]
     assert callable(nonce)
 
-    @app.get("/reflect")
+    @app.get("/tested-reflect")
     @public
     def reflect() -> str:
         """Stored or reflected XSS: markup goes out as it came in."""
         return f"<!DOCTYPE html><title>x</title><p id=secret>secret</p>{request.args['html']}"
 
-    @app.get("/sink")
+    @app.get("/tested-sink")
     @public
     def sink() -> str:
         """DOM XSS: the app's own script hands a string to a sink, or was talked into sending data away."""
         script = f"try {{ {request.args['js']} }} catch (error) {{}}"
         return f"<!DOCTYPE html><title>x</title><body><script nonce={nonce()}>{script}</script>"
 
-    @app.get("/typed")
+    @app.get("/tested-typed")
     @public
     def typed() -> Response:
         response = Response(request.args["body"], content_type=request.args["type"])
@@ -78,10 +78,10 @@ MARKUP = {
     "srcdoc": "<iframe srcdoc='<script>parent.owned=1</script>'></iframe>",
     "data script": "<script src='data:text/javascript,owned=1'></script>",
     "foreign script": "<script src='ATTACKER'></script>",
-    "own script without a nonce": "<script src='/typed?type=text/javascript&body=owned=1'></script>",
+    "own script without a nonce": "<script src='/tested-typed?type=text/javascript&body=owned=1'></script>",
     "guessed nonce": "<script nonce=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA>owned=1</script>",
     "object": "<object data='data:text/html,<script>parent.owned=1</script>'></object>",
-    "embed": "<embed src='/typed?type=text/html&body=<script>parent.owned=1</script>'>",
+    "embed": "<embed src='/tested-typed?type=text/html&body=<script>parent.owned=1</script>'>",
     "module": "<script type=module>owned=1</script>",
     "base": "<base href='ATTACKER'><img src=relative>",
 }
@@ -93,7 +93,7 @@ def test_3_T1_injected_markup_does_not_run_and_is_reported(
 ) -> None:
     base = serve_holes(debug=True)
     target = attacker.page("owned=1")
-    page.goto(url(base, "/reflect", html=MARKUP[attack].replace("ATTACKER", target)))
+    page.goto(url(base, "/tested-reflect", html=MARKUP[attack].replace("ATTACKER", target)))
     page.eval_on_selector_all(".click", "found => found.forEach(element => element.click())")
     settle(page)
     assert not is_owned(page)
@@ -114,7 +114,7 @@ SINKS = {
     "Function": "new Function('owned=1')()",
     "setTimeout": "setTimeout('owned=1')",
     "script text": f"{SCRIPT} s.text = 'owned=1'",
-    "script src": f"{SCRIPT} s.src = '/typed?type=text/javascript&body=owned=1'",
+    "script src": f"{SCRIPT} s.src = '/tested-typed?type=text/javascript&body=owned=1'",
     "javascript location": "location = 'javascript:void(owned=1)'",
     "policy of its own": (
         "p = trustedTypes.createPolicy('x', {createHTML: text => text});"
@@ -127,7 +127,7 @@ SINKS = {
 def test_3_T1_a_dom_sink_takes_no_string_and_is_reported(
     serve_holes: Serve, page: Page, tmp_path: Path, sink: str
 ) -> None:
-    page.goto(url(serve_holes(debug=True), "/sink", js=SINKS[sink]))
+    page.goto(url(serve_holes(debug=True), "/tested-sink", js=SINKS[sink]))
     settle(page)
     assert not is_owned(page)
     assert reports(tmp_path)
@@ -170,7 +170,7 @@ SENDERS = {
 @pytest.mark.parametrize("leak", LEAKS)
 def test_3_T2_injected_markup_sends_nothing_away(serve_holes: Serve, page: Page, attacker: Site, leak: str) -> None:
     markup = LEAKS[leak].replace("ATTACKER", attacker.page("x"))
-    page.goto(url(serve_holes(), "/reflect", html=markup))
+    page.goto(url(serve_holes(), "/tested-reflect", html=markup))
     page.eval_on_selector_all(".click", "found => found.forEach(element => element.click())")
     settle(page)
     assert attacker.requests == []
@@ -181,7 +181,7 @@ def test_3_T2_a_script_that_was_taken_over_sends_nothing_away(
     serve_holes: Serve, page: Page, attacker: Site, sender: str
 ) -> None:
     script = SENDERS[sender].replace("ATTACKER", attacker.page("x"))
-    page.goto(url(serve_holes(), "/sink", js=script))
+    page.goto(url(serve_holes(), "/tested-sink", js=script))
     settle(page)
     assert attacker.requests == []
 
@@ -202,7 +202,7 @@ def test_3_T3_and_6_T1_a_frame_stays_empty_with_either_lock_alone(
     serve_holes: Serve, page: Page, attacker: Site, without: tuple[str, ...]
 ) -> None:
     base = serve_holes(without=without)
-    for target in (f"{base}/", f"{base}/nothing", url(base, "/reflect", html="x")):
+    for target in (f"{base}/", f"{base}/nothing", url(base, "/tested-reflect", html="x")):
         text = framed_text(page, attacker, target)
         assert "Back to the home page" not in text
         assert "secret" not in text
@@ -216,7 +216,7 @@ def test_6_T1_without_both_locks_the_frame_would_show_the_page(serve_holes: Serv
         "Cross-Origin-Resource-Policy",
         "Cross-Origin-Embedder-Policy",
     )
-    assert "secret" in framed_text(page, attacker, url(serve_holes(without=locks), "/reflect", html="x"))
+    assert "secret" in framed_text(page, attacker, url(serve_holes(without=locks), "/tested-reflect", html="x"))
 
 
 @pytest.mark.parametrize(
@@ -227,8 +227,8 @@ def test_6_T2_a_script_of_the_wrong_type_never_runs(
     serve_holes: Serve, page: Page, content_type: str, runs: bool
 ) -> None:
     base = serve_holes(without=("Content-Security-Policy",))
-    source = url("", "/typed", type=content_type, body="owned=1")
-    page.goto(url(base, "/reflect", html=f"<script src='{source}'></script>"))
+    source = url("", "/tested-typed", type=content_type, body="owned=1")
+    page.goto(url(base, "/tested-reflect", html=f"<script src='{source}'></script>"))
     settle(page)
     assert is_owned(page) is runs
 
@@ -238,7 +238,7 @@ def test_6_T2_a_file_with_markup_in_it_never_renders(serve_holes: Serve, page: P
     base = serve_holes(without=("Content-Security-Policy",))
     markup = "<!DOCTYPE html><html><script>owned=1</script><h1>rendered</h1>"
     with suppress(Error):  # Chromium may take it for a download
-        page.goto(url(base, "/typed", type=content_type, body=markup))
+        page.goto(url(base, "/tested-typed", type=content_type, body=markup))
     settle(page)
     assert not is_owned(page)
     assert page.query_selector("h1") is None

@@ -75,14 +75,14 @@ GROUPS = {"Size": "radiogroup", "Toppings": "group"}
 @pytest.fixture
 def app(app_config: dict[str, object]) -> Flask:
     app = create_app(app_config)
-    app.jinja_env.loader = ChoiceLoader([app.jinja_env.loader, DictLoader({"order.html": TEMPLATE})])
+    app.jinja_env.loader = ChoiceLoader([app.jinja_env.loader, DictLoader({"tested.html": TEMPLATE})])
 
-    @app.route("/order", methods=["GET", "POST"])
+    @app.route("/tested-order", methods=["GET", "POST"])
     @public
     def order() -> str:
         form = Order(request.form)
         form.validate_on_submit()
-        return render_template("order.html", form=form)
+        return render_template("tested.html", form=form)
 
     return app
 
@@ -100,7 +100,7 @@ def open_order(page: Page, app: Flask) -> None:
 
     page.route(f"{ORIGIN}/**", answer)
     page.set_viewport_size({"width": 360, "height": 740})
-    page.goto(f"{ORIGIN}/order")
+    page.goto(f"{ORIGIN}/tested-order")
 
 
 def told(page: Page) -> dict[str, Locator]:

@@ -23,22 +23,22 @@ from tests.attacker import Site
 
 PROVIDER: list[str] = []  # the host and the port of the other site
 
-bp = Blueprint("shop", __name__)
+bp = Blueprint("tested", __name__)
 
 
-@bp.get("/cart")
+@bp.get("/tested-cart")
 @public
 def cart() -> str:
     """A form of the app, and one that an attacker has injected."""
     token = f"<input type=hidden name=csrf_token value='{generate_csrf()}'>"
-    forms = {"pay": "/pay", "injected": request.args.get("action", "")}
+    forms = {"pay": "/tested-pay", "injected": request.args.get("action", "")}
     return "<!DOCTYPE html><title>Cart</title>" + "".join(
         f"<form method=post action='{action}'>{token}<button id={name}></button></form>"
         for name, action in forms.items()
     )
 
 
-@bp.post("/pay")
+@bp.post("/tested-pay")
 @public
 @may_redirect_to(lambda: PROVIDER[0], reason="The checkout is hosted there.")
 def pay() -> ResponseReturnValue:
@@ -62,7 +62,7 @@ def shop(app_config: dict[str, object], authority: trustme.CA, attacker: Site) -
 
 
 def test_10_S2_a_form_reaches_the_site_that_code_chose(shop: str, page: Page, attacker: Site) -> None:
-    page.goto(f"{shop}/cart")
+    page.goto(f"{shop}/tested-cart")
     page.click("#pay")
     page.wait_for_url(f"https://{PROVIDER[0]}/paid")
     assert "/paid" in attacker.requests
@@ -70,8 +70,8 @@ def test_10_S2_a_form_reaches_the_site_that_code_chose(shop: str, page: Page, at
 
 def test_10_S2_an_injected_form_still_reaches_no_other_site(shop: str, page: Page, attacker: Site) -> None:
     port = PROVIDER[0].partition(":")[2]
-    page.goto(f"{shop}/cart?action=https://evil.test:{port}/")  # every name leads to the same server
+    page.goto(f"{shop}/tested-cart?action=https://evil.test:{port}/")  # every name leads to the same server
     page.eval_on_selector("#injected", "button => button.click()")
     page.wait_for_timeout(300)
-    assert page.url.startswith(f"{shop}/cart")
+    assert page.url.startswith(f"{shop}/tested-cart")
     assert attacker.requests == []

@@ -86,7 +86,7 @@ PAGES: dict[str, tuple[str, str, Callable[[str], relax]]] = {
         lambda elsewhere: relax("a pop-up", headers={"Cross-Origin-Opener-Policy": "same-origin-allow-popups"}),
     ),
     "htmx": (
-        "<div></div><script nonce={{ csp_nonce() }}>fetch('/fragment').then(answer => answer.text())"
+        "<div></div><script nonce={{ csp_nonce() }}>fetch('/tested-fragment').then(answer => answer.text())"
         ".then(text => document.querySelector('div').innerHTML = text)</script>",
         "document.querySelector('#swapped').textContent === 'swapped' && window.owned === undefined",
         lambda elsewhere: relax("fragments", csp=STRINGS),
@@ -106,12 +106,14 @@ def add_pages(app: Flask, elsewhere: str) -> None:
         return render_template_string("<!DOCTYPE html><title>x</title>" + markup.replace("ELSEWHERE", elsewhere))
 
     for number, (markup, _, opened) in enumerate(PAGES.values()):
-        app.add_url_rule(f"/relaxed/{number}", f"relaxed{number}", public(opened(elsewhere)(partial(show, markup))))
-        app.add_url_rule(f"/strict/{number}", f"strict{number}", public(partial(show, markup)))
+        app.add_url_rule(
+            f"/tested-relaxed/{number}", f"relaxed{number}", public(opened(elsewhere)(partial(show, markup)))
+        )
+        app.add_url_rule(f"/tested-strict/{number}", f"strict{number}", public(partial(show, markup)))
     half = relax("half of it", csp={"img-src": f"'self' {elsewhere}"})
-    app.add_url_rule("/half", "half", public(half(partial(show, "<img src=ELSEWHERE/tile.png>"))))
-    app.add_url_rule("/fragment", "fragment", public(lambda: FRAGMENT))
-    app.add_url_rule("/font.woff", "font", public(lambda: Response(FONT, content_type="font/woff")))
+    app.add_url_rule("/tested-half", "half", public(half(partial(show, "<img src=ELSEWHERE/tile.png>"))))
+    app.add_url_rule("/tested-fragment", "fragment", public(lambda: FRAGMENT))
+    app.add_url_rule("/tested-font.woff", "font", public(lambda: Response(FONT, content_type="font/woff")))
 
 
 def works(page: Page, address: str, condition: str) -> bool:
@@ -130,32 +132,32 @@ def test_3_S4_a_relaxed_page_works_and_the_same_page_without_it_does_not(
 ) -> None:
     base = serve_views(partial(add_pages, elsewhere=elsewhere.url))
     number, condition = list(PAGES).index(name), PAGES[name][1]
-    assert works(page, f"{base}/relaxed/{number}", condition)
-    assert not works(page, f"{base}/strict/{number}", condition)
+    assert works(page, f"{base}/tested-relaxed/{number}", condition)
+    assert not works(page, f"{base}/tested-strict/{number}", condition)
 
 
 def test_3_S3_a_font_of_the_site_itself_loads(serve_views: Callable[..., str], page: Page, elsewhere: Origin) -> None:
     base = serve_views(partial(add_pages, elsewhere=elsewhere.url))
-    page.goto(f"{base}/strict/0")
+    page.goto(f"{base}/tested-strict/0")
     load = "url => new FontFace('x', `url(${url})`).load().then(font => font.status, error => error.name)"
-    assert page.evaluate(load, "/font.woff") == "loaded"
-    assert page.evaluate(load, f"{elsewhere.url}/font.woff") == "NetworkError"
+    assert page.evaluate(load, "/tested-font.woff") == "loaded"
+    assert page.evaluate(load, f"{elsewhere.url}/tested-font.woff") == "NetworkError"
 
 
 # What Chromium blocks → the page, and what ``flask csp-reports`` then prints.
 BLOCKED = {
     "coep": (
-        "/half",
+        "/tested-half",
         "cross-origin-embedder-policy",
         'headers={"Cross-Origin-Embedder-Policy": "credentialless"}',
     ),
     "coop": (
-        f"/strict/{[*PAGES].index('sign-in')}",
+        f"/tested-strict/{[*PAGES].index('sign-in')}",
         "cross-origin-opener-policy",
         'headers={"Cross-Origin-Opener-Policy": "same-origin-allow-popups"}',
     ),
-    "csp": (f"/strict/{[*PAGES].index('tiles')}", "img-src", 'csp={"img-src": "\'self\' ELSEWHERE"}'),
-    "permissions": ("/half", "permissions-policy", 'headers={"Permissions-Policy": "camera=(self)"}'),
+    "csp": (f"/tested-strict/{[*PAGES].index('tiles')}", "img-src", 'csp={"img-src": "\'self\' ELSEWHERE"}'),
+    "permissions": ("/tested-half", "permissions-policy", 'headers={"Permissions-Policy": "camera=(self)"}'),
 }
 
 

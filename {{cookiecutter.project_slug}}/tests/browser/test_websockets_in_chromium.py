@@ -11,7 +11,7 @@ from tests.conftest import Server
 
 # Give what comes back, or the name of the event that says that nothing will.
 ECHO = """url => new Promise(resolve => {
-  const socket = new WebSocket(url.replace("https", "wss") + "/echo");
+  const socket = new WebSocket(url.replace("https", "wss") + "/tested-echo");
   socket.onopen = () => socket.send("Grüße");
   socket.onmessage = message => { socket.close(); resolve(message.data); };
   socket.onerror = event => resolve(event.type);
