@@ -27,7 +27,6 @@ from flask.cli import AppGroup
 from werkzeug.datastructures import FileStorage
 
 from app.logs import security_event
-from app.security.bodies import accepts as accepts  # public here too
 from app.security.bodies import door, in_units, max_body, too_large
 from app.security.errors import Refusal, refuse
 from app.security.findings import Finding
