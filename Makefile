@@ -34,7 +34,7 @@ lint: $(VENV)/installed  ## Check the template's own Python
 	$(BIN)/ruff format --check .
 
 format: $(VENV)/installed  ## Fix what ruff can fix
-	$(BIN)/ruff check --fix .
+	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format .
 
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet --upgrade
