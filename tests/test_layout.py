@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -114,3 +115,10 @@ def test_without_its_tools_an_app(default_app: App, cookiecutter: Cookiecutter, 
     python = default_app.folder / ".venv/bin/python"
     ended = subprocess.run([python, *command], cwd=app, env=outside(), capture_output=True, encoding="utf-8")
     assert ended.returncode == 0, ended.stdout[-20_000:] + ended.stderr
+
+
+def test_the_apps_tests_take_no_address_that_a_team_may_use(template: Path) -> None:
+    """A view that a test adds is under /tested-…: the app of a team may well have a /search."""
+    adds = re.compile(r'(?m)(?:\bapp\.add_url_rule\(\s*|^\s*@(?:app|bp)\.(?:get|post|route)\()f?"/(?!tested)[^{"]+')
+    tests = (template / APP / "tests").rglob("*.py")
+    assert {path.name: found for path in tests if (found := adds.findall(path.read_text(encoding="utf-8")))} == {}
