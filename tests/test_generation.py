@@ -72,7 +72,7 @@ def test_each_combination_holds_its_files_and_no_rest_of_the_template(
 
     accounts = combination[0] not in NO
     assert got["requirements.txt"] == source["requirements.txt" if accounts else "requirements-no-accounts.txt"]
-    # The audit asks whether an app has accounts, and names what it then looks at; the cookbook says which recipes do.
+    # The audit asks whether an app has accounts, and names what it then looks at; some recipes need them.
     told = ("tools/audit/", "docs/cookbook.md")
     own = b"".join(content for name, content in got.items() if not name.startswith(told))
     assert (b"sqlalchemy" in own.lower()) is accounts

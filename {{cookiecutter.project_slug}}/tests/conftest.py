@@ -76,7 +76,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """The garbage collector need not look at what all tests share: a look takes longer than most tests."""
+    """Keep the garbage collector from what all tests share: a full collection would take longer than most tests."""
     gc.collect()
     gc.freeze()
 
@@ -120,7 +120,7 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The apps of all tests share the compiled templates: to compile them takes longer than most tests."""
+    """Let the apps of all tests share their compiled templates: compiling takes longer than most tests."""
     with pytest.MonkeyPatch.context() as patch:
         cache = FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
         patch.setitem(Flask.jinja_options, "bytecode_cache", cache)

@@ -594,10 +594,8 @@ def test_8_S3_a_limit_written_on_a_view_counts_every_request_of_it(app: Flask, c
     assert client.get("/").status_code == 200
     assert at(app, ELSEWHERE).get("/tested-search").status_code == 200
     clock.shift(61)
-    assert [client.get("/tested-search").status_code for _ in range(2)] == [
-        200,
-        429,
-    ]  # the third and the fourth of this hour
+    # The third and the fourth of this hour.
+    assert [client.get("/tested-search").status_code for _ in range(2)] == [200, 429]
     assert [client.get("/tested-find").status_code for _ in range(3)] == [200, 200, 429]
     assert client.post("/tested-find").headers["RateLimit-Limit"] == "1"
 

@@ -39,16 +39,8 @@ def found(code: str, views: dict[int, Reasons]) -> list[str | None]:
         (f"{HELPER}\n\nbp.before_request(helper)\n", {5: EXEMPT}, [None]),
         (f"class View(MethodView):\n    def post(self):\n        return {READ}\n", {2: EXEMPT}, [SIGNED]),
         (META, {6: GET}, []),
-        (
-            META,
-            {6: EXEMPT},
-            [SIGNED],
-        ),
-        (
-            META,
-            {6: NEEDS_ONE},
-            [None],
-        ),
+        (META, {6: EXEMPT}, [SIGNED]),
+        (META, {6: NEEDS_ONE}, [None]),
         ("def view():\n    F(request.args, meta={'csrf': False})\n", {1: GET}, []),
         ("def view():\n    F(request.args, meta={'csrf': False})\n", {1: GET | NEEDS_ONE}, [None]),
         ("def view():\n    F(formdata=request.form).data\n", {1: NEEDS_ONE}, []),

@@ -20,5 +20,5 @@ def strings(name: str) -> list[str]:
 
 
 def parts(corpus: list[str], number: int) -> list[list[str]]:
-    """The corpus in ``number`` parts: a test of each lets several processors share the work, and --sample take one."""
+    """The corpus in ``number`` parts: a test of each lets processors share the work, and --sample take one."""
     return [corpus[part::number] for part in range(number)]
