@@ -90,9 +90,9 @@ def whole(folder: Path, without: str, place: Path) -> Flask:
         config["DATABASE_URL"] = f"sqlite:///{place / 'app.db'}"
     app: Flask = create_app(config)
     app.jinja_env.globals.update(IN_PLACE.get(without, {}))
-    if "alembic" in app.extensions:
+    if "accounts" in app.blueprints:
         with app.app_context():
-            app.extensions["alembic"].upgrade()
+            importlib.import_module("app.accounts.database").schema().upgrade()
     add_views(app, FlaskForm, public)
     return app
 

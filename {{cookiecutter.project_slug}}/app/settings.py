@@ -19,7 +19,6 @@ from limits import parse_many
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from redis.connection import parse_url
 
 from app import paths
 from app.accounts.settings import AccountSettings  # % if cookiecutter.accounts
@@ -252,6 +251,8 @@ class Settings(
     @classmethod
     def _storage_can_be_read(cls, value: str) -> str:
         if value != "memory://":
+            from redis.connection import parse_url  # here, because redis-py is a tenth of a start
+
             parse_url(value)  # type: ignore[no-untyped-call]
         return value
 

@@ -135,8 +135,10 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with pytest.MonkeyPatch.context() as patch:
             forget_settings(patch, file.parent)
             app = create_app({"SECRET_KEY": KEY, "DATABASE_URL": f"sqlite:///{file}"})
+        from app.accounts.database import schema
+
         with app.app_context():
-            app.extensions["alembic"].upgrade()
+            schema().upgrade()
     return file
 
 

@@ -18,8 +18,6 @@ import unicodedata
 from pathlib import Path
 from threading import Lock
 
-from email_validator import EmailNotValidError, validate_email
-
 from app import project
 from app.accounts.models import utcnow
 
@@ -40,6 +38,8 @@ _one_at_a_time = Lock()  # zxcvbn keeps the known words of a call in a global va
 
 def normal_email(address: str) -> str:
     """Return the normalized form of an address, by which accounts are found. Raises ValueError."""
+    from email_validator import EmailNotValidError, validate_email  # here, because a start would pay for it
+
     if len(address) > MAX_EMAIL:
         raise ValueError(f"This address is too long: the maximum is {MAX_EMAIL} characters.")
     try:

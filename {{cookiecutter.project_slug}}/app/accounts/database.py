@@ -9,18 +9,21 @@ from __future__ import annotations
 import sqlite3
 from inspect import iscoroutinefunction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+import click
 import sqlalchemy as sa
 from flask import Flask, Response, current_app, g
-from flask_alembic import Alembic
 from sqlalchemy import orm
 
 from app import paths
-from app.accounts.models import Model, User, db
+from app.accounts.models import User, db
 from app.security.errors import Refusal, respond
 from app.settings import SettingsError
 from app.views.health import needs
+
+if TYPE_CHECKING:
+    from app.accounts.schema import Schema
 
 CHANGED_MEANWHILE = "Your account was changed or deleted in another window. Please reload the page and check it."
 NO_TABLES = "The database has no tables yet. Make them with: flask --app app db upgrade"
@@ -31,15 +34,35 @@ NO_DATABASE = (
 BUSY_TIMEOUT = 5000  # milliseconds that a writer waits for another writer
 
 
-class Migrations(Alembic):
-    """Flask-Alembic that also creates the folder and the file of a SQLite database."""
+def schema() -> Schema:
+    """Return what creates and updates the tables of the current app."""
+    from app.accounts.schema import Schema  # here, because Alembic is a quarter of a start
 
-    def upgrade(self, target: Any = "heads") -> None:
-        """Run the migrations up to ``target``."""
-        if path := sqlite_file(current_app):
-            paths.make_private_folder(path.parent)
-            path.touch(0o600)  # SQLite would create it readable by other users of this machine
-        super().upgrade(target)
+    found: Schema = current_app.extensions.get("alembic") or Schema(current_app._get_current_object())  # type: ignore[attr-defined]
+    return found
+
+
+class _Commands(click.Group):
+    """The commands of Flask-Alembic, which are imported when one of them runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return their names."""
+        from flask_alembic.cli import cli
+
+        return cli.list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, or None if there is none of this name."""
+        from flask_alembic.cli import cli
+
+        return cli.get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands)
+@click.pass_context
+def commands(ctx: click.Context) -> None:
+    """Create and update the tables of the database."""
+    ctx.obj = schema()
 
 
 def init_app(app: Flask) -> None:
@@ -64,12 +87,7 @@ def init_app(app: Flask) -> None:
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "do_connect", _refuse_to_make_a_file)
         sa.event.listen(engine, "connect", _set_up_sqlite)
-    # The two folders have a history each, so that none of yours must change for a new one of the template.
-    app.config["ALEMBIC"] = {
-        "script_location": str(Path(__file__).parent / "migrations"),
-        "version_locations": [str(paths.MIGRATIONS)] if paths.MIGRATIONS.is_dir() else [],
-    }
-    Migrations(app, run_mkdir=False, metadatas=Model.metadata)
+    app.cli.add_command(commands, "db")
     needs(app, "database", lambda: db.session.execute(sa.select(User.id).limit(1)))
 
 

@@ -13,7 +13,7 @@ import hashlib
 import secrets
 import sys
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import click
@@ -71,7 +71,9 @@ def init_app(app: Flask) -> None:
     keys = [*reversed(app.config["SECRET_KEY_FALLBACKS"]), app.config["SECRET_KEY"]]
     security.reset_serializer = URLSafeTimedSerializer(keys, salt=app.config["SECURITY_RESET_SALT"])
     security.confirm_serializer = URLSafeTimedSerializer(keys, salt=app.config["SECURITY_CONFIRM_SALT"])
+    # There are no roles, and for them Flask-Principal would load the user for each request.
     security.principal.skip_static = True
+    security.principal.identity_loaders.clear()
     security.login_manager.user_loader(_load_user)
     security.login_manager.request_loader(lambda _: None)
     app.extensions["visitors"] = Members()
@@ -180,7 +182,7 @@ def sign_in(user: User) -> None:
     begun = Session(id=_row_id(secret), user_id=user.id, fs_uniquifier=user.fs_uniquifier, user_agent=agent)
     db.session.add(begun)
     kept = [begun.id, *(entry.id for entry in live_sessions(user)[:MAX_SESSIONS])]
-    dead = sa.or_(_is_over(), sa.and_(Session.user_id == user.id, Session.id.not_in(kept)))
+    dead = sa.or_(_is_over(**_since()), sa.and_(Session.user_id == user.id, Session.id.not_in(kept)))
     db.session.execute(sa.delete(Session).where(dead))
     db.session.commit()
     start_session()
@@ -207,8 +209,8 @@ def end_sessions(which: sa.ColumnElement[bool], reason: str = "revoked") -> int:
 
 def live_sessions(user: User) -> list[Session]:
     """Return the sessions of an account, most recently used first."""
-    mine = sa.select(Session).join(Session.user).where(Session.user_id == user.id, _is_live())
-    return list(db.session.scalars(mine.order_by(Session.last_seen_at.desc())))
+    mine = _LIVE.where(Session.user_id == user.id).order_by(Session.last_seen_at.desc())
+    return list(db.session.scalars(mine, _since()))
 
 
 def current_session_id() -> str:
@@ -220,20 +222,28 @@ def _row_id(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()[:32]
 
 
-def _is_over() -> sa.ColumnElement[bool]:
-    """Return the condition for expired sessions. The idle time is coarse here; the cookie's signature is exact."""
+def _is_over(idle_since: Any, old_since: Any) -> sa.ColumnElement[bool]:
+    return sa.or_(Session.last_seen_at < idle_since, Session.created_at < old_since)
+
+
+# Built once: to build a statement takes longer than to run it. ``_since`` returns their parameters.
+_LIVE = (
+    sa.select(Session)
+    .join(Session.user)
+    .where(sa.not_(_is_over(sa.bindparam("idle_since"), sa.bindparam("old_since"))))
+    .where(Session.fs_uniquifier == User.fs_uniquifier)
+)
+_LIVE_BY_ID = _LIVE.where(Session.id == sa.bindparam("row_id"))
+
+
+def _since() -> dict[str, datetime]:
+    """Return the times before which a session is over. The idle time is coarse; the cookie's signature is exact."""
     idle = current_app.permanent_session_lifetime + timedelta(seconds=LAST_SEEN_PRECISION)
-    return sa.or_(
-        Session.last_seen_at < utcnow() - idle, Session.created_at < utcnow() - absolute_lifetime(current_app)
-    )
-
-
-def _is_live() -> sa.ColumnElement[bool]:
-    return sa.and_(sa.not_(_is_over()), Session.fs_uniquifier == User.fs_uniquifier)
+    return {"idle_since": utcnow() - idle, "old_since": utcnow() - absolute_lifetime(current_app)}
 
 
 def _live_session(row_id: str) -> Session | None:
-    return db.session.scalar(sa.select(Session).join(Session.user).where(Session.id == row_id, _is_live()))
+    return db.session.scalar(_LIVE_BY_ID, {"row_id": row_id, **_since()})
 
 
 def _load_user(secret: str) -> User | None:

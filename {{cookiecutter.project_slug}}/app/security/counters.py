@@ -12,13 +12,7 @@ import time
 from math import ceil
 
 from limits.storage import RedisStorage, Storage
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
 
-from app import project
-
-REDIS_TIMEOUT = 0.2  # seconds; a hung Redis must not hang every request
 REDIS_RETRY = 5  # seconds between two attempts to reconnect
 
 MAX_KEYS = 100_000  # about 35 MB
@@ -105,13 +99,6 @@ class BoundedCounters:
         return f"overflow/{hash(key) % OVERFLOW_SLOTS}"
 
 
-class _Redis(RedisStorage):
-    def get_expiry(self, key: str) -> float:
-        """Return the expiry time with millisecond precision: ``TTL`` rounds, so a client would retry too early."""
-        left = int(self.storage.pttl(self.prefixed_key(key)))
-        return time.time() + max(left, 0) / 1000
-
-
 class GuardedStorage(Storage):
     """A storage for ``limits`` that never fails: Redis as long as it answers, else memory.
 
@@ -128,20 +115,17 @@ class GuardedStorage(Storage):
         self._carry_over: set[str] = set()
         self._next_look = 0.0
         self._lock = threading.Lock()
+        self._faults: tuple[type[Exception], ...] = ()
         if counters_uri != "memory://":
-            self.shared = _Redis(
-                counters_uri,
-                # These keys must not collide with another app on the same Redis, or with a later counting strategy.
-                key_prefix=f"{project.SLUG}:fixed-window",
-                socket_timeout=REDIS_TIMEOUT,
-                socket_connect_timeout=REDIS_TIMEOUT,
-                retry=Retry(NoBackoff(), 1),  # type: ignore[arg-type] # redis-py would retry for 10 seconds
-            )
+            from app.security import shared_counters  # here, because redis-py is a tenth of a start
+
+            self.shared = shared_counters.connect(counters_uri)
+            self._faults = (shared_counters.Fault,)
 
     @property
-    def base_exceptions(self) -> type[Exception]:
+    def base_exceptions(self) -> tuple[type[Exception], ...]:
         """The exceptions of the storage. The methods handle them: losing Redis is not an error here."""
-        return RedisError
+        return self._faults
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Increment a counter and return its value. It expires ``expiry`` seconds after its first increment."""
@@ -194,7 +178,7 @@ class GuardedStorage(Storage):
             self._carry_back(self.shared, key)
             answer: float | None = getattr(self.shared, method)(key, *args)
             return answer
-        except RedisError as error:
+        except self._faults as error:
             with self._lock:
                 if not self.lost:
                     logger.error("The rate limits' Redis is lost, each worker counts on its own: %s", error)

@@ -19,6 +19,9 @@ Declared = TypeVar("Declared", bound=Callable[..., Any] | Blueprint)
 # One attribute holds all declarations: a plain name, such as that of a method, must not become one by accident.
 ATTRIBUTE = "_declarations"
 
+# How many declarations were made. What an app has looked up is kept until there is another one.
+_made = 0
+
 
 def add(target: Declared, name: str, value: object) -> Declared:
     """Add ``value`` to the tuple that is the declaration ``name`` of ``target``; see ``declare``."""
@@ -27,6 +30,8 @@ def add(target: Declared, name: str, value: object) -> Declared:
 
 def declare(target: Declared, name: str, value: object) -> Declared:
     """Set a declaration on a view or blueprint, and return ``target``. Raises TypeError if it can't have attributes."""
+    global _made
+    _made += 1
     if inspect.ismethod(target):
         raise TypeError(f"{target!r} can't hold a declaration: decorate the function in its class.")
     try:
@@ -50,21 +55,32 @@ def declared_by(
     app: Flask, endpoint: str | None, method: str, name: str, default: Any = None, *, inherited: bool = False
 ) -> Any:
     """Return the declaration ``name`` of ``endpoint``'s view for ``method``; see ``declared``."""
-    return next(all_declared_by(app, endpoint, method, name, inherited=inherited), default)
+    return next(iter(all_declared_by(app, endpoint, method, name, inherited=inherited)), default)
 
 
 def all_declared_by(
     app: Flask, endpoint: str | None, method: str, name: str, *, inherited: bool = False
-) -> Iterator[Any]:
-    """Yield each declaration ``name`` of a view for ``method``, then those of its blueprints, the innermost first."""
+) -> tuple[Any, ...]:
+    """Return each declaration ``name`` of a view for ``method``, then those of its blueprints, the innermost first."""
     view = app.view_functions.get(endpoint or "")
     if endpoint is None or view is None:
-        return
+        return ()
+    # Each request asks a dozen times, so the answers are kept, with what they were found for.
+    known: dict[object, tuple[object, int, tuple[Any, ...]]] = app.extensions["declarations"]
+    question = endpoint, method, name, inherited
+    of_view, made, found = known.get(question, (None, 0, ()))
+    if of_view is not view or made != _made:
+        found = tuple(_look_up(app, endpoint, view, method, name, inherited))
+        known[question] = view, _made, found
+    return found
+
+
+def _look_up(app: Flask, endpoint: str, view: object, method: str, name: str, inherited: bool) -> Iterator[Any]:
     blueprints = endpoint.split(".")[:-1]
     outer = (app.blueprints.get(".".join(blueprints[:depth])) for depth in range(len(blueprints), 0, -1))
     for place in (*_places(view, method, inherited), *outer):
-        if name in (found := _own(place)):
-            yield found[name]
+        if name in (own := _own(place)):
+            yield own[name]
 
 
 def _own(place: object) -> dict[str, Any]:
@@ -92,6 +108,7 @@ def _places(view: Any, method: str, inherited: bool) -> Iterator[object]:
 
 def init_app(app: Flask) -> None:
     """Make sure that each view has a name. This comes first: Flask-Limiter's hooks look views up by name."""
+    app.extensions["declarations"] = {}
     app.before_request(_name_the_view)
 
 

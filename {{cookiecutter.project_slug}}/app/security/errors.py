@@ -233,7 +233,7 @@ def _begin() -> None:
     g.request_id = logs.request_id.get()
     if isinstance(request.routing_exception, SecurityError):
         raise request.routing_exception  # an untrusted host: refused before another hook uses it
-    _refuse_null_bytes(request.path, *request.args.keys(), *chain(*request.args.listvalues()))
+    _refuse_null_bytes(request.path, request.query_string.decode("latin-1").replace("%00", "\0"))
 
 
 def _without_default_page(response: Response) -> Response:

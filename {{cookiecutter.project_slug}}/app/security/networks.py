@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 # The networks that count besides a client's /64, and how many times its limits they have. See rate_limits.py.
@@ -11,6 +12,7 @@ WIDER = {56: 4, 48: 16}
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052
 
 
+@lru_cache(4096)  # addresses: each request asks several times
 def network(address: str, prefix: int = 64) -> str:
     """Return the network of ``address`` with ``prefix`` bits, or the address itself if it is IPv4.
 

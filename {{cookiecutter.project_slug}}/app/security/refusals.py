@@ -117,8 +117,7 @@ def door(
 
     def refusing(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         address = environ.get("REMOTE_ADDR", "")
-        known = refusals.of(network(address, prefix) for prefix in (64, *WIDER))
-        if known:
+        if known := refusals.of(network(address, prefix) for prefix in (64, *WIDER)):
             context = app.request_context(environ)  # it is not pushed, so no hook runs
             try:
                 if context.url_adapter:

@@ -54,9 +54,9 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
             app.instance_path = str(paths.ENV_FILE.parent)
             app.jinja_env.bytecode_cache = compiled
             database = Path(str(changes.get("DATABASE_URL", "")).removeprefix("sqlite:///"))
-            if "alembic" in app.extensions and not database.exists():
+            if "app.accounts.database" in sys.modules and not database.exists():
                 with app.app_context():
-                    app.extensions["alembic"].upgrade()
+                    sys.modules["app.accounts.database"].schema().upgrade()
             return app
 
         names = settings.Settings.model_fields

@@ -1,0 +1,33 @@
+"""The migrations: they create the tables and change them. ``flask --app app db upgrade`` runs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, current_app
+from flask_alembic import Alembic
+
+from app import paths
+from app.accounts.database import sqlite_file
+from app.accounts.models import Model
+
+
+class Schema(Alembic):
+    """Flask-Alembic that also creates the folder and the file of a SQLite database."""
+
+    def __init__(self, app: Flask) -> None:
+        """Set it up for ``app``, before its first request."""
+        # The two folders have a history each, so that none of yours must change for a new one of the template.
+        app.config["ALEMBIC"] = {
+            "script_location": str(Path(__file__).parent / "migrations"),
+            "version_locations": [str(paths.MIGRATIONS)] if paths.MIGRATIONS.is_dir() else [],
+        }
+        super().__init__(app, run_mkdir=False, command_name="", metadatas=Model.metadata)
+
+    def upgrade(self, target: Any = "heads") -> None:
+        """Run the migrations up to ``target``."""
+        if path := sqlite_file(current_app):
+            paths.make_private_folder(path.parent)
+            path.touch(0o600)  # SQLite would create it readable by other users of this machine
+        super().upgrade(target)
