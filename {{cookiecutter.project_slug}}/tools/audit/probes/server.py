@@ -33,7 +33,7 @@ def counters_hold(subject: Subject) -> Iterator[str]:
         yield f"Without its Redis the app answers {max(answers)}."
     elif answers[-1] != 429:
         yield "Without its Redis the app counts nothing."
-    storage = GuardedStorage(counters_uri="memory://")
+    storage = GuardedStorage(counters_uri="redis://127.0.0.1:1")
     storage.shared = redis = mock.Mock()
     redis.get.side_effect = redis.incr.side_effect = [5]
     storage.incr("audit", 60)
