@@ -990,17 +990,47 @@ def test_8_T1_the_loss_of_redis_neither_fails_nor_opens_the_gate(
     assert ["lost" in message for message in messages] == [True, False]
 
 
+def questions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The questions to Redis from now on."""
+    shared, asked = storage().shared, []
+    assert shared
+    for method in ("count", "incr", "get", "get_expiry"):
+        ask = getattr(shared, method)
+        monkeypatch.setattr(shared, method, lambda *args, ask=ask, method=method: asked.append(method) or ask(*args))
+    return asked
+
+
+def test_a_request_asks_redis_once_for_each_window(
+    app_config: dict[str, object], redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"RATELIMIT_STORAGE_URI": redis.uri, "RATELIMIT_DEFAULT": "5 per minute; 50 per hour; 500 per day"}
+    client = browser_like(create_app(app_config | limits))
+    asked = questions(monkeypatch)
+    assert client.get("/").headers["RateLimit-Remaining"] == "4"
+    assert asked == ["count"] * 3
+
+
+def test_a_new_worker_knows_when_a_window_ends_that_another_has_begun(
+    app_config: dict[str, object], redis: Redis
+) -> None:
+    limits = {"RATELIMIT_STORAGE_URI": redis.uri, "RATELIMIT_DEFAULT": "5 per minute"}
+    assert browser_like(create_app(app_config | limits)).get("/").headers["RateLimit-Remaining"] == "4"
+    shared = storage().shared
+    assert shared
+    for key in shared.get_connection().scan_iter():
+        shared.get_connection().expire(key, 20)  # as if 40 seconds had passed
+    answer = browser_like(create_app(app_config | limits)).get("/")
+    assert answer.headers["RateLimit-Remaining"] == "3"
+    assert 1 <= int(answer.headers["RateLimit-Reset"]) <= 20
+
+
 def test_a_hung_redis_is_asked_once(
     app_config: dict[str, object], redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each request that asked it would wait for its timeout."""
     client = browser_like(create_app(app_config | {"RATELIMIT_STORAGE_URI": redis.uri}))
     assert client.get("/").status_code == 200
-    shared, asked = storage().shared, []
-    assert shared
-    for method in ("get", "incr"):
-        ask = getattr(shared, method)
-        monkeypatch.setattr(shared, method, lambda *args, ask=ask: asked.append(args) or ask(*args))
+    asked = questions(monkeypatch)
     redis.process.send_signal(signal.SIGSTOP)
     assert [client.get("/").status_code for _ in range(5)] == [200] * 5
     assert len(asked) == 1

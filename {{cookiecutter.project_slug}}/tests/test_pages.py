@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from html import unescape
+from pathlib import Path
 
 import html5lib
 import pytest
-from flask import Flask
+from flask import Blueprint, Flask, url_for
 from flask.testing import FlaskClient
 
 from app import create_app
@@ -197,3 +199,32 @@ def test_every_page_is_valid_html(client: FlaskClient, member: FlaskClient) -> N
     for visitor in (client, member):
         for path in [*pages(visitor), "/nothing-here"]:
             html5lib.HTMLParser(strict=True).parse(visitor.get(path).text)
+
+
+def test_a_browser_keeps_a_static_file_until_its_content_changes(app: Flask, tmp_path: Path) -> None:
+    app.register_blueprint(Blueprint("tested", __name__, static_folder=tmp_path, url_prefix="/tested"))
+    file = tmp_path / "tested.css"
+    links = []
+    for content in ("p { color: red }", "p { color: blue }"):
+        file.write_text(content)
+        with app.test_request_context():
+            links.append(url_for("tested.static", filename="tested.css"))
+    old, new = links
+    assert old != new
+    browser = browser_like(app)
+    path = new.partition("?")[0]
+    kept = {}
+    for asked in (new, old, path, f"{path}?v=", f"{new}&{new.partition('?')[2]}", f"{path}/../app.css?v=0"):
+        with browser.get(asked) as answer:
+            kept[asked] = "immutable" in answer.headers["Cache-Control"]
+    assert [asked for asked, is_kept in kept.items() if is_kept] == [new]
+    with browser.get(new, base_url="http://localhost") as answer:
+        assert (answer.status_code, answer.headers["Cache-Control"]) == (308, "no-store")
+
+
+def test_pages_link_to_files_that_browsers_keep(client: FlaskClient) -> None:
+    links = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', client.get("/").text))
+    assert links
+    for link in links:
+        with client.get(unescape(link)) as answer:
+            assert (answer.status_code, "immutable" in answer.headers["Cache-Control"]) == (200, True), link

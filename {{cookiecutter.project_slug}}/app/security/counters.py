@@ -10,8 +10,12 @@ import logging
 import threading
 import time
 from math import ceil
+from typing import TYPE_CHECKING, Any
 
-from limits.storage import RedisStorage, Storage
+from limits.storage import Storage
+
+if TYPE_CHECKING:
+    from app.security.shared_counters import SharedCounters
 
 REDIS_RETRY = 5  # seconds between two attempts to reconnect
 
@@ -44,11 +48,10 @@ class BoundedCounters:
             return self._counters[slot][0]
 
     def mirror(self, key: str, count: int, expiry: float) -> None:
-        """Store a count of another storage, if there is room for it."""
+        """Store a count of another storage, which expires in ``expiry`` seconds, if there is room for it."""
         with self._lock:
             if self._slot(key) == key:
-                _, end = self._live(key) or (0, time.time() + expiry)
-                self._counters[key] = (count, end)
+                self._counters[key] = (count, time.time() + expiry)
 
     def get(self, key: str) -> int:
         """Return the value of a counter; 0 if there is none."""
@@ -110,7 +113,7 @@ class GuardedStorage(Storage):
     def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, *, counters_uri: str, **_: str) -> None:
         super().__init__(uri, wrap_exceptions)
         self.memory = BoundedCounters(MAX_KEYS)
-        self.shared: RedisStorage | None = None
+        self.shared: SharedCounters | None = None
         self.lost = False
         self._carry_over: set[str] = set()
         self._next_look = 0.0
@@ -129,10 +132,11 @@ class GuardedStorage(Storage):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Increment a counter and return its value. It expires ``expiry`` seconds after its first increment."""
-        count = self._ask_redis("incr", key, expiry, amount)
-        if count is None:
+        answer = self._ask_redis("count", key, expiry, amount)
+        if answer is None:
             return self.memory.incr(key, expiry, amount)
-        self.memory.mirror(key, int(count), expiry)
+        count, left = answer
+        self.memory.mirror(key, count, left)
         return int(count)
 
     def get(self, key: str) -> int:
@@ -148,7 +152,14 @@ class GuardedStorage(Storage):
     def get_expiry(self, key: str) -> float:
         """Return the time at which a counter expires; now if there is none."""
         end = self._ask_redis("get_expiry", key)
-        return self.memory.get_expiry(key) if end is None else end
+        return self.memory.get_expiry(key) if end is None else float(end)
+
+    def counted(self, key: str) -> tuple[int, float]:
+        """Return the value of a counter and when it expires, as this process has last seen it, without asking Redis.
+
+        In a full memory, they may be those of several keys.
+        """
+        return self.memory.get(key), self.memory.get_expiry(key)
 
     def clear(self, key: str) -> None:
         """Delete a counter."""
@@ -165,7 +176,7 @@ class GuardedStorage(Storage):
         """Return whether the configured storage is reachable. While it isn't, each worker counts on its own."""
         return self.shared is None or self.shared.check()
 
-    def _ask_redis(self, method: str, key: str, *args: int) -> float | None:
+    def _ask_redis(self, method: str, key: str, *args: int) -> Any:
         """Return the answer of Redis; None if it is not configured or lost."""
         if self.shared is None or not self._may_ask():
             return None
@@ -176,8 +187,7 @@ class GuardedStorage(Storage):
                     self.lost, self._carry_over = False, self.memory.keys()
                 logger.warning("The rate limits' Redis is back")
             self._carry_back(self.shared, key)
-            answer: float | None = getattr(self.shared, method)(key, *args)
-            return answer
+            return getattr(self.shared, method)(key, *args)
         except self._faults as error:
             with self._lock:
                 if not self.lost:
@@ -194,7 +204,7 @@ class GuardedStorage(Storage):
                 self._next_look = time.time() + REDIS_RETRY
             return True
 
-    def _carry_back(self, shared: RedisStorage, key: str) -> None:
+    def _carry_back(self, shared: SharedCounters, key: str) -> None:
         """Add the counts from the time without Redis to it: it may have come back empty."""
         if key in self._carry_over:
             self._carry_over.discard(key)

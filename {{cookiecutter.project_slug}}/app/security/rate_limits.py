@@ -31,7 +31,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from flask import Flask, Request, Response, current_app, g, request
 from flask_limiter import Limit, Limiter, RequestLimit
@@ -230,9 +230,9 @@ def _count_late(response: Response) -> Response:
 
 
 def _tell_limit(response: Response) -> Response:
-    limit = limiter.current_limit
-    if limit:
+    if limit := limiter.current_limit:
+        count, end = cast("GuardedStorage", limiter.storage).counted(limit.key)
         response.headers["RateLimit-Limit"] = str(limit.limit.amount)
-        response.headers["RateLimit-Remaining"] = str(limit.remaining)
-        response.headers["RateLimit-Reset"] = str(seconds_until(limit.window[0]))
+        response.headers["RateLimit-Remaining"] = str(max(limit.limit.amount - count, 0))
+        response.headers["RateLimit-Reset"] = str(seconds_until(end))
     return response

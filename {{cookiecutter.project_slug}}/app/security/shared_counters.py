@@ -11,24 +11,41 @@ from redis.retry import Retry
 
 from app import project
 
-__all__ = ["Fault", "connect"]
+__all__ = ["Fault", "SharedCounters", "connect"]
 
 TIMEOUT = 0.2  # seconds; a hung Redis must not hang every request
 
 
-class _Redis(RedisStorage):
+# Count, and return the count and the milliseconds that are left, in one round trip.
+COUNT = b"""
+local count = redis.call("INCRBY", KEYS[1], ARGV[2])
+if redis.call("PTTL", KEYS[1]) < 0 then
+  redis.call("EXPIRE", KEYS[1], ARGV[1])
+end
+return {count, redis.call("PTTL", KEYS[1])}
+"""
+
+
+class SharedCounters(RedisStorage):
+    """Counters in Redis."""
+
+    def count(self, key: str, expiry: int, amount: int) -> tuple[int, float]:
+        """Increment a counter, and return its value and the seconds until it expires."""
+        count, left = self.get_connection().register_script(COUNT)([self.prefixed_key(key)], [expiry, amount])
+        return int(count), max(int(left), 0) / 1000
+
     def get_expiry(self, key: str) -> float:
         """Return the expiry time with millisecond precision: ``TTL`` rounds, so a client would retry too early."""
         left = int(self.storage.pttl(self.prefixed_key(key)))
         return time.time() + max(left, 0) / 1000
 
 
-def connect(uri: str) -> RedisStorage:
+def connect(uri: str) -> SharedCounters:
     """Return the storage at ``uri``. It connects with the first request. Raises ValueError if ``uri`` can't be parsed.
 
     Its methods raise ``Fault`` while it does not answer.
     """
-    return _Redis(
+    return SharedCounters(
         uri,
         # These keys must not collide with another app on the same Redis, or with a later counting strategy.
         key_prefix=f"{project.SLUG}:fixed-window",

@@ -35,9 +35,9 @@ def counters_hold(subject: Subject) -> Iterator[str]:
         yield "Without its Redis the app counts nothing."
     storage = GuardedStorage(counters_uri="redis://127.0.0.1:1")
     storage.shared = redis = mock.Mock()
-    redis.get.side_effect = redis.incr.side_effect = [5]
+    redis.get.side_effect, redis.count.side_effect = [5], [(5, 60.0)]
     storage.incr("audit", 60)
-    redis.incr.side_effect = NoRedis
+    redis.count.side_effect = NoRedis
     if storage.incr("audit", 60) != 6:
         yield "When Redis is lost, every client gets a fresh budget."
     kept = refusals.Refusals()
