@@ -87,7 +87,8 @@ class Members(Visitors):
 
     def account_id(self) -> str | None:
         """Return the id of the signed-in account, or None."""
-        return str(current_user.id) if current_user.is_authenticated else None
+        user = current_user._get_current_object()
+        return str(user.id) if user.is_authenticated else None
 
     def claim(self, session: Mapping[str, Any]) -> str | None:
         """Return the secret of a session, which may have ended."""

@@ -109,8 +109,11 @@ def client_key() -> str:
     Kinds other than ``upload`` always count the address: an attacker's own accounts must not multiply the
     guesses at the accounts of others.
     """
-    user = visitors().account_id() if _limit_of(current_app, request)[1] else None
-    return f"user {user}" if user else client_address()
+    if "client_key" not in g:  # each window of a limit asks
+        user = visitors().account_id() if _limit_of(current_app, request)[1] else None
+        g.client_key = f"user {user}" if user else client_address()
+    key: str = g.client_key
+    return key
 
 
 def _limit_of(app: Flask, asked: Request) -> tuple[str, bool]:
