@@ -26,7 +26,7 @@ mutants: $(VENV)/installed  ## Take out each step in turn, and see that a test a
 mutations: $(VENV)/installed  ## Print the table of them: what a person does, and which test notices
 	@$(BIN)/python -m tests.test_mutations
 
-bench: $(VENV)/installed  ## Print what requests, a start, generating and an audit cost (RUNS=15)
+bench: $(VENV)/installed  ## Measure requests, a start, generating, an audit and growth, into docs/performance.md (RUNS=15)
 	@$(BIN)/python -m tests.bench $(RUNS)
 
 lint: $(VENV)/installed  ## Check the template's own Python

@@ -1,4 +1,4 @@
-"""``make bench`` prints what an app costs. It judges nothing: machines differ.
+"""``make bench`` writes what an app costs to ``docs/performance.md``. It judges nothing: machines differ.
 
 Things that are compared take turns, so other load on the machine slows both. A figure is the median of the rounds, with
 the quartiles in parentheses.
@@ -12,9 +12,17 @@ from itertools import chain
 from pathlib import Path
 
 from tests.bench.generation import audits, generation
+from tests.bench.growth import growth
 from tests.bench.requests import requests
-from tests.clean_copy import clean_copy
+from tests.clean_copy import ROOT, clean_copy
 from tests.conftest import App, Cookiecutter, commit
+
+HEADER = """\
+# What the mitigations cost
+
+`make bench` has written this. Each figure is the median of several rounds, with the quartiles in parentheses. What is
+compared took turns in the same minutes, on one machine; the ratios tell more than the milliseconds.
+"""
 
 
 def main(rounds: int) -> None:
@@ -30,9 +38,18 @@ def main(rounds: int) -> None:
         }
         App(apps["accounts"]).make(f"{apps['accounts']}/.venv/installed")
         python = apps["accounts"] / ".venv/bin/python"
-        parts = requests(apps, python, rounds), generation(work, rounds), audits(python, apps["accounts"])
+        parts = (
+            HEADER.splitlines(),
+            requests(apps, python, rounds),
+            generation(work, rounds),
+            audits(python, apps["accounts"]),
+            growth(python, apps["accounts"]),
+        )
+        lines = []
         for line in chain(*parts):
             print(line, flush=True)
+            lines.append(f"{line}\n")
+    (ROOT / "docs/performance.md").write_text("".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -122,11 +122,11 @@ def delete_all(owner: str) -> None:
 def sizes(owner: str) -> list[int]:
     """Return the size in bytes of each file of ``owner``, including those that are not visible yet."""
     found = []
-    with contextlib.suppress(FileNotFoundError):
-        for path in _folder(owner).iterdir():
+    with contextlib.suppress(FileNotFoundError), os.scandir(_folder(owner)) as entries:
+        for entry in entries:
             with contextlib.suppress(FileNotFoundError):  # refused or deleted at this moment
-                if ID.fullmatch(path.name):
-                    found.append(path.stat().st_size)
+                if ID.fullmatch(entry.name):
+                    found.append(entry.stat().st_size)
     return found
 
 
