@@ -21,8 +21,8 @@ and resets count for the /56 as well, with 4 times the limits, and for the /48, 
 
 **Storage.** ``app/security/counters.py`` holds all counts, and documents what happens when the storage is lost or full.
 
-Source: RFC 6585 (429);
-draft-ietf-httpapi-ratelimit-headers-06; ASVS 5.0 V2.4.1, V4.1.3, V6.2.4, V6.3.1, V6.3.8, V15.2.4, V16.5.2.
+Source: RFC 6585 (429); draft-ietf-httpapi-ratelimit-headers-06; ASVS 5.0 V2.4.1, V4.1.3, V6.2.4, V6.3.1, V6.3.8,
+V15.2.4, V16.5.2.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from app.security.declarations import Declared, declare, declared, declared_by
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
 from app.security.networks import WIDER, network
-from app.security.refusals import Refusals, Refused, claimed, door, seconds_until
+from app.security.refusals import Refusals, Refused, claimed, refuse_early, seconds_until
 from app.visitors import visitors
 
 NUMBER = 8
@@ -196,7 +196,7 @@ def init_app(app: Flask) -> None:
     app.config["RATELIMIT_STORAGE_OPTIONS"] = {"counters_uri": app.config["RATELIMIT_STORAGE_URI"]}
     app.config["RATELIMIT_STRATEGY"] = "fixed-window"  # one number per client; the other strategies store more
     app.extensions["refusals"] = Refusals()
-    app.wsgi_app = door(app, app.wsgi_app, app.extensions["refusals"], _limit_of)  # type: ignore[method-assign, assignment]
+    app.wsgi_app = refuse_early(app, app.wsgi_app, app.extensions["refusals"], _limit_of)  # type: ignore[method-assign, assignment]
     app.before_request(_begin)
     limiter.init_app(app)
     app.after_request(_tell_limit)
