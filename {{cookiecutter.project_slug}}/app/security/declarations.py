@@ -106,6 +106,13 @@ def _places(view: Any, method: str, inherited: bool) -> Iterator[object]:
         view = view.func if isinstance(view, partial) else getattr(view, "__wrapped__", None)
 
 
+def is_static_file(app: Flask, endpoint: str | None) -> bool:
+    """Return whether an endpoint is that of the static files of the app or of a blueprint, and no view of this name."""
+    owner, _, name = (endpoint or "").rpartition(".")
+    place = app.blueprints.get(owner) if owner else app
+    return name == "static" and place is not None and place.has_static_folder
+
+
 def init_app(app: Flask) -> None:
     """Make sure that each view has a name. This comes first: Flask-Limiter's hooks look views up by name."""
     app.extensions["declarations"] = {}

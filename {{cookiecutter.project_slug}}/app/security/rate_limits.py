@@ -38,7 +38,7 @@ from flask_limiter import Limit, Limiter, RequestLimit
 from limits import parse_many
 
 from app.security.counters import GuardedStorage
-from app.security.declarations import Declared, declare, declared, declared_by
+from app.security.declarations import Declared, declare, declared, declared_by, is_static_file
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
 from app.security.networks import WIDER, network
@@ -121,19 +121,15 @@ def _limit_of(app: Flask, asked: Request) -> tuple[str, bool]:
     declared_limit = _declared_limit(app, asked)
     if declared_limit in LIMITS:
         return declared_limit, declared_limit == "upload"
-    if declared_limit:
-        return f"{asked.endpoint} {declared_limit}", True
-    # Flask-Limiter does not limit requests without an endpoint, or with the endpoint "static".
-    return ("files", False) if _is_file(asked) else (asked.endpoint or "no route", True)
+    if not declared_limit and is_static_file(app, asked.endpoint):
+        return "files", False
+    # With a second word, since Flask-Limiter does not limit an empty name, or one that ends in "static".
+    return f"{asked.endpoint} {declared_limit or 'default'}", True
 
 
 def _declared_limit(app: Flask, asked: Request) -> str:
     limit: str = declared_by(app, asked.endpoint, asked.method, KIND, "", inherited=True)
     return "" if limit in LIMITS and asked.method in SAFE_METHODS else limit
-
-
-def _is_file(asked: Request) -> bool:
-    return (asked.endpoint or "").split(".")[-1] == "static"
 
 
 def _scope() -> str:
@@ -143,7 +139,8 @@ def _scope() -> str:
 def _limit() -> str:
     if limit := _declared_limit(current_app, request):
         return LIMITS.get(limit, limit)
-    return STATIC_LIMIT if _is_file(request) else str(current_app.config["RATELIMIT_DEFAULT"])
+    is_file = is_static_file(current_app, request.endpoint)
+    return STATIC_LIMIT if is_file else str(current_app.config["RATELIMIT_DEFAULT"])
 
 
 def _wider_limit(prefix: int) -> str:
