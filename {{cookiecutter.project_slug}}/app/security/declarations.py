@@ -106,11 +106,11 @@ def _places(view: Any, method: str, inherited: bool) -> Iterator[object]:
         view = view.func if isinstance(view, partial) else getattr(view, "__wrapped__", None)
 
 
-def is_static_file(app: Flask, endpoint: str | None) -> bool:
-    """Return whether an endpoint is that of the static files of the app or of a blueprint, and no view of this name."""
+def static_folder(app: Flask, endpoint: str | None) -> str | None:
+    """Return the folder whose files an endpoint serves; None for any other view, even if its name is static."""
     owner, _, name = (endpoint or "").rpartition(".")
     place = app.blueprints.get(owner) if owner else app
-    return name == "static" and place is not None and place.has_static_folder
+    return place.static_folder if place and name == "static" else None
 
 
 def init_app(app: Flask) -> None:

@@ -38,7 +38,7 @@ from flask_limiter import Limit, Limiter, RequestLimit
 from limits import parse_many
 
 from app.security.counters import GuardedStorage
-from app.security.declarations import Declared, declare, declared, declared_by, is_static_file
+from app.security.declarations import Declared, declare, declared, declared_by, static_folder
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
 from app.security.networks import WIDER, network
@@ -121,7 +121,7 @@ def _limit_of(app: Flask, asked: Request) -> tuple[str, bool]:
     declared_limit = _declared_limit(app, asked)
     if declared_limit in LIMITS:
         return declared_limit, declared_limit == "upload"
-    if not declared_limit and is_static_file(app, asked.endpoint):
+    if not declared_limit and static_folder(app, asked.endpoint):
         return "files", False
     # With a second word, since Flask-Limiter does not limit an empty name, or one that ends in "static".
     return f"{asked.endpoint} {declared_limit or 'default'}", True
@@ -139,7 +139,7 @@ def _scope() -> str:
 def _limit() -> str:
     if limit := _declared_limit(current_app, request):
         return LIMITS.get(limit, limit)
-    is_file = is_static_file(current_app, request.endpoint)
+    is_file = static_folder(current_app, request.endpoint) is not None
     return STATIC_LIMIT if is_file else str(current_app.config["RATELIMIT_DEFAULT"])
 
 
