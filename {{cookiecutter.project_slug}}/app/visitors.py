@@ -12,7 +12,7 @@ from typing import Any
 from flask import Flask, current_app, request
 from flask.typing import ResponseReturnValue
 
-from app.security.declarations import Declared, declare, declared
+from app.security.declarations import Declared, declare, declared, static_folder
 
 # The name of a declaration: that a view is for everybody.
 PUBLIC = "public"
@@ -74,5 +74,4 @@ def is_for_members() -> bool:
     """
     if request.endpoint is None or declared(PUBLIC, default=False):
         return False
-    owner, _, name = request.endpoint.rpartition(".")
-    return not (name == "static" and (current_app.blueprints[owner] if owner else current_app).has_static_folder)
+    return not static_folder(current_app, request.endpoint)

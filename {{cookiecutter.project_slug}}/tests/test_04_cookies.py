@@ -10,13 +10,14 @@ from datetime import timedelta
 
 import pytest
 import time_machine
-from flask import Blueprint, Flask, url_for
+from flask import Blueprint, Flask, session, url_for
 from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app, settings
 from app.security.cookies import NAME
+from app.visitors import public
 from tests.conftest import ORIGIN, Server, browser_like, csrf_token, new_member
 
 
@@ -88,6 +89,15 @@ def test_4_T1_a_static_file_carries_no_cookie_that_a_cache_could_keep(app: Flask
         with new_member(app).get(each) as answer:
             assert answer.status_code == 200
             assert "Set-Cookie" not in answer.headers
+
+
+def test_4_S4_a_view_that_is_named_static_has_a_session(app: Flask) -> None:
+    views = Blueprint("tested", __name__)
+    views.add_url_rule("/tested-statistics", "static", public(lambda: f"{session.setdefault('first', True)}"))
+    app.register_blueprint(views)
+    client = browser_like(app)
+    client.get("/tested-statistics")
+    assert client.get_cookie(NAME)
 
 
 # Both lifetimes, as the environment and as Flask's documentation write them, at the start and later.

@@ -600,6 +600,15 @@ def test_8_S3_a_limit_written_on_a_view_counts_every_request_of_it(app: Flask, c
     assert client.post("/tested-find").headers["RateLimit-Limit"] == "1"
 
 
+def test_8_S3_a_view_that_is_named_static_has_the_limit_of_a_view(app: Flask) -> None:
+    app.config["RATELIMIT_DEFAULT"] = "2 per minute"
+    tested = Blueprint("tested", __name__)
+    tested.add_url_rule("/tested-statistics", "static", public(partial(lambda: "shown")))
+    app.register_blueprint(tested)
+    client = at(app, HOME)
+    assert [client.get("/tested-statistics").status_code for _ in range(3)] == [200, 200, 429]
+
+
 def test_8_S3_a_limit_written_on_a_blueprint_holds_for_each_of_its_views(app: Flask) -> None:
     tested = limited("2 per minute")(Blueprint("tested", __name__))
     for name in ("cart", "order"):

@@ -229,6 +229,7 @@ REFUSED = {
     "web shell as an image": ("shell.png", PHP, "image/png", 415),
     "web shell behind a double extension": ("shell.jpg.php", GOOD["photo.jpg"], "image/jpeg", 415),
     "web shell behind a magic number": ("shell.gif", b"GIF89a" + PHP, "image/gif", 422),
+    "script behind a magic number": ("script.gif", GIF_JS, "image/gif", 422),
     "page": ("page.html", HTML, "text/html", 415),
     "page as an image": ("page.png", HTML, "image/png", 415),
     "page as a PDF": ("page.pdf", HTML, "application/pdf", 415),

@@ -18,10 +18,10 @@ class Schema(Alembic):
 
     def __init__(self, app: Flask) -> None:
         """Set it up for ``app``, before its first request."""
-        # The two folders have a history each, so that none of yours must change for a new one of the template.
+        # Two histories, so that none of your migrations must change for a new one of the template.
         app.config["ALEMBIC"] = {
             "script_location": str(Path(__file__).parent / "migrations"),
-            "version_locations": [str(paths.MIGRATIONS)] if paths.MIGRATIONS.is_dir() else [],
+            "version_locations": [("app", str(paths.MIGRATIONS))],  # where ``revision --branch app`` writes
         }
         super().__init__(app, run_mkdir=False, command_name="", metadatas=Model.metadata)
 

@@ -15,6 +15,7 @@ from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, Se
 from itsdangerous import BadData
 
 from app.logs import security_event
+from app.security.declarations import static_folder
 
 NUMBER = 4
 TITLE = "Session cookies"
@@ -52,7 +53,7 @@ class ExpiringSessions(SecureCookieSessionInterface):
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Set the cookie, with the session's creation time in it, except on static files and over http."""
-        if (request.endpoint or "").rpartition(".")[2] == "static":  # also that of a blueprint
+        if static_folder(app, request.endpoint):
             return  # a shared cache may store a static file, and would store the visitor's cookie with it
         if self.get_cookie_secure(app) and not request.is_secure:
             return  # the browser rejects it, but an eavesdropper on http would see it

@@ -106,6 +106,13 @@ def _places(view: Any, method: str, inherited: bool) -> Iterator[object]:
         view = view.func if isinstance(view, partial) else getattr(view, "__wrapped__", None)
 
 
+def static_folder(app: Flask, endpoint: str | None) -> str | None:
+    """Return the folder whose files an endpoint serves; None for any other view, even if its name is static."""
+    owner, _, name = (endpoint or "").rpartition(".")
+    place = app.blueprints.get(owner) if owner else app
+    return place.static_folder if place and name == "static" else None
+
+
 def init_app(app: Flask) -> None:
     """Make sure that each view has a name. This comes first: Flask-Limiter's hooks look views up by name."""
     app.extensions["declarations"] = {}

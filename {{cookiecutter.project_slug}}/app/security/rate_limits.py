@@ -21,8 +21,8 @@ and resets count for the /56 as well, with 4 times the limits, and for the /48, 
 
 **Storage.** ``app/security/counters.py`` holds all counts, and documents what happens when the storage is lost or full.
 
-Source: RFC 6585 (429);
-draft-ietf-httpapi-ratelimit-headers-06; ASVS 5.0 V2.4.1, V4.1.3, V6.2.4, V6.3.1, V6.3.8, V15.2.4, V16.5.2.
+Source: RFC 6585 (429); draft-ietf-httpapi-ratelimit-headers-06; ASVS 5.0 V2.4.1, V4.1.3, V6.2.4, V6.3.1, V6.3.8,
+V15.2.4, V16.5.2.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from flask_limiter import Limit, Limiter, RequestLimit
 from limits import parse_many
 
 from app.security.counters import GuardedStorage
-from app.security.declarations import Declared, declare, declared, declared_by
+from app.security.declarations import Declared, declare, declared, declared_by, static_folder
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
 from app.security.networks import WIDER, network
-from app.security.refusals import Refusals, Refused, claimed, door, seconds_until
+from app.security.refusals import Refusals, Refused, claimed, refuse_early, seconds_until
 from app.visitors import visitors
 
 NUMBER = 8
@@ -121,19 +121,15 @@ def _limit_of(app: Flask, asked: Request) -> tuple[str, bool]:
     declared_limit = _declared_limit(app, asked)
     if declared_limit in LIMITS:
         return declared_limit, declared_limit == "upload"
-    if declared_limit:
-        return f"{asked.endpoint} {declared_limit}", True
-    # Flask-Limiter does not limit requests without an endpoint, or with the endpoint "static".
-    return ("files", False) if _is_file(asked) else (asked.endpoint or "no route", True)
+    if not declared_limit and static_folder(app, asked.endpoint):
+        return "files", False
+    # With a second word, since Flask-Limiter does not limit an empty name, or one that ends in "static".
+    return f"{asked.endpoint} {declared_limit or 'default'}", True
 
 
 def _declared_limit(app: Flask, asked: Request) -> str:
     limit: str = declared_by(app, asked.endpoint, asked.method, KIND, "", inherited=True)
     return "" if limit in LIMITS and asked.method in SAFE_METHODS else limit
-
-
-def _is_file(asked: Request) -> bool:
-    return (asked.endpoint or "").split(".")[-1] == "static"
 
 
 def _scope() -> str:
@@ -143,7 +139,8 @@ def _scope() -> str:
 def _limit() -> str:
     if limit := _declared_limit(current_app, request):
         return LIMITS.get(limit, limit)
-    return STATIC_LIMIT if _is_file(request) else str(current_app.config["RATELIMIT_DEFAULT"])
+    is_file = static_folder(current_app, request.endpoint) is not None
+    return STATIC_LIMIT if is_file else str(current_app.config["RATELIMIT_DEFAULT"])
 
 
 def _wider_limit(prefix: int) -> str:
@@ -196,7 +193,7 @@ def init_app(app: Flask) -> None:
     app.config["RATELIMIT_STORAGE_OPTIONS"] = {"counters_uri": app.config["RATELIMIT_STORAGE_URI"]}
     app.config["RATELIMIT_STRATEGY"] = "fixed-window"  # one number per client; the other strategies store more
     app.extensions["refusals"] = Refusals()
-    app.wsgi_app = door(app, app.wsgi_app, app.extensions["refusals"], _limit_of)  # type: ignore[method-assign, assignment]
+    app.wsgi_app = refuse_early(app, app.wsgi_app, app.extensions["refusals"], _limit_of)  # type: ignore[method-assign, assignment]
     app.before_request(_begin)
     limiter.init_app(app)
     app.after_request(_tell_limit)

@@ -107,7 +107,7 @@ def claimed(app: Flask, asked: Request) -> str | None:
     return visitors.claim(session or {})
 
 
-def door(
+def refuse_early(
     app: Flask, wsgi_app: WSGIApplication, refusals: Refusals, limit_of: Callable[[Flask, Request], tuple[str, bool]]
 ) -> WSGIApplication:
     """Put the refusals in front of ``wsgi_app``.

@@ -90,7 +90,7 @@ def check(app: Flask) -> Iterator[Finding]:
 
 
 def new_session_owner() -> str:
-    """Return a new owner id for a visitor without an account. Its files expire with the session: see ``sweep``."""
+    """Return a new owner id for a visitor without an account. ``folder.sweep`` deletes its files after the session."""
     return f"session-{secrets.token_hex(16)}"
 
 

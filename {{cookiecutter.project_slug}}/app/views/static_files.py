@@ -14,6 +14,8 @@ from typing import Any
 from flask import Flask, Response, current_app, request
 from werkzeug.security import safe_join
 
+from app.security.declarations import static_folder
+
 DIGEST = "v"  # the argument with the digest
 KEPT = "public, max-age=31536000, immutable"  # a year; RFC 9111, RFC 8246
 
@@ -39,8 +41,7 @@ def _keep(response: Response) -> Response:
 
 def _digest(endpoint: str | None, name: str | None) -> str | None:
     """Return the digest of a static file; None for what is not one, or is not there."""
-    owner, _, view = (endpoint or "").rpartition(".")
-    folder = (current_app.blueprints[owner] if owner else current_app).static_folder if view == "static" else None
+    folder = static_folder(current_app, endpoint)
     path = safe_join(folder, name) if folder and name else None
     try:
         stat = Path(path).stat() if path else None

@@ -128,3 +128,14 @@ def test_tables_of_your_own_have_migrations_of_their_own(
     with app.app_context():
         assert app.test_cli_runner().invoke(args=UPGRADE).exit_code == 0
         db.session.execute(sa.text("SELECT user_id FROM orders JOIN users ON users.id = user_id"))
+
+
+def test_a_new_migration_of_your_own_is_written_beside_the_others(
+    app_config: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "MIGRATIONS", tmp_path / "migrations")
+    app = create_app(app_config)
+    with app.app_context():
+        command = ["db", "revision", "--empty", "--branch", "app", "--depend", "0001", "orders"]
+        assert app.test_cli_runner().invoke(args=command).exit_code == 0
+    assert [path.stem.partition("_")[2] for path in paths.MIGRATIONS.iterdir()] == ["orders"]

@@ -88,7 +88,7 @@ MITIGATIONS = {
             Step(
                 "2.S3",
                 "Every form is a FlaskForm",
-                "Read forms with a FlaskForm; @exempt(reason) a view if no cookie authenticates it",
+                "Use a FlaskForm, a QueryForm for query arguments; @exempt(reason) a view that no cookie authenticates",
             ),
             Step("2.S4", "Every form renders its token", "Add {{ form.hidden_tag() }} to the form", ("V3.5.1",)),
             Step(
@@ -103,7 +103,7 @@ MITIGATIONS = {
             Step(
                 "2.S6",
                 "Scripts send the token only to their own origin; the origin of each request is checked",
-                "Keep the checks of app/security/csrf.py and the headers of app/static/app.js",
+                "Keep the checks of app/security/csrf.py; send csrfHeaders(url) of app/static/app.js with each fetch",
                 ("V3.5.1",),
             ),
         ),
@@ -373,7 +373,7 @@ MITIGATIONS = {
             Step(
                 "8.S4",
                 "Password guesses wait 1, 2, 4 … seconds, up to 15 minutes; no account is locked",
-                "Call claim_attempt before verifying a password, attempt_succeeded after a correct one",
+                "Call backoff.claim_attempt before verifying a password, attempt_succeeded after a correct one",
                 (
                     "V6.2.4",
                     "V6.3.1",

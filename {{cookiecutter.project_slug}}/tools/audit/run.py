@@ -59,40 +59,45 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
                     sys.modules["app.accounts.database"].schema().upgrade()
             return app
 
-        names = settings.Settings.model_fields
-        required = {name for name, field in names.items() if field.is_required()}
-        if lacking := sorted(required - _settings(Path()).keys()):
-            raise settings.SettingsError(
-                f"{', '.join(lacking)}: there is no default, and the copy under attack must not use the real value. "
-                "Add a value for the audit to settings in [tool.audit] of pyproject.toml."
-            )
         package = Path(real.root_path)
 
         def subject(place: Path) -> Subject:
             paths.ENV_FILE = place / "instance" / ".env"  # of this process
             paths.ENV_FILE.parent.mkdir(parents=True)
-            own = {name: value for name, value in _settings(place).items() if name in names}
+            own = {name: value for name, value in _settings(place).items() if name in settings.Settings.model_fields}
             return Subject(copy(own), package, package.parent, place, log, copy, own, hosts_of(real))
 
-        with (
-            mock.patch.object(paths, "ENV_FILE"),
-            mock.patch.dict(os.environ, clear=False),
-            contextlib.ExitStack() as waiting,
-        ):
-            for name in names:
-                os.environ.pop(name, None)
-            if "app.accounts.identity" in sys.modules:  # a fast hash: none of the dozens of passwords is real
-                waiting.enter_context(mock.patch.dict("app.accounts.identity.ARGON2", argon2__memory_cost=8))
-            if "app.accounts.mail" in sys.modules:
-                # Send mails at once: a mail sent in the background would be logged after the audit.
-                waiting.enter_context(mock.patch("app.accounts.mail.PAUSE", (0, 0)))
-                waiting.enter_context(mock.patch("app.accounts.mail.Postman.look", return_value=None))
-                waiting.enter_context(mock.patch("app.accounts.mail.Postman.wake", _send_at_once))
+        with _surroundings():
             if split and hasattr(os, "fork") and (os.cpu_count() or 1) > 1:
                 results = _examine_in_two(subject, Path(folder))
             else:
                 results = _examine(subject(Path(folder)), STEPS)
             return _report(results, real, stated, package.name)
+
+
+@contextlib.contextmanager
+def _surroundings() -> Iterator[None]:
+    """Keep the real settings from the copies, hash passwords fast, and send mails at once.
+
+    Raises SettingsError for a setting that neither a default nor ``[tool.audit]`` has a value for.
+    """
+    fields = settings.Settings.model_fields
+    required = {name for name, field in fields.items() if field.is_required()}
+    if lacking := sorted(required - _settings(Path()).keys()):
+        raise settings.SettingsError(
+            f"{', '.join(lacking)}: there is no default, and the copy under attack must not use the real value. "
+            "Add a value for the audit to settings in [tool.audit] of pyproject.toml."
+        )
+    with mock.patch.object(paths, "ENV_FILE"), mock.patch.dict(os.environ), contextlib.ExitStack() as patches:
+        for name in fields:
+            os.environ.pop(name, None)
+        if "app.accounts.identity" in sys.modules:  # none of the dozens of passwords is real
+            patches.enter_context(mock.patch.dict("app.accounts.identity.ARGON2", argon2__memory_cost=8))
+        if "app.accounts.mail" in sys.modules:  # a mail sent in the background would be logged after the audit
+            patches.enter_context(mock.patch("app.accounts.mail.PAUSE", (0, 0)))
+            patches.enter_context(mock.patch("app.accounts.mail.Postman.look", return_value=None))
+            patches.enter_context(mock.patch("app.accounts.mail.Postman.wake", _send_at_once))
+        yield
 
 
 def _send_at_once(postman: Any, response: object) -> object:
