@@ -63,6 +63,7 @@ class _Commands(click.Group):
 def commands(ctx: click.Context) -> None:
     """Create and update the tables of the database."""
     ctx.obj = schema()
+    ctx.default_map = {"revision": {"branch": "app"}}  # your own, not those of the template
 
 
 def init_app(app: Flask) -> None:

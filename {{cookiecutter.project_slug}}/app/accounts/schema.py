@@ -21,7 +21,7 @@ class Schema(Alembic):
         # Two histories, so that none of your migrations must change for a new one of the template.
         app.config["ALEMBIC"] = {
             "script_location": str(Path(__file__).parent / "migrations"),
-            "version_locations": [("app", str(paths.MIGRATIONS))],  # where ``revision --branch app`` writes
+            "version_locations": [("app", str(paths.MIGRATIONS))],  # where ``flask db revision`` writes
         }
         super().__init__(app, run_mkdir=False, command_name="", metadatas=Model.metadata)
 

@@ -136,6 +136,6 @@ def test_a_new_migration_of_your_own_is_written_beside_the_others(
     monkeypatch.setattr(paths, "MIGRATIONS", tmp_path / "migrations")
     app = create_app(app_config)
     with app.app_context():
-        command = ["db", "revision", "--empty", "--branch", "app", "--depend", "0001", "orders"]
+        command = ["db", "revision", "--empty", "--depend", "0001", "orders"]
         assert app.test_cli_runner().invoke(args=command).exit_code == 0
     assert [path.stem.partition("_")[2] for path in paths.MIGRATIONS.iterdir()] == ["orders"]
