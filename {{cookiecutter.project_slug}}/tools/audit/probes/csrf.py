@@ -139,7 +139,7 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
         yield "WTF_CSRF_METHODS omits state-changing methods."
     for rule in subject.rules("GET"):
         shows_form = declared_by(subject.app, rule.endpoint, "GET", SHOWS_FORM_AGAIN)
-        if re.search(r"(?i)(logout|sign.?out|delete|remove|/end$)", rule.rule) and not shows_form:
+        if re.search(r"(?i)(?<![a-z])(logout|sign.?out|delete|remove)(?![a-z])|/end$", rule.rule) and not shows_form:
             yield Fault(
                 f"GET {rule.rule} looks state-changing.", "Accept only POST: any link can make a browser send a GET"
             )
