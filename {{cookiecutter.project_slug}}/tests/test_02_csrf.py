@@ -190,12 +190,21 @@ def test_2_S3_no_form_acts_on_a_stale_token(app: Flask, monkeypatch: pytest.Monk
     assert set(answers.values()) == {400}, answers
 
 
+def test_2_S5_what_a_stale_token_shows_has_not_acted(app: Flask) -> None:
+    """Whatever the view answers, its status says so to scripts, and to the tests of a team."""
+    app.add_url_rule("/tested-form", "form", public(form_view(function())), methods=["POST"])
+    client = browser_like(app)
+    answer = client.post("/tested-form", data={"csrf_token": "x"})
+    assert (answer.status_code, answer.text) == (400, "done")
+    assert client.post("/tested-form", data={"csrf_token": csrf_token(client)}).status_code == 200
+
+
 HOOKS = {"of its blueprint": Blueprint.before_request, "of the app": Blueprint.before_app_request}
 
 
 @pytest.mark.parametrize("whose", HOOKS)
 @pytest.mark.parametrize("token", ["", "x", "x.y.z"])
-def test_2_S3_a_form_that_is_shown_again_has_passed_the_hooks(app: Flask, whose: str, token: str) -> None:
+def test_2_S5_a_form_that_is_shown_again_has_passed_the_hooks(app: Flask, whose: str, token: str) -> None:
     """A hook that refuses a visitor, such as one who is no operator, does so whatever the token is."""
     blueprint = Blueprint("tested-closed", __name__, url_prefix="/tested-closed")
     HOOKS[whose](blueprint, lambda: abort(403) if request.path.startswith("/tested-closed") else None)
