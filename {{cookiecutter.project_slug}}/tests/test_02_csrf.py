@@ -12,7 +12,7 @@ from typing import Any
 import html5lib
 import pytest
 import time_machine
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, abort, request
 from flask.testing import FlaskClient
 from flask.views import MethodView
 from playwright.sync_api import Page
@@ -190,6 +190,33 @@ def test_2_S3_no_form_acts_on_a_stale_token(app: Flask, monkeypatch: pytest.Monk
     assert set(answers.values()) == {400}, answers
 
 
+def test_2_S5_what_a_stale_token_shows_has_not_acted(app: Flask) -> None:
+    """Whatever the view answers, its status says so to scripts, and to the tests of a team."""
+    app.add_url_rule("/tested-form", "form", public(form_view(function())), methods=["POST"])
+    client = browser_like(app)
+    answer = client.post("/tested-form", data={"csrf_token": "x"})
+    assert (answer.status_code, answer.text) == (400, "done")
+    assert client.post("/tested-form", data={"csrf_token": csrf_token(client)}).status_code == 200
+
+
+HOOKS = {"of its blueprint": Blueprint.before_request, "of the app": Blueprint.before_app_request}
+
+
+@pytest.mark.parametrize("whose", HOOKS)
+@pytest.mark.parametrize("token", ["", "x", "x.y.z"])
+def test_2_S5_a_form_that_is_shown_again_has_passed_the_hooks(app: Flask, whose: str, token: str) -> None:
+    """A hook that refuses a visitor, such as one who is no operator, does so whatever the token is."""
+    blueprint = Blueprint("tested-closed", __name__, url_prefix="/tested-closed")
+    HOOKS[whose](blueprint, lambda: abort(403) if request.path.startswith("/tested-closed") else None)
+    blueprint.add_url_rule("/form", "form", public(form_view(function())), methods=["GET", "POST"])
+    app.register_blueprint(blueprint)
+    client = browser_like(app)
+    assert client.get("/tested-closed/form").status_code == 403
+    answer = client.post("/tested-closed/form", data={"csrf_token": token})
+    assert answer.status_code == (403 if token else 400)  # without a token, it stops at once
+    assert answer.text != "done"
+
+
 def forms(visitor: FlaskClient, path: str) -> list[tuple[str, dict[str, Any]]]:
     """Where the forms of a page lead that change something, and what a person would fill in."""
     page = html5lib.parse(visitor.get(path).text, namespaceHTMLElements=False)
@@ -325,6 +352,32 @@ def test_2_S5_an_attribute_or_a_method_of_that_name_is_no_exemption(app: Flask) 
     vars(view)["csrf_exempt"] = "by accident"
     client = with_views(app, Named.as_view("named"), view)
     assert [client.post(path).status_code for path in ("/tested-exempt", "/tested-other")] == [400, 400]
+
+
+def test_2_S5_an_exemption_counts_though_another_thread_looks_while_it_is_made(app: Flask) -> None:
+    """A look-up is kept until the next declaration; here it runs right before an exemption is stored."""
+
+    class Watched(Handler):
+        def __setattr__(self, name: str, value: object) -> None:
+            assert declared_by(app, "watched", "POST", EXEMPT) is None
+            super().__setattr__(name, value)
+
+    view = Watched()
+    app.add_url_rule("/tested-watched", "watched", view, methods=["POST"])
+    REASON(view)
+    assert declared_by(app, "watched", "POST", EXEMPT) == "a signed webhook"
+
+
+def test_2_S5_invented_methods_fill_no_memory(app: Flask) -> None:
+    """A rule of Werkzeug's own accepts every method."""
+    app.url_map.add(Rule("/tested-any", endpoint="any"))
+    app.view_functions["any"] = public(function())
+    client = browser_like(app)
+    assert client.open("/tested-any", method="M", headers={"X-CSRFToken": csrf_token(client)}).status_code == 200
+    known = len(app.extensions["declarations"])
+    for number in range(50):
+        assert client.open("/tested-any", method=f"M{number}").status_code == 200
+    assert len(app.extensions["declarations"]) == known
 
 
 @pytest.mark.parametrize("lock", FOREIGN)

@@ -17,6 +17,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app, settings
 from app.security.cookies import NAME
+from app.security.headers import relax
 from app.visitors import public
 from tests.conftest import ORIGIN, Server, browser_like, csrf_token, new_member
 
@@ -76,6 +77,32 @@ def test_4_S4_a_session_without_a_birth_is_nobodys(app: Flask, born: object) -> 
     assert serializer
     owner.set_cookie(NAME, str(serializer.dumps(forged)), domain="localhost", secure=True)
     assert owner.post(f"/uploads/{'0' * 32}/delete", data={"csrf_token": token}).status_code == 400
+
+
+@pytest.mark.parametrize("value", ["public, max-age=600", "max-age=0, S-MaxAge=600"])
+@pytest.mark.parametrize("by", ["the view", "relax"])
+def test_4_T1_what_all_visitors_share_carries_no_cookie(app: Flask, by: str, value: str) -> None:
+    """A cache would give the session of the first visitor, and its token, to all the others."""
+
+    def view() -> tuple[str, dict[str, str]]:
+        session["seen"] = True
+        return "for all", {"Cache-Control": value} if by == "the view" else {}
+
+    cached = relax("It changes once a day.", headers={"Cache-Control": value})
+    app.add_url_rule("/tested-shared", "shared", public(view if by == "the view" else cached(view)))
+    answer = browser_like(app).get("/tested-shared")
+    assert answer.headers["Cache-Control"] == value
+    assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("value", ["no-store", "private, max-age=600", "no-cache"])
+def test_4_S4_what_one_visitor_keeps_carries_it(app: Flask, value: str) -> None:
+    def view() -> tuple[str, dict[str, str]]:
+        session["seen"] = True
+        return "for one", {"Cache-Control": value}
+
+    app.add_url_rule("/tested-own", "own", public(view))
+    assert "Set-Cookie" in browser_like(app).get("/tested-own").headers
 
 
 @pytest.mark.parametrize("path", ["/static/app.css", "/tested/static/app.css"], ids=["app", "blueprint"])

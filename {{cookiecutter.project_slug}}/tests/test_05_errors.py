@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from flask import Flask, Response, abort, render_template
+from flask import Flask, Response, abort, render_template, request
 from flask.testing import FlaskClient
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.debug import DebuggedApplication
@@ -408,6 +408,34 @@ def test_5_T3_a_null_byte_in_a_form_is_refused_before_a_view_sees_it(client: Fla
     response = client.post("/uploads", data=body, content_type="application/x-www-form-urlencoded")
     assert response.status_code == 400
     assert "never allowed" in response.text
+
+
+# JSON that is none, or more than Python can hold.
+JSON_BODIES = {
+    "nested lists": b"[" * 100_000,
+    "nested lists that end": b"[" * 50_000 + b"]" * 50_000,
+    "nested objects": b'{"a":' * 20_000,
+    "a number of 100,000 digits": b"9" * 100_000,
+    "no end": b'{"a": "',
+    "no UTF-8": b'"\xff"',
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("body", JSON_BODIES.values(), ids=JSON_BODIES)
+def test_5_T3_no_json_body_is_an_error_of_ours(app: Flask, body: bytes) -> None:
+    read: dict[str, Callable[[], object]] = {
+        "json": lambda: request.json,
+        "get_json": lambda: request.get_json(),
+        "silent": lambda: request.get_json(silent=True),
+    }
+    for name, get in read.items():
+        app.add_url_rule(f"/tested-{name}", name, public(lambda get=get: str(get())), methods=["POST"])
+    client = browser_like(app)
+    headers = {"X-CSRFToken": csrf_token(client), "Content-Type": "application/json"}
+    answers = [client.post(f"/tested-{name}", data=body, headers=headers) for name in read]
+    assert [answer.status_code for answer in answers] == [400, 400, 200]
+    assert answers[2].text == "None"
 
 
 def test_5_T3_every_parameter_of_every_route_takes_any_nonsense(member: FlaskClient) -> None:

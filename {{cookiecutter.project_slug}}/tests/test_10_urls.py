@@ -23,6 +23,9 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from wtforms import (
     BooleanField,
     DateField,
+    FieldList,
+    Form,
+    FormField,
     HiddenField,
     IntegerField,
     RadioField,
@@ -580,6 +583,36 @@ def test_10_S1_a_form_over_the_arguments_takes_one_value_for_a_field_too(app: Fl
     assert client.get(f"/tested-search?{name}={value}").text.startswith("False")
     for other in (value, "", "other"):
         assert client.get(f"/tested-search?several=a&{name}={value}&{name}={other}").status_code == 400
+
+
+class Place(Form):
+    """A form in a form."""
+
+    town = StringField()
+    kinds = SelectMultipleField(choices=["a", "b"])
+
+
+class Nested(QueryForm):
+    """Forms and lists in a form have fields of their own."""
+
+    place = FormField(Place)
+    words = FieldList(StringField())
+    places = FieldList(FormField(Place))
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("place-town=x&place-town=y", 400),
+        ("words-0=x&words-0=y", 400),
+        ("places-1-town=x&places-1-town=y", 400),
+        ("place-town=x&words-0=x&words-1=x&places-0-town=x", 200),
+        ("place-kinds=a&place-kinds=b&places-0-kinds=a&places-0-kinds=b", 200),
+    ],
+)
+def test_10_S1_nor_does_a_form_in_a_form_take_several(app: Flask, query: str, status: int) -> None:
+    app.add_url_rule("/tested-nested", "nested", public(lambda: str(Nested().data)))
+    assert browser_like(app).get(f"/tested-nested?{query}").status_code == status
 
 
 @pytest.mark.parametrize("read", ALL)

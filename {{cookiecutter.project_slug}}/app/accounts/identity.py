@@ -23,6 +23,7 @@ from flask.cli import AppGroup
 from flask.typing import ResponseReturnValue
 from flask_security import FSQLALiteUserDatastore, RoleMixin, Security, current_user, hash_password
 from itsdangerous import URLSafeTimedSerializer
+from sqlalchemy import orm
 
 from app.accounts import credentials
 from app.accounts.mail import WaitingMail
@@ -117,7 +118,8 @@ class Members(Visitors):
 
     def is_still_here(self) -> bool:
         """Return whether the session still has a row. Long-running views ask again before they act."""
-        return _live_session(current_session_id()) is not None
+        with db.sessionmaker() as own:  # a view's transaction may show what was, and would keep its connection
+            return _live_session(current_session_id(), own) is not None
 
     def stay_unknown(self) -> None:
         """Let templates, for which Flask-Login loads the user, have an anonymous one."""
@@ -243,14 +245,14 @@ def _since() -> dict[str, datetime]:
     return {"idle_since": utcnow() - idle, "old_since": utcnow() - absolute_lifetime(current_app)}
 
 
-def _live_session(row_id: str) -> Session | None:
-    return db.session.scalar(_LIVE_BY_ID, {"row_id": row_id, **_since()})
+def _live_session(row_id: str, within: orm.Session) -> Session | None:
+    return within.scalar(_LIVE_BY_ID, {"row_id": row_id, **_since()})
 
 
 def _load_user(secret: str) -> User | None:
     """Return the account of a cookie's secret. If the session has ended, clear the cookie's content."""
     row_id = _row_id(secret)
-    found = _live_session(row_id)
+    found = _live_session(row_id, db.session)
     if found is None:
         g.session_end = "session_use_after_expire", "ended"
         start_session()

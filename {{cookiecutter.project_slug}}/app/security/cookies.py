@@ -7,6 +7,7 @@ V7.3.1, V7.3.2, V7.4.1, V7.4.3, V8.2.2, V13.4.2, V14.3.1.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from datetime import timedelta
 
@@ -52,9 +53,12 @@ class ExpiringSessions(SecureCookieSessionInterface):
         return found
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """Set the cookie, with the session's creation time in it, except on static files and over http."""
-        if static_folder(app, request.endpoint):
-            return  # a shared cache may store a static file, and would store the visitor's cookie with it
+        """Set the cookie, with the session's creation time in it, except on what is for all and over http."""
+        from app.security.headers import SENT  # it imports app/settings.py, which imports this module
+
+        cached = response.headers.get("Cache-Control") or dict(request.environ.get(SENT, ())).get("Cache-Control", "")
+        if static_folder(app, request.endpoint) or re.search("public|s-maxage", cached, re.IGNORECASE):
+            return  # a shared cache may store it, and would store the visitor's cookie with it
         if self.get_cookie_secure(app) and not request.is_secure:
             return  # the browser rejects it, but an eavesdropper on http would see it
         if session and BORN not in session:

@@ -13,15 +13,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Flask, Response, current_app, request
-from flask.typing import ResponseReturnValue
+from flask import Blueprint, Flask, Response, g, request
 from flask_wtf.csrf import CSRFError, CSRFProtect
-from werkzeug.exceptions import HTTPException
 
 from app.security.declarations import declare, declared
 from app.security.errors import Refusal, refuse, respond
 from app.security.urls import normal_host
-from app.visitors import visitors
 
 NUMBER = 2
 TITLE = "CSRF protection"
@@ -56,7 +53,8 @@ def init_app(app: Flask) -> None:
     logging.getLogger("flask_wtf.csrf").setLevel(logging.WARNING)  # it repeats each refusal
     app.before_request(_protect)
     app.jinja_env.globals["stale_message"] = STALE_MESSAGE
-    app.register_error_handler(CSRFError, _show_the_form_again)
+    app.register_error_handler(CSRFError, _refuse_the_token)
+    app.after_request(_report_the_stale_token)
 
 
 def exempt(reason: str) -> Callable[[Exempted], Exempted]:
@@ -73,9 +71,9 @@ def exempt(reason: str) -> Callable[[Exempted], Exempted]:
 def form_view(view: View) -> View:
     """Mark a view that acts only after ``form.validate_on_submit()``, so that a stale token loses no input.
 
-    Such a view runs even with a stale token: its FlaskForm checks the token again, is invalid, and is shown filled in.
+    Such a view, with its hooks, runs even with a stale token: its FlaskForm checks the token again, is invalid, and is
+    shown filled in.
     A view that doesn't validate its form would act on the stale token, hence the explicit mark.
-    The view then runs without its blueprint's ``before_request`` hooks: use decorators for its checks.
     """
     return declare(view, SHOWS_FORM_AGAIN, True)
 
@@ -86,7 +84,12 @@ def _protect() -> None:
     if unsafe and declared(EXEMPT) is None:
         _refuse_other_origins()
         if request.endpoint:  # a URL without a route has nothing to protect, and its 404 is more helpful
-            csrf.protect()
+            try:
+                csrf.protect()
+            except CSRFError as error:
+                if error.description not in STALE_REASONS or not declared(SHOWS_FORM_AGAIN):
+                    raise
+                g.has_stale_token = True  # the hooks after this one still decide who may see the form
 
 
 def _refuse_other_origins() -> None:
@@ -110,18 +113,12 @@ def _refuse_other_origins() -> None:
         refuse(400, FOREIGN_MESSAGE, event="malicious_cors", origin=f"{scheme}://{host}")
 
 
-def _show_the_form_again(error: CSRFError) -> ResponseReturnValue:
-    """Show the form again if the token is only stale; refuse every other request."""
-    if error.description in STALE_REASONS and declared(SHOWS_FORM_AGAIN):
-        view = current_app.view_functions[str(request.endpoint)]
-        try:
-            # The hook that asks strangers to sign in comes after the one that has raised this error.
-            answer = visitors().ask_to_sign_in() or current_app.ensure_sync(view)(**(request.view_args or {}))
-            response: Response = current_app.make_response(answer)
-        except HTTPException as refusal:
-            return respond(refusal)
-        if response.status_code == 200:
-            response.status_code = 400
-        return response
+def _refuse_the_token(error: CSRFError) -> Response:
     message = STALE_MESSAGE if error.description in STALE_REASONS else MISSING_MESSAGE
     return respond(Refusal(400, message, reason=error.description))
+
+
+def _report_the_stale_token(response: Response) -> Response:
+    if g.pop("has_stale_token", False) and response.status_code == 200:
+        response.status_code = 400
+    return response

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
+from http import HTTPMethod
 from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, current_app, request
@@ -31,7 +32,6 @@ def add(target: Declared, name: str, value: object) -> Declared:
 def declare(target: Declared, name: str, value: object) -> Declared:
     """Set a declaration on a view or blueprint, and return ``target``. Raises TypeError if it can't have attributes."""
     global _made
-    _made += 1
     if inspect.ismethod(target):
         raise TypeError(f"{target!r} can't hold a declaration: decorate the function in its class.")
     try:
@@ -39,6 +39,7 @@ def declare(target: Declared, name: str, value: object) -> Declared:
         setattr(target, ATTRIBUTE, {**_own(target), name: value})
     except AttributeError as error:
         raise TypeError(f"{target!r} can't hold a declaration: {error}") from error
+    _made += 1  # last: another thread may look it up meanwhile, and would keep the old answer
     return target
 
 
@@ -67,11 +68,12 @@ def all_declared_by(
         return ()
     # Each request asks a dozen times, so the answers are kept, with what they were found for.
     known: dict[object, tuple[object, int, tuple[Any, ...]]] = app.extensions["declarations"]
-    question = endpoint, method, name, inherited
-    of_view, made, found = known.get(question, (None, 0, ()))
-    if of_view is not view or made != _made:
+    question, made = (endpoint, method, name, inherited), _made
+    of_view, made_then, found = known.get(question, (None, 0, ()))
+    if of_view is not view or made_then != made:
         found = tuple(_look_up(app, endpoint, view, method, name, inherited))
-        known[question] = view, _made, found
+        if method in HTTPMethod.__members__:  # a rule may take any method, and clients invent more than memory holds
+            known[question] = view, made, found
     return found
 
 

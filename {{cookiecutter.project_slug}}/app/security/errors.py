@@ -128,7 +128,7 @@ def _prefers_json(asked: FlaskRequest, *, default: bool) -> bool:
 
 
 class StrictRequest(FlaskRequest):
-    """A request that refuses null bytes in its form: databases and file systems fail on them in many ways."""
+    """A request that refuses null bytes in its form, on which databases and file systems fail, and endless JSON."""
 
     @cached_property
     def form(self) -> ImmutableMultiDict[str, str]:
@@ -136,6 +136,13 @@ class StrictRequest(FlaskRequest):
         form = super().form
         _refuse_null_bytes(*form.keys(), *chain(*form.listvalues()))
         return form
+
+    def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        """The JSON body. Raises Refusal if it is nested too deeply for Python, or with ``silent`` returns None."""
+        try:
+            return super().get_json(force, silent, cache)
+        except RecursionError:
+            return None if silent else refuse(400, "This JSON is nested too deeply.")
 
 
 def init_app(app: Flask) -> None:

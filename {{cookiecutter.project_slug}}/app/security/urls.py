@@ -12,7 +12,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
 from flask import Flask, Response, current_app, has_request_context, redirect, request, url_for
@@ -21,8 +21,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 from werkzeug.urls import iri_to_uri
 from werkzeug.utils import cached_property
-from wtforms import Form, SelectMultipleField
-from wtforms.form import BaseForm
+from wtforms import Field, FieldList, Form, FormField, SelectMultipleField
 
 from app.security.declarations import Declared, declare, declared_by
 from app.security.errors import Refusal, StrictRequest, refuse, respond
@@ -59,6 +58,11 @@ class HexId(BaseConverter):
     regex = "[0-9a-f]{32}"
 
 
+def _refuse_repeated(name: str) -> NoReturn:
+    message = f"The address contains the parameter {name[:40]!r} twice. Please go back and try again."
+    refuse(400, message, parameter=name)
+
+
 class OneValueEach(MultiDict[str, str]):
     """Query arguments. One that came twice can't be read as a single value: programs differ in which one they take.
 
@@ -68,8 +72,7 @@ class OneValueEach(MultiDict[str, str]):
     def __getitem__(self, name: str) -> str:
         """Return the value; ``get`` and ``to_dict`` come here too."""
         if len(self.getlist(name)) > 1:
-            message = f"The address contains the parameter {name[:40]!r} twice. Please go back and try again."
-            refuse(400, message, parameter=name)
+            _refuse_repeated(name)
         return super().__getitem__(name)
 
     def items(self, multi: bool = False) -> Iterator[tuple[str, str]]:  # type: ignore[override]
@@ -105,19 +108,18 @@ class QueryForm(Form):
     ``SelectMultipleField`` takes several. Call ``validate()``.
     """
 
-    class Meta:
-        """How WTForms reads the arguments."""
-
-        def wrap_formdata(self, form: BaseForm, formdata: QueryArguments) -> QueryArguments:
-            """Return the arguments. Raises Refusal (400)."""
-            for field in form:
-                if not isinstance(field, SelectMultipleField):
-                    formdata.get(field.name)
-            return formdata
-
     def __init__(self, **kwargs: Any) -> None:
         """Read the arguments of this request; ``kwargs`` are those of a form, such as ``obj``."""
         super().__init__(request.args, **kwargs)
+        for field in _fields(self):
+            if not isinstance(field, SelectMultipleField) and len(field.raw_data or ()) > 1:
+                _refuse_repeated(field.name)
+
+
+def _fields(form: Iterable[Field]) -> Iterator[Field]:
+    """Yield the fields of a form that have a value, those of the forms and lists in it too."""
+    for field in form:
+        yield from _fields(field) if isinstance(field, FormField | FieldList) else (field,)
 
 
 def init_app(app: Flask) -> None:

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from flask import Blueprint, Flask
 from flask.testing import FlaskClient
 from flask.views import MethodView
 from werkzeug.test import TestResponse
 
 from app.accounts import identity
+from app.accounts.models import Session, User, db
 from app.security.csrf import form_view
 from app.security.declarations import declared_by
 from app.security.rate_limits import limiter
-from app.visitors import PUBLIC, public
+from app.visitors import PUBLIC, public, visitors
 from tests.accounts.people import PASSWORD, register
 from tests.conftest import browser_like, csrf_token, new_member, post
 from tests.test_02_csrf import paths
@@ -141,6 +143,23 @@ def test_a_stranger_with_a_stale_token_gets_no_form_of_members(client: FlaskClie
     assert response.status_code == 400
     response = client.post("/account/password", data={"csrf_token": "x.y.z"})
     assert asks_to_sign_in(response)
+
+
+def test_a_long_view_learns_of_a_sign_out_and_keeps_no_connection(app: Flask) -> None:
+    """Its own transaction shows the database as it was when that began."""
+
+    def view() -> str:
+        said = f"{visitors().is_still_here()} {db.session.in_transaction()}"
+        db.session.execute(sa.text("BEGIN"))
+        db.session.scalar(sa.select(User.id))
+        with db.sessionmaker() as elsewhere:
+            elsewhere.execute(sa.delete(Session))
+            elsewhere.commit()
+        assert db.session.scalar(sa.select(sa.func.count(Session.id))) == 1
+        return f"{said} {visitors().is_still_here()}"
+
+    app.add_url_rule("/tested-long", "long", view)
+    assert new_member(app).get("/tested-long").text == "True False False"
 
 
 def test_a_public_view_that_asks_for_the_member_refuses_a_stranger(app: Flask) -> None:

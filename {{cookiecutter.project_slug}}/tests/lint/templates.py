@@ -131,6 +131,8 @@ class _HTMLReader(HTMLParser):
         self.name = name
         self.findings: list[Finding] = []
         self.form: Finding | None = None  # what there is to say of the open form, until its token is seen
+        self.leak: Finding | None = None  # what there is to say of it if it has a token
+        self.has_token: bool | None = None  # None outside of forms
         self.code = ""
 
     def _finding(self, finding_id: str, what: str, fix: str) -> Finding:
@@ -139,8 +141,14 @@ class _HTMLReader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_endtag("form" if tag == "form" else "")
         self.code = tag if tag in ("script", "style") else ""
+        self.has_token = False if tag == "form" else self.has_token
         posts = tag == "form" and ("method", "post") in [(name, (value or "").lower()) for name, value in attrs]
-        if posts and not OTHER_SITE.match(dict(attrs).get("action") or ""):  # another site must not get the token
+        target = dict(attrs).get("action" if tag == "form" else "formaction") or ""
+        if OTHER_SITE.match(target) and self.has_token is not None:
+            # With the token, that site could act for the visitor.
+            what = f"A form sends this app's CSRF token to {target}."
+            self.leak = self._finding("CF04", what, "Leave the token out of this form.")
+        elif posts:
             self.form = self._finding("CF04", "A form sends no CSRF token.", "Add {{ form.hidden_tag() }}.")
         for name, value in attrs:
             if value is not None and name in URL_ATTRIBUTES:
@@ -160,9 +168,10 @@ class _HTMLReader(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self.code = ""
-        if tag == "form" and self.form:
-            self.findings.append(self.form)
-            self.form = None
+        if tag == "form":
+            found = self.leak if self.has_token else self.form
+            self.findings += [found] if found else []
+            self.form, self.leak, self.has_token = None, None, None
 
     def handle_data(self, data: str) -> None:
         if self.code and _MARK.search(data):
@@ -174,8 +183,8 @@ class _HTMLReader(HTMLParser):
         self.handle_endtag("form")
 
     def _look_for_token(self, text: str) -> None:
-        if TOKENS & set(_MARK.findall(text)):
-            self.form = None
+        if TOKENS & set(_MARK.findall(text)) and self.has_token is not None:
+            self.has_token = True
 
     def _look_at_url(self, name: str, value: str) -> None:
         made = _MARK.match(value)

@@ -65,6 +65,13 @@ def test_the_echo_passes_the_audit(app: Flask) -> None:
         ("<form method=post>{{ f.csrf_token }}</form>", []),
         ("<form method=get></form><form></form>", []),
         ("<form method=post action='https://pay.example/'></form><form method=post>", ["CF04"]),
+        ("<form method=post action='https://pay.example/'>{{ f.hidden_tag() }}</form>", ["CF04"]),
+        ("<form action='//pay.example/'>{{ f.csrf_token }}</form>{{ f.csrf_token }}", ["UR03", "CF04"]),
+        ("<form method=post>{{ f.csrf_token }}<button formaction='HTTPS://pay.example/'></form>", ["CF04"]),
+        ("<form action='https://pay.example/'><input value='{{ csrf_token() }}'></form>", ["CF04"]),
+        ("<form action='https://pay.example/'></form><form method=post>{{ f.csrf_token }}</form>", []),
+        ("<button formaction='https://pay.example/'></button>{{ csrf_token() }}<form></form>", []),
+        ("<meta content='{{ csrf_token() }}'><form action='https://pay.example/'></form>", []),
         ("<img src='//tiles.example/a.png'><img src='HTTPS://tiles.example/a.png'><img src='/a.png'>", ["UR03"] * 2),
     ],
 )
