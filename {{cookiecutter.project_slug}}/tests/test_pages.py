@@ -118,6 +118,17 @@ def test_a_server_logs_the_facts_once_and_a_command_none(
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_a_command_in_a_checkout_runs_without_debug(app_config: dict[str, object]) -> None:
+    """Commands also run in production. In debug, the links in their mails would be http."""
+    environment = os.environ | {name: str(value) for name, value in app_config.items()}
+    code = "print(app.debug, app.config['PREFERRED_URL_SCHEME'])"
+    command = [sys.executable, "-m", "flask", "shell"]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, input=code, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "False https" in ended.stdout
+
+
 def test_healthz_answers_whatever_else_is_down(app_config: dict[str, object]) -> None:
     client = browser_like(create_app(app_config | {"CLAMD_URL": "unix:///nowhere.sock"}))
     assert client.get("/healthz").json == {"status": "ok"}
