@@ -212,6 +212,7 @@ def check(app: Flask) -> Iterator[Finding]:
 def _begin() -> None:
     """Note that Flask-Limiter's hook, which comes next, counts this request."""
     g.counted = True
+    g.pop("client_key", None)  # of an earlier request, if code makes several within one app context
 
 
 def _count_late(response: Response) -> Response:
