@@ -22,6 +22,7 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
         accounts,  # % if cookiecutter.accounts
         logs,
         paths,
+        static_files,
         views,
         visitors,
     )
@@ -66,6 +67,7 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
         uploads,
         accounts,  # % if cookiecutter.accounts
         views,
+        static_files,
     )
     for part in app.extensions["parts"]:
         part.init_app(app)

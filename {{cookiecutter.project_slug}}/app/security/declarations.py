@@ -67,7 +67,7 @@ def all_declared_by(
     if endpoint is None or view is None:
         return ()
     # Each request asks a dozen times, so the answers are kept, with what they were found for.
-    known: dict[object, tuple[object, int, tuple[Any, ...]]] = app.extensions["declarations"]
+    known: dict[object, tuple[object, int, tuple[Any, ...]]] = app.extensions.setdefault("declarations", {})
     question, made = (endpoint, method, name, inherited), _made
     of_view, made_then, found = known.get(question, (None, 0, ()))
     if of_view is not view or made_then != made:
@@ -117,7 +117,6 @@ def static_folder(app: Flask, endpoint: str | None) -> str | None:
 
 def init_app(app: Flask) -> None:
     """Make sure that each view has a name. This comes first: Flask-Limiter's hooks look views up by name."""
-    app.extensions["declarations"] = {}
     app.before_request(_name_the_view)
 
 

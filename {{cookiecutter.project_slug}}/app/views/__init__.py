@@ -5,13 +5,12 @@ from __future__ import annotations
 from flask import Flask
 
 from app import project
-from app.views import csp_reports, health, pages, redirects, security, static_files, uploads
+from app.views import csp_reports, health, pages, redirects, security, uploads
 
 
 def init_app(app: Flask) -> None:
     """Register the blueprints, and the template globals that every page uses."""
     app.jinja_env.globals.update(project_name=project.NAME, project_description=project.DESCRIPTION)
-    static_files.init_app(app)
     for module in (pages, uploads, redirects, csp_reports, health, security):
         app.register_blueprint(module.bp)
 

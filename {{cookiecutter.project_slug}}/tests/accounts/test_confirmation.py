@@ -7,6 +7,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def test_nothing_is_kept_of_an_upload_that_was_under_way(
 
     def slow(*args: Any) -> Any:
         monkeypatch.setattr(uploads, "save_all", save_all)
-        reset(app, mailbox)
+        with ThreadPoolExecutor(1) as meanwhile:
+            meanwhile.submit(reset, app, mailbox).result()
         return save_all(*args)
 
     monkeypatch.setattr(uploads, "save_all", slow)
