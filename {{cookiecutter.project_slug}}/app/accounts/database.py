@@ -38,7 +38,8 @@ def schema() -> Schema:
     """Return what creates and updates the tables of the current app."""
     from app.accounts.schema import Schema  # here, because Alembic is a quarter of a start
 
-    found: Schema = current_app.extensions.get("alembic") or Schema(current_app._get_current_object())  # type: ignore[attr-defined]
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    found: Schema = app.extensions.get("alembic") or Schema(app, sqlite_file(app))
     return found
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, current_app
+from flask import Flask
 from flask_alembic import Alembic
 
 from app import paths
-from app.accounts.database import sqlite_file
 from app.accounts.models import Model
 
 
 class Schema(Alembic):
     """Flask-Alembic that also creates the folder and the file of a SQLite database."""
 
-    def __init__(self, app: Flask) -> None:
-        """Set it up for ``app``, before its first request."""
+    def __init__(self, app: Flask, file: Path | None) -> None:
+        """Set it up for ``app``, before its first request. ``file`` is the database if it is one of SQLite."""
+        self.file = file
         # Two histories, so that none of your migrations must change for a new one of the template.
         app.config["ALEMBIC"] = {
             "script_location": str(Path(__file__).parent / "migrations"),
@@ -27,7 +27,7 @@ class Schema(Alembic):
 
     def upgrade(self, target: Any = "heads") -> None:
         """Run the migrations up to ``target``."""
-        if path := sqlite_file(current_app):
-            paths.make_private_folder(path.parent)
-            path.touch(0o600)  # SQLite would create it readable by other users of this machine
+        if self.file:
+            paths.make_private_folder(self.file.parent)
+            self.file.touch(0o600)  # SQLite would create it readable by other users of this machine
         super().upgrade(target)

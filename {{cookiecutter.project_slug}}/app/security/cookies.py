@@ -54,10 +54,9 @@ class ExpiringSessions(SecureCookieSessionInterface):
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Set the cookie, with the session's creation time in it, except on what is for all and over http."""
-        from app.security.headers import SENT  # it imports app/settings.py, which imports this module
-
-        cached = response.headers.get("Cache-Control") or dict(request.environ.get(SENT, ())).get("Cache-Control", "")
-        if static_folder(app, request.endpoint) or re.search("public|s-maxage", cached, re.IGNORECASE):
+        cached = {each.headers.get("Cache-Control") or "" for each in g.get("relaxed", ())}  # see headers.py
+        cached = {response.headers["Cache-Control"]} if "Cache-Control" in response.headers else cached
+        if static_folder(app, request.endpoint) or re.search("public|s-maxage", " ".join(cached), re.IGNORECASE):
             return  # a shared cache may store it, and would store the visitor's cookie with it
         if self.get_cookie_secure(app) and not request.is_secure:
             return  # the browser rejects it, but an eavesdropper on http would see it
