@@ -22,6 +22,7 @@ HEADER = """\
 
 `make bench` has written this. Each figure is the median of several rounds, with the quartiles in parentheses. What is
 compared took turns in the same minutes, on one machine; the ratios tell more than the milliseconds.
+
 """
 
 
