@@ -16,7 +16,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import contender
@@ -27,7 +26,7 @@ SIZES = (10, 1_000, 10_000, 100_000)
 Call = Callable[[], object]
 
 
-def clients(folder: Path, place: Path, size: int) -> tuple[Call]:
+def clients(folder: Path, place: Path, size: int) -> dict[str, Call]:
     """Return a request to an app whose limits know ``size`` clients."""
     browser = contender.Browser(contender.whole(folder, "", place))
     from app.security import counters
@@ -41,10 +40,10 @@ def clients(folder: Path, place: Path, size: int) -> tuple[Call]:
         with mock.patch.object(limiter.storage, "memory", known):  # all apps of this process share the limiter
             browser.get("json").close()
 
-    return (call,)
+    return {"clients that the limits know": call}
 
 
-def files(folder: Path, place: Path, size: int) -> tuple[Call, Call]:
+def files(folder: Path, place: Path, size: int) -> dict[str, Call]:
     """Return the check of the quota and the list of an owner of ``size`` files."""
     app = contender.whole(folder, "", place)
     from app.storage import folder as uploads
@@ -64,10 +63,13 @@ def files(folder: Path, place: Path, size: int) -> tuple[Call, Call]:
 
         return call
 
-    return in_app(uploads.sizes), in_app(uploads.listing)
+    return {
+        "files of an owner: the quota": in_app(uploads.sizes),
+        "files of an owner: the list": in_app(uploads.listing),
+    }
 
 
-def accounts(folder: Path, place: Path, size: int) -> tuple[Call]:
+def accounts(folder: Path, place: Path, size: int) -> dict[str, Call]:
     """Return a signed-in request to an app with ``size`` accounts, each with a session."""
     app = contender.whole(folder, "", place)
     import sqlalchemy as sa
@@ -85,36 +87,29 @@ def accounts(folder: Path, place: Path, size: int) -> tuple[Call]:
         db.session.commit()
     browser = contender.Browser(app)
     browser.arrive("member")
-    return (lambda: browser.get("member").close(),)
+    return {"accounts with a session": lambda: browser.get("member").close()}
 
 
-def routes(folder: Path, place: Path, size: int) -> tuple[Call]:
+def routes(folder: Path, place: Path, size: int) -> dict[str, Call]:
     """Return a request to an app with ``size`` more routes."""
     app = contender.whole(folder, "", place)
     for number in range(size):
         app.add_url_rule(f"/bench/{number}/<int:id>", f"bench_{number}", lambda id: "")
     browser = contender.Browser(app)
-    return (lambda: browser.get("json").close(),)
+    return {"routes": lambda: browser.get("json").close()}
 
 
-MOST: dict[object, int] = {routes: 1_000, files: 10_000}
-# What prepares requests → what grows.
-PREPARED: dict[Callable[[Path, Path, int], Any], tuple[str, ...]] = {
-    clients: ("clients that the limits know",),
-    accounts: ("accounts with a session",),
-    routes: ("routes",),
-    files: ("files of an owner: the quota", "files of an owner: the list"),
-}
+# What prepares the calls for a size → the sizes.
+PREPARED = {clients: SIZES, accounts: SIZES, routes: SIZES[:2], files: SIZES[:3]}
 
 
 def main(folder: Path, rounds: int) -> None:
     calls: dict[tuple[str, int], Call] = {}
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
-        for prepare, names in PREPARED.items():
-            for size in (size for size in SIZES if size <= MOST.get(prepare, size)):
+        for prepare, sizes in PREPARED.items():
+            for size in sizes:
                 (own := Path(place, f"{prepare.__name__}-{size}")).mkdir()
-                made = prepare(folder, own, size)
-                calls |= zip(((name, size) for name in names), made, strict=True)
+                calls |= {(name, size): call for name, call in prepare(folder, own, size).items()}
         logging.disable(logging.CRITICAL)
         for call in calls.values():
             call()  # the first one compiles and caches

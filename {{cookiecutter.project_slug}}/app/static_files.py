@@ -32,10 +32,10 @@ def _add_digest(endpoint: str, values: dict[str, Any]) -> None:
 
 
 def _keep(response: Response) -> Response:
-    asked = request.args.getlist(DIGEST)
-    file = (request.view_args or {}).get("filename")
-    if response.status_code in (200, 206, 304) and asked and asked == [_digest(request.endpoint, file)]:
-        response.headers["Cache-Control"] = KEPT
+    if response.status_code in (200, 206, 304):
+        digest = _digest(request.endpoint, (request.view_args or {}).get("filename"))
+        if digest and request.args.getlist(DIGEST) == [digest]:
+            response.headers["Cache-Control"] = KEPT
     return response
 
 
@@ -43,13 +43,15 @@ def _digest(endpoint: str | None, name: str | None) -> str | None:
     """Return the digest of a static file; None for what is not one, or is not there."""
     folder = static_folder(current_app, endpoint)
     path = safe_join(folder, name) if folder and name else None
+    if path is None:
+        return None
     try:
-        stat = Path(path).stat() if path else None
-        return _digest_of(Path(str(path)), stat.st_mtime_ns, stat.st_size) if stat else None
+        stat = Path(path).stat()
+        return _digest_of(path, stat.st_mtime_ns, stat.st_size)
     except OSError:
         return None
 
 
 @lru_cache(1024)  # files
-def _digest_of(path: Path, _changed: int, _size: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+def _digest_of(path: str, _changed: int, _size: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]

@@ -54,8 +54,8 @@ class ExpiringSessions(SecureCookieSessionInterface):
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Set the cookie, with the session's creation time in it, except on what is for all and over http."""
-        cached = {each.headers.get("Cache-Control") or "" for each in g.get("relaxed", ())}  # see headers.py
-        cached = {response.headers["Cache-Control"]} if "Cache-Control" in response.headers else cached
+        relaxed = (each.headers.get("Cache-Control") or "" for each in g.get("relaxed", ()))  # see headers.py
+        cached = response.headers.getlist("Cache-Control") or relaxed
         if static_folder(app, request.endpoint) or re.search("public|s-maxage", " ".join(cached), re.IGNORECASE):
             return  # a shared cache may store it, and would store the visitor's cookie with it
         if self.get_cookie_secure(app) and not request.is_secure:

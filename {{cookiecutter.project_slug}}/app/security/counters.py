@@ -118,17 +118,15 @@ class GuardedStorage(Storage):
         self._carry_over: set[str] = set()
         self._next_look = 0.0
         self._lock = threading.Lock()
-        self._faults: tuple[type[Exception], ...] = ()
         if counters_uri != "memory://":
-            from app.security import shared_counters  # here, because redis-py is a tenth of a start
+            from app.security.shared_counters import connect  # here, because redis-py is a tenth of a start
 
-            self.shared = shared_counters.connect(counters_uri)
-            self._faults = (shared_counters.Fault,)
+            self.shared = connect(counters_uri)
 
     @property
-    def base_exceptions(self) -> tuple[type[Exception], ...]:
+    def base_exceptions(self) -> type[Exception] | tuple[type[Exception], ...]:
         """The exceptions of the storage. The methods handle them: losing Redis is not an error here."""
-        return self._faults
+        return self.shared.base_exceptions if self.shared else ()
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Increment a counter and return its value. It expires ``expiry`` seconds after its first increment."""
@@ -188,7 +186,7 @@ class GuardedStorage(Storage):
                 logger.warning("The rate limits' Redis is back")
             self._carry_back(self.shared, key)
             return getattr(self.shared, method)(key, *args)
-        except self._faults as error:
+        except self.base_exceptions as error:
             with self._lock:
                 if not self.lost:
                     logger.error("The rate limits' Redis is lost, each worker counts on its own: %s", error)

@@ -71,9 +71,8 @@ def exempt(reason: str) -> Callable[[Exempted], Exempted]:
 def form_view(view: View) -> View:
     """Mark a view that acts only after ``form.validate_on_submit()``, so that a stale token loses no input.
 
-    Such a view, with its hooks, runs even with a stale token: its FlaskForm checks the token again, is invalid, and is
-    shown filled in.
-    A view that doesn't validate its form would act on the stale token, hence the explicit mark.
+    Such a view and its hooks run even with a stale token: its FlaskForm checks the token again, is invalid, and is
+    shown filled in. A view that doesn't validate its form would act on the stale token, hence the explicit mark.
     """
     return declare(view, SHOWS_FORM_AGAIN, True)
 

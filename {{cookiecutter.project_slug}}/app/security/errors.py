@@ -128,7 +128,7 @@ def _prefers_json(asked: FlaskRequest, *, default: bool) -> bool:
 
 
 class StrictRequest(FlaskRequest):
-    """A request that refuses null bytes in its form, on which databases and file systems fail, and endless JSON."""
+    """A request that refuses JSON that is nested too deeply, and null bytes in its form, which break databases."""
 
     @cached_property
     def form(self) -> ImmutableMultiDict[str, str]:
@@ -138,7 +138,7 @@ class StrictRequest(FlaskRequest):
         return form
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
-        """The JSON body. Raises Refusal if it is nested too deeply for Python, or with ``silent`` returns None."""
+        """Return the JSON body. Raises Refusal for one that is nested too deeply; with ``silent``, returns None."""
         try:
             return super().get_json(force, silent, cache)
         except RecursionError:

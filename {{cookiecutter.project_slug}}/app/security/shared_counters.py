@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
+from typing import Any
 
 from limits.storage import RedisStorage
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError as Fault
 from redis.retry import Retry
 
 from app import project
 
-__all__ = ["Fault", "SharedCounters", "connect"]
-
 TIMEOUT = 0.2  # seconds; a hung Redis must not hang every request
-
 
 # Count, and return the count and the milliseconds that are left, in one round trip.
 COUNT = b"""
@@ -29,9 +27,13 @@ return {count, redis.call("PTTL", KEYS[1])}
 class SharedCounters(RedisStorage):
     """Counters in Redis."""
 
+    @cached_property
+    def _count(self) -> Any:
+        return self.get_connection().register_script(COUNT)
+
     def count(self, key: str, expiry: int, amount: int) -> tuple[int, float]:
         """Increment a counter, and return its value and the seconds until it expires."""
-        count, left = self.get_connection().register_script(COUNT)([self.prefixed_key(key)], [expiry, amount])
+        count, left = self._count([self.prefixed_key(key)], [expiry, amount])
         return int(count), max(int(left), 0) / 1000
 
     def get_expiry(self, key: str) -> float:
@@ -43,7 +45,7 @@ class SharedCounters(RedisStorage):
 def connect(uri: str) -> SharedCounters:
     """Return the storage at ``uri``. It connects with the first request. Raises ValueError if ``uri`` can't be parsed.
 
-    Its methods raise ``Fault`` while it does not answer.
+    Its methods raise one of its ``base_exceptions`` while Redis does not answer.
     """
     return SharedCounters(
         uri,
