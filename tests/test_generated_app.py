@@ -32,11 +32,10 @@ def test_linters_and_quick_tests_in_place(
 
 
 def test_linters_and_tests_without_options(cookiecutter: Cookiecutter, record_property: pytest.RecordProperty) -> None:
-    """With a sample of each test's cases, and without the browser and the scanners, which see no accounts anyway."""
+    """With a sample of each test's cases, and without servers and the browser, which see no accounts anyway."""
     app = App(cookiecutter.app("accounts=no", "docker=no", "ci=none", "lessons=no"))
     app.make("lint", f"{app.folder}/.venv/installed")
-    leave_out = [f"--ignore=tests/{name}" for name in ("browser", "test_scanners.py")]
-    printed = app.run(".venv/bin/pytest", "--numprocesses=auto", "--sample=10", *leave_out)
+    printed = app.run(".venv/bin/pytest", "--numprocesses=2", "--dist=worksteal", "--sample=10", "--in-process")
     record_property("the app's own tests, without options", check_all_passed(printed))
 
 

@@ -21,16 +21,15 @@ from tests.test_audit import audit
 # The team's own tests; and what growth can turn red: the tests of routes, pages, forms, headers, policies, limits,
 # redirects and errors, and of what members may open. The others attack the key, the log, images, mails, servers and the
 # tools, or a page of their own, which no recipe touches: they are green as well, and GROWN=all runs them too.
-OWN = ["views", "browser/test_grown_in_chromium.py"]
+OWN = ["views", *(f"browser/test_{name}.py" for name in ("grown_in_chromium", "accessibility", "pages"))]
 OTHERS = """
     test_02_csrf.py test_03_csp.py test_04_cookies.py test_05_errors.py test_06_headers.py test_07_templates.py
     test_08_rate_limits.py test_09_accepts.py test_10_urls.py test_pages.py test_websockets.py
     accounts/test_accounts.py accounts/test_database.py accounts/test_error_pages.py accounts/test_forms.py
     accounts/test_members.py
-    browser/test_accessibility.py browser/test_pages.py
     lint/test_files.py lint/test_templates.py
 """.split()  # noqa: SIM905
-LEFT_OUT = ("7_T", "8_T", "8_S4", "proxy", "server", "gunicorn")
+LEFT_OUT = ("7_T", "8_T", "8_S4")
 
 
 @pytest.fixture(scope="session")
@@ -106,9 +105,9 @@ def test_the_linters_of_a_grown_app_are_green(grown: App, default_app: App) -> N
 
 
 def test_the_tests_of_a_grown_app_are_green(grown: App, record_property: pytest.RecordProperty) -> None:
-    """The team's own as a whole; of the others, every tenth case of each test."""
-    sample = ["--sample=10", "-k", f"not ({' or '.join(LEFT_OUT)})", *OTHERS]
+    """The team's own and the browser's look at all pages; of the others, every tenth case of each test."""
+    sample = ["--sample=10", "--in-process", "-k", f"not ({' or '.join(LEFT_OUT)})", *OTHERS]
     for chosen in [["."]] if os.environ.get("GROWN") == "all" else [sample, OWN]:
-        command = ["../.venv/bin/python", "-m", "pytest", "--numprocesses=auto", *chosen]
+        command = ["../.venv/bin/python", "-m", "pytest", "--numprocesses=2", *chosen]
         printed = re.sub(r"(, \d+ deselected)(?= in )", "", grown.run(*command, cwd=grown.folder / "tests"))
         record_property("the app's own tests, grown", check_all_passed(printed))

@@ -43,6 +43,7 @@ HAS_ACCOUNTS = "DATABASE_URL" in settings.Settings.model_fields
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sample", type=int, default=1, metavar="N", help="run every Nth case of each test")
+    parser.addoption("--in-process", action="store_true", help="leave out the tests that start a server or a browser")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -63,16 +64,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     chosen = {item for of_one_test in cases.values() for item in of_one_test[:: config.option.sample]}
-    items[:] = [item for item in items if item in chosen]
-    tests = [item for item in items if isinstance(item, pytest.Function)]
-    # The constants in its code are what a test may ask for by request.getfixturevalue.
-    used = {name for test in tests for name in (*test.fixturenames, *test.function.__code__.co_consts)}
+    left_out = {"serve", *PROGRAMS} if config.option.in_process else set()
+    items[:] = [item for item in items if item in chosen and not _asked_for(item) & left_out]
+    used = set().union(*map(_asked_for, items))
     absent = missing(PROGRAMS[name] for name in PROGRAMS if name in used and not config.option.collectonly)
     if absent and hasattr(config, "workeroutput"):  # a worker of pytest-xdist, which tells the one who started it
         config.workeroutput["missing"] = advice(absent)
         items.clear()
     elif absent:
         pytest.exit(advice(absent), returncode=3)
+
+
+def _asked_for(item: pytest.Item) -> set[object]:
+    """The fixtures of a test. The constants in its code are what it may ask for by request.getfixturevalue."""
+    return {*item.fixturenames, *item.function.__code__.co_consts} if isinstance(item, pytest.Function) else set()
 
 
 def pytest_collection_finish() -> None:

@@ -173,7 +173,8 @@ def _clouds(width: int, height: int, mode: str = "RGB") -> Image.Image:
 
 
 def _moving(ending: str, frames: int, side: int) -> bytes:
-    steps = [ImageChops.offset(_clouds(side, side), 9 * number) for number in range(8)]
+    scene = _clouds(side, side).quantize() if ending == "gif" else _clouds(side, side)
+    steps = [ImageChops.offset(scene, 9 * number) for number in range(8)]
     return encode(
         steps[0], ending, save_all=True, append_images=[steps[number % 8] for number in range(1, frames)], duration=50
     )
