@@ -14,6 +14,7 @@ from pathlib import Path
 
 from app.security.findings import Finding
 from tests.lint.links import links_to
+from tests.lint.nodes import nodes_of
 from tests.lint.saving import saved_names
 
 # Folders that are not the own code of an app.
@@ -67,7 +68,7 @@ def check_code(
             evidence = f"{name}:{line}: {link}, an address of this app, is written by hand."
             yield Finding("UR03", "missing", evidence, "Use url_for, with _external=True where the host is needed.")
         fine = {*_chosen(tree), *(() if strict else _fixed(tree))}
-        for node in ast.walk(tree):
+        for node in nodes_of(tree):
             if node not in fine and (found := _fault(node)) and f"{name}: {found[1]}" not in allowed:
                 finding_id, what, fix = found
                 evidence = f"{name}:{getattr(node, 'lineno', 0)}: {what} {FAULTS[finding_id]}"
@@ -77,12 +78,12 @@ def check_code(
 def _chosen(tree: ast.Module) -> Iterator[ast.AST]:
     """Give the redirects of views that declare their hosts, unless a request names the target."""
     defined = [
-        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        node for node in nodes_of(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     ]
     decorators = {id(mark): node for node in defined for mark in node.decorator_list}
-    for mark in ast.walk(tree):
+    for mark in nodes_of(tree):
         if _called(mark) == "may_redirect_to":
-            for node in ast.walk(decorators.get(id(mark), tree)):  # else it declares a blueprint, or a partial
+            for node in nodes_of(decorators.get(id(mark), tree)):  # else it declares a blueprint, or a partial
                 if _called(node) == "redirect" and "request." not in ast.unparse(node):
                     yield node
 
@@ -101,7 +102,7 @@ def _fixed(tree: ast.Module) -> Iterator[ast.AST]:
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ast.ImportFrom):
             yield from (alias for alias in node.names if alias.name in COMPILING_NAMES)
         elif isinstance(node, ast.Call) and node.args:
@@ -127,8 +128,8 @@ def assignments(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _links_in(tree: ast.Module, hosts: Collection[str]) -> Iterator[tuple[int, str]]:
-    documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # no code: docstrings
-    for node in ast.walk(tree):
+    documents = {id(node.value) for node in nodes_of(tree) if isinstance(node, ast.Expr)}  # no code: docstrings
+    for node in nodes_of(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
             yield from ((node.lineno + line, link) for line, link in links_to(hosts, node.value))
 
@@ -140,7 +141,7 @@ def _fault(node: ast.AST) -> tuple[str, str, str] | None:
         return "TM03", name, "Pass the text to a template, which escapes it."
     if name in COMPILING_NAMES or (isinstance(node, ast.ImportFrom) and _imports_jinja_template(node)):
         return "TM04", str(name or "Template"), "Use a template file, or templating.fill_placeholders."
-    if isinstance(node, ast.Attribute) and ast.unparse(node) == "jinja2.Template":
+    if name == "Template" and ast.unparse(node) == "jinja2.Template":
         return "TM04", "Template", "Use a template file, or templating.fill_placeholders."
     if isinstance(node, ast.Call) and node.args:
         called, target = _called(node), node.args[0]

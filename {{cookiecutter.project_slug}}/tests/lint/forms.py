@@ -9,6 +9,7 @@ import ast
 from collections.abc import Iterator, Mapping
 
 from tests.lint.code import assignments
+from tests.lint.nodes import nodes_of
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -22,7 +23,7 @@ def read_by_hand(tree: ast.Module, views: Mapping[int, Reasons]) -> Iterator[tup
     ``views`` are the views and hooks of this file, by the first lines of their functions. What only a GET runs is
     left out.
     """
-    found = [(node, what) for node in ast.walk(tree) if (what := _fault(node))]
+    found = [(node, what) for node in nodes_of(tree) if (what := _fault(node))]
     reasons = _without_token(tree, views) if found else {}
     for node, what in sorted(found, key=lambda each: each[0].lineno):  # type: ignore[attr-defined]
         if (reason := reasons.get(id(node))) != "":
@@ -34,7 +35,8 @@ def _fault(node: ast.AST) -> str:
         if name == "csrf" and isinstance(value, ast.Constant) and value.value is False:
             return "A form disables its token"
     read = node.value if isinstance(node, ast.Subscript | ast.Attribute) else None
-    if read is None or ast.unparse(read) != "request.form" or getattr(node, "attr", "get") not in ("get", "getlist"):
+    is_form = isinstance(read, ast.Attribute) and read.attr == "form" and ast.unparse(read.value) == "request"
+    if not is_form or getattr(node, "attr", "get") not in ("get", "getlist"):
         return ""
     return "Form fields are read directly, without a FlaskForm"
 

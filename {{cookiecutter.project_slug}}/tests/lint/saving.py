@@ -10,6 +10,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 
+from tests.lint.nodes import nodes_of
+
 # What a request holds under the sender's control. A FileStorage's filename is one of them by its own name.
 ASKED = frozenset(("args", "cookies", "form", "get_json", "headers", "json", "values"))
 # The functions whose result is still the name. Of any other, secure_filename among them, nothing is known.
@@ -28,7 +30,7 @@ WHOLES = (ast.BinOp, ast.BoolOp, ast.JoinedStr, ast.FormattedValue, ast.Tuple, a
 
 def saved_names(module: ast.Module) -> Iterator[tuple[int, str]]:
     """Yield the line and the call of each file that is saved under a name from its sender."""
-    named = {node.name: node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    named = {node.name: node for node in nodes_of(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     yield from dict.fromkeys(_saved(module, frozenset(), named, set()))
 
 

@@ -40,6 +40,7 @@ from app.settings import SettingsError, load_settings
 from app.visitors import PUBLIC, public
 from tests.lint.code import check_code, trees_of
 from tests.lint.files import check_files
+from tests.lint.nodes import nodes_of
 from tests.lint.templates import check_templates, templates_of
 from tools.audit import yours
 
@@ -273,7 +274,7 @@ class Subject:
     @cached_property
     def nodes(self) -> list[tuple[str, ast.AST]]:
         """All syntax nodes of these files, each with the name of its file."""
-        return [(file, node) for file, tree in self.trees.items() for node in ast.walk(tree)]
+        return [(file, node) for file, tree in self.trees.items() for node in nodes_of(tree)]
 
     def text_of(self, *patterns: str) -> str:
         """Return the text of the project's files that match a glob pattern."""
@@ -285,9 +286,10 @@ class Subject:
 
         A name with a dot (``request.files``) is an attribute of an object.
         """
+        ends = {name.rpartition(".")[2] for name in names}
         for file, node in self.nodes:
             name = getattr(node, "id", None) or getattr(node, "attr", None)
-            dotted = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+            dotted = ast.unparse(node) if isinstance(node, ast.Attribute) and node.attr in ends else ""
             if {name, dotted} & set(names) or (
                 isinstance(node, ast.ImportFrom | ast.Import) and imported(node) & set(names)
             ):
