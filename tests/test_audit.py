@@ -36,9 +36,7 @@ def test_the_tests_of_the_tools_pass_in_a_generated_app(
 
 
 # accounts=no has a virtual environment of its own in test_generated_app.py; here it needs no other packages.
-@pytest.mark.parametrize(
-    "options", [(), ("docker=no",), ("ci=none", "lessons=no"), ("accounts=no",), ("accounts=no", "docker=no")]
-)
+@pytest.mark.parametrize("options", [(), ("docker=no", "ci=none", "lessons=no"), ("accounts=no",)])
 def test_ten_rows_are_implemented_for_every_option(
     default_app: App, cookiecutter: Cookiecutter, options: tuple[str, ...]
 ) -> None:

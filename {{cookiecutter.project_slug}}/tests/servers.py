@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -80,8 +82,7 @@ def serve(authority: trustme.CA, app_config: dict[str, object], tmp_path: Path) 
         environment |= {name: str(value) for name, value in (app_config | config).items()}
         command = [sys.executable, "-m", "gunicorn", wsgi, "--bind", f"127.0.0.1:{port}"]
         command += ["--certfile", str(certificate)]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        process = launch(command, log, environment)
         running.append(process)
         wait_for(port, process, log)
         tls = ssl.create_default_context()
@@ -116,16 +117,12 @@ def serve_proxied(
 
         environment = os.environ | {"HOST": "127.0.0.1", "PORT": str(behind), "SERVER_NAME": f"localhost:{https}"}
         environment |= {name: str(value) for name, value in (app_config | {"TRUSTED_PROXY_HOPS": 1} | config).items()}
-        with log.open("wb") as output:
-            command = [sys.executable, "-m", "gunicorn", wsgi]
-            gunicorn = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
-        running.insert(0, gunicorn)  # nginx stops last, so that it keeps no connection to gunicorn busy
+        gunicorn = launch([sys.executable, "-m", "gunicorn", wsgi], log, environment)
+        running.append(gunicorn)
         # nginx gives up root's rights, and its other user could not enter pytest's folders.
         user = "user root;" if os.geteuid() == 0 else ""
-        with proxy_log.open("wb") as output:
-            command = [nginx, "-c", str(folder / "nginx.conf"), "-e", "stderr"]
-            command += ["-g", f"daemon off; pid {folder}/nginx.pid; {user}"]
-            proxy = subprocess.Popen(command, stdout=output, stderr=output)
+        command = [nginx, "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+        proxy = launch([*command, "-g", f"daemon off; pid {folder}/nginx.pid; {user}"], proxy_log)
         running.append(proxy)
         wait_for(behind, gunicorn, log)
         wait_for(https, proxy, proxy_log)
@@ -154,15 +151,18 @@ def on_loopback(folder: Path, https: int, http: int, behind: int) -> str:
     return text
 
 
+def launch(command: list[str], log: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start a server, in a process group of its own with its workers."""
+    with log.open("wb") as output:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output, process_group=0)
+
+
 def stop(running: list[subprocess.Popen[bytes]]) -> None:
+    """Kill servers with their workers, which would wait a second or more for their clients."""
     for process in running:
-        process.terminate()
-    for process in running:
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def free_port() -> int:
