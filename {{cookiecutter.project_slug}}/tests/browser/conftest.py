@@ -82,11 +82,11 @@ def stripped(app: Flask, without: tuple[str, ...]) -> Any:
     return serve
 
 
-def reports(folder: Path) -> list[dict[str, str]]:
-    """The reports that came in, after at most three seconds."""
-    file = folder / "csp-reports.jsonl"
+def reports(folder: Path, before: int = 0) -> list[dict[str, str]]:
+    """The reports that came in, when they are more than ``before``, or after three seconds."""
+    file, found = folder / "csp-reports.jsonl", []
     for _ in range(30):
-        if file.exists():
-            return [json.loads(line) for line in file.read_text().splitlines()]
+        if file.exists() and len(found := [json.loads(line) for line in file.read_text().splitlines()]) > before:
+            break
         time.sleep(0.1)
-    return []
+    return found
