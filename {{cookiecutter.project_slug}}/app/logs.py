@@ -19,7 +19,8 @@ from flask import Flask, has_request_context, request
 
 from app.events import EVENTS
 from app.redaction import REDACTED, is_secret, redact, redact_path, route_of, secrets_of
-from app.visitors import visitors
+from app.security.networks import client_address
+from app.visitors import digest, visitors
 
 # Set by the guard in errors.init_app for the whole request, including its teardown.
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
@@ -45,10 +46,6 @@ def security_event(name: str, *, account: str | None = None, **fields: object) -
     As text, a line has ``event=… name=value …``, where all but plain values are quoted as in JSON. As JSON, it has
     these fields beside the message.
     """
-    # These import errors, which imports this module.
-    from app.security.backoff import digest
-    from app.security.rate_limits import client_address
-
     event = {"event": name}
     if account is None and has_request_context():
         with contextlib.suppress(Exception):  # without a database nobody knows the visitor, and the event still counts

@@ -6,11 +6,14 @@ Source: OWASP Authorization Cheat Sheet (deny by default).
 
 from __future__ import annotations
 
+import hmac
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, current_app, request
 from flask.typing import ResponseReturnValue
+from itsdangerous.encoding import want_bytes
 
 from app.security.declarations import Declared, declare, declared, static_folder
 
@@ -75,3 +78,9 @@ def is_for_members() -> bool:
     if request.endpoint is None or declared(PUBLIC, default=False):
         return False
     return not static_folder(current_app, request.endpoint)
+
+
+def digest(account: str) -> str:
+    """Return a keyed hash of an account's name, so that logs and storages hold no e-mail addresses."""
+    normal = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", account).strip().casefold())
+    return hmac.digest(want_bytes(current_app.config["SECRET_KEY"]), normal.encode(errors="replace"), "sha256").hex()

@@ -33,8 +33,8 @@ from flask_security.recoverable import generate_reset_password_token
 from limits import RateLimitItemPerHour
 
 from app.accounts.models import Mail, User, db, utcnow
-from app.security.backoff import digest
 from app.security.rate_limits import limiter
+from app.visitors import digest
 
 TIMEOUT = 10  # seconds that the mail server may take for each of its about nine answers
 CLAIM = timedelta(minutes=2)  # longer than a delivery takes; then the process that claimed the mail has died

@@ -24,17 +24,12 @@ Source: OWASP Authentication Cheat Sheet (login throttling), OWASP Blocking Brut
 
 from __future__ import annotations
 
-import hmac
-import unicodedata
-
-from flask import current_app
-from itsdangerous.encoding import want_bytes
-
 from app.security.counters import GuardedStorage
 from app.security.errors import refuse
-from app.security.networks import WIDER
-from app.security.rate_limits import client_address, limiter
+from app.security.networks import WIDER, client_address
+from app.security.rate_limits import limiter
 from app.security.refusals import seconds_until
+from app.visitors import digest
 
 FREE_TRIES = 3
 MAX_WAIT = 900  # seconds
@@ -141,9 +136,3 @@ def _counted_for(key: str) -> int:
 
 def _pair(account: str) -> str:
     return f"pair/{client_address()}/{digest(account)}"
-
-
-def digest(account: str) -> str:
-    """Return a keyed hash of the account's name, so that the storage holds no e-mail addresses."""
-    normal = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", account).strip().casefold())
-    return hmac.digest(want_bytes(current_app.config["SECRET_KEY"]), normal.encode(errors="replace"), "sha256").hex()

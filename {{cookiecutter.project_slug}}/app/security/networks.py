@@ -6,10 +6,20 @@ import re
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+from flask import request
+
 # The networks that count besides a client's /64, and how many times its limits they have. See rate_limits.py.
 WIDER = {56: 4, 48: 16}
 
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052
+
+
+def client_address(prefix: int = 64) -> str:
+    """Return the client's address as the limits count it, or the wider network with ``prefix`` bits; see ``network``.
+
+    It comes from ``remote_addr`` alone, which trusts as many proxies as ``TRUSTED_PROXY_HOPS`` says.
+    """
+    return network(request.remote_addr or "", prefix)
 
 
 @lru_cache(4096)  # addresses: each request asks several times

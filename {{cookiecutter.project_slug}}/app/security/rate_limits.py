@@ -41,7 +41,7 @@ from app.security.counters import GuardedStorage
 from app.security.declarations import Declared, declare, declared, declared_by, static_folder
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
-from app.security.networks import WIDER, network
+from app.security.networks import WIDER, client_address
 from app.security.refusals import Refusals, Refused, claimed, refuse_early, seconds_until
 from app.visitors import visitors
 
@@ -93,14 +93,6 @@ def unlimited(reason: str) -> Callable[[Declared], Declared]:
     if not reason.strip():
         raise ValueError("A view without a limit needs a reason.")
     return lambda view: declare(view, UNLIMITED, reason)
-
-
-def client_address(prefix: int = 64) -> str:
-    """Return the client's address as the limits count it, or the wider network with ``prefix`` bits; see ``network``.
-
-    It comes from ``remote_addr`` alone, which trusts as many proxies as ``TRUSTED_PROXY_HOPS`` says.
-    """
-    return network(request.remote_addr or "", prefix)
 
 
 def client_key() -> str:

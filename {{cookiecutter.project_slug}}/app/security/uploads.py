@@ -31,7 +31,7 @@ from app.security.bodies import door, in_units, max_body, too_large
 from app.security.errors import Refusal, refuse
 from app.security.findings import Finding
 from app.security.headers import CSP_OF_LAST_RESORT
-from app.security.rate_limits import client_address
+from app.security.networks import client_address
 from app.settings import SettingsError
 from app.storage import clamd, content, folder, images
 from app.storage.folder import StoredFile

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
+import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -30,3 +34,15 @@ def can_sign_in(app: Flask, password: str, email: str = "alice@example.com") -> 
     client = browser_like(app)
     sign_in(client, email, password)
     return is_signed_in(client)
+
+
+def statements(engine: sa.Engine) -> list[str]:
+    """A list that grows with each statement of this thread from now on: mails are sent by another one."""
+    found, here = [], threading.get_ident()
+
+    def before(*call: Any) -> None:
+        if threading.get_ident() == here:
+            found.append(call[2])
+
+    sa.event.listen(engine, "before_cursor_execute", before)
+    return found

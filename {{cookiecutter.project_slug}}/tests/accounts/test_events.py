@@ -6,7 +6,8 @@ import pytest
 from flask import Flask
 
 from app import create_app
-from app.security.backoff import FREE_TRIES, digest
+from app.security.backoff import FREE_TRIES
+from app.visitors import digest
 from tests.accounts.mailbox import Mailbox
 from tests.accounts.people import PASSWORD, register, sign_in
 from tests.conftest import browser_like, post

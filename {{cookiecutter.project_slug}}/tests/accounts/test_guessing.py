@@ -7,7 +7,6 @@ from itertools import islice
 from urllib.parse import urlsplit
 
 import pytest
-import sqlalchemy as sa
 import time_machine
 from flask import Flask
 from flask.testing import FlaskClient
@@ -15,7 +14,7 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.accounts.models import db
 from tests.accounts.mailbox import Mailbox
-from tests.accounts.people import register, sign_in
+from tests.accounts.people import register, sign_in, statements
 from tests.conftest import browser_like, csrf_token, new_member, post
 from tests.test_08_rate_limits import ELSEWHERE, WRONG, addresses
 
@@ -94,9 +93,7 @@ def flood(app: Flask, client: FlaskClient) -> tuple[int, int]:
     """Send requests until one is refused, and then more of them; give the status and the queries of the others."""
     while client.get("/account").status_code != 429:
         pass
-    queries: list[object] = []
     with app.app_context():
-        engine = db.engine
-    sa.event.listen(engine, "before_cursor_execute", lambda *_: queries.append(1))
+        queries = statements(db.engine)
     statuses = {client.get("/account").status_code for _ in range(20)}
     return statuses.pop() if len(statuses) == 1 else 0, len(queries)
