@@ -11,9 +11,12 @@ import tempfile
 from itertools import chain
 from pathlib import Path
 
-from tests.bench.generation import audits, generation
+from tests.bench.beside import beside
+from tests.bench.counting import counting
+from tests.bench.generation import audits, generation, uploads
 from tests.bench.growth import growth
-from tests.bench.requests import requests
+from tests.bench.requests import mitigations, packages, pages, starts_and_memory
+from tests.bench.served import served
 from tests.clean_copy import ROOT, clean_copy
 from tests.conftest import App, Cookiecutter, commit
 
@@ -41,9 +44,17 @@ def main(rounds: int) -> None:
         python = apps["accounts"] / ".venv/bin/python"
         parts = (
             HEADER.splitlines(),
-            requests(apps, python, rounds),
+            pages(apps, python, rounds),
+            mitigations(apps["accounts"], python, rounds),
+            packages(apps["accounts"], python),
+            beside(apps, python, work, rounds),
+            served(apps, python),
+            starts_and_memory(apps, python),
+            ("", "## Other parts", ""),
             generation(work, rounds),
             audits(python, apps["accounts"]),
+            uploads(python, apps["accounts"]),
+            counting(python, apps["accounts"], rounds),
             growth(python, apps["accounts"]),
         )
         lines = []

@@ -1,18 +1,22 @@
 """One contender of the benchmark: an app in its own process, which sends itself requests on demand.
 
 ``python contender.py KIND FOLDER [WITHOUT]``, in the environment of a generated app. KIND is ``bare`` (Flask alone,
-with the same pages) or ``app`` (the app in FOLDER; WITHOUT names a module of ``app/security`` that is left out).
-A line ``PAGE COUNT`` on standard input asks for COUNT requests; the answer is the CPU seconds that they took, including
-those of Flask's test client. COUNT 0 makes the first requests, which are not measured.
+with the same pages), ``app`` (the app in FOLDER; WITHOUT names a module of ``app/security`` that is left out),
+``elsewhere`` (the app of cookiecutter-flask in FOLDER), ``redis`` (the app with its counters in the Redis at REDIS_URL)
+or ``ping`` (that Redis alone).
+A line ``PAGE COUNT`` on standard input asks for COUNT requests; the answer is the CPU seconds and the seconds that they
+took, including those of Flask's test client. COUNT 0 makes the first requests, which are not measured.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 import tempfile
 import time
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +80,17 @@ def bare(folder: Path) -> Flask:
     return app
 
 
-def whole(folder: Path, without: str, place: Path) -> Flask:
+def elsewhere(folder: Path, place: Path) -> Flask:
+    """Return the app of cookiecutter-flask in ``folder``, as in production. Its data is stored in ``place``."""
+    sys.path.insert(0, str(folder))
+    # Its own .env is that of development, with the debug toolbar.
+    os.environ.update({"FLASK_ENV": "production", "SECRET_KEY": KEY, "SEND_FILE_MAX_AGE_DEFAULT": "31556926"})
+    os.environ["DATABASE_URL"] = f"sqlite:///{place / 'app.db'}"
+    app: Flask = importlib.import_module("elsewhere.app").create_app()
+    return app
+
+
+def whole(folder: Path, without: str, place: Path, **settings: object) -> Flask:
     """Return the app in ``folder`` without one mitigation. Its data is stored in ``place``."""
     sys.path.insert(0, str(folder))
     from app import create_app
@@ -86,6 +100,7 @@ def whole(folder: Path, without: str, place: Path) -> Flask:
     if without:
         importlib.import_module(f"app.security.{without}").init_app = lambda app: None  # type: ignore[attr-defined]
     config: dict[str, object] = {"SECRET_KEY": KEY, "UPLOAD_DIR": str(place / "uploads"), "RATELIMIT_DEFAULT": NEVER}
+    config |= settings
     if (folder / "app/accounts").exists():
         config["DATABASE_URL"] = f"sqlite:///{place / 'app.db'}"
     app: Flask = create_app(config)
@@ -133,25 +148,61 @@ class Browser:
     def sign_in(self) -> None:
         form = {"email": "bench@example.com", "password": PASSWORD, "password_confirm": PASSWORD}
         for path in ("/register", "/login"):
-            page = self.client.get(path, base_url=ORIGIN).text
-            token = page.partition('<meta name="csrf-token" content="')[2].partition('"')[0]
             headers = {"Origin": ORIGIN}
-            self.client.post(path, data=form | {"csrf_token": token}, base_url=ORIGIN, headers=headers)
+            self.client.post(path, data=form | {"csrf_token": self.token(path)}, base_url=ORIGIN, headers=headers)
+
+    def token(self, path: str) -> str:
+        """Return the CSRF token of a page."""
+        page = self.client.get(path, base_url=ORIGIN).text
+        return page.partition('<meta name="csrf-token" content="')[2].partition('"')[0]
+
+
+class Ping:
+    """In place of a browser: one round trip to Redis is its request."""
+
+    def __init__(self) -> None:
+        self.client = importlib.import_module("redis").Redis.from_url(os.environ["REDIS_URL"])
+
+    def get(self, page: str) -> BytesIO:
+        self.client.ping()
+        return BytesIO()
+
+    def arrive(self, page: str) -> None:
+        self.get(page)
+
+
+def app_of(kind: str, folder: Path, place: Path, without: str = "") -> Flask:
+    match kind:
+        case "bare":
+            return bare(folder)
+        case "elsewhere":
+            return elsewhere(folder, place)
+        case "redis":
+            return whole(folder, without, place, RATELIMIT_STORAGE_URI=os.environ["REDIS_URL"])
+    return whole(folder, without, place)
+
+
+def served(kind: str, folder: str, place: str) -> Flask:
+    """Return an app for gunicorn, behind a proxy on the same machine."""
+    logging.disable(logging.CRITICAL)
+    if kind == "bare":
+        return bare(Path(folder))
+    return whole(Path(folder), "", Path(place), SERVER_NAME="localhost", TRUSTED_PROXY_HOPS=1)
 
 
 def main(kind: str, folder: str, without: str = "") -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
-        app = bare(Path(folder)) if kind == "bare" else whole(Path(folder), without, Path(place))
+        app = None if kind == "ping" else app_of(kind, Path(folder), Path(place), without)
         logging.disable(logging.CRITICAL)
-        browsers = {page: Browser(app) for page in PAGES}
+        browsers = {page: Browser(app) if app else Ping() for page in PAGES}
         for line in sys.stdin:
             page, count = line.split()
             if count == "0":
                 browsers[page].arrive(page)
-            start = time.process_time()
+            cpu, wall = time.process_time(), time.perf_counter()
             for _ in range(int(count)):
                 browsers[page].get(page).close()
-            print(time.process_time() - start, flush=True)
+            print(time.process_time() - cpu, time.perf_counter() - wall, flush=True)
 
 
 if __name__ == "__main__":

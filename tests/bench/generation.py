@@ -1,7 +1,8 @@
-"""What generating an app and auditing it cost: the second part of ``make bench``."""
+"""What generating an app, auditing it and an upload cost."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 from tests.bench.requests import SLOW_ROUNDS, ratios, spread
 from tests.clean_copy import APP
 from tests.conftest import Cookiecutter, outside
+
+STORING = Path(__file__).with_name("storing.py")
 
 
 def timed(run: Callable[[], object]) -> float:
@@ -45,3 +48,17 @@ def audits(python: Path, folder: Path) -> Iterator[str]:
         for _ in range(SLOW_ROUNDS)
     ]
     yield f"`make audit` takes {spread(seconds)} s."
+
+
+def uploads(python: Path, folder: Path) -> Iterator[str]:
+    """Yield the line about an upload to the app in ``folder``."""
+    command = [python, STORING, folder, str(SLOW_ROUNDS)]
+    printed = subprocess.run(
+        command, env=outside(), check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ).stdout
+    taken = json.loads(printed)
+    upload, plain = taken["upload"], taken["plain"]
+    yield (
+        f"An upload of 10 MB takes {spread(upload, '{:.0f}')} CPU ms, and writing the same bytes and reading them once "
+        f"{spread(plain, '{:.0f}')} ms: {spread(ratios(upload, plain), '{:.1f}')} times as long."
+    )

@@ -26,6 +26,12 @@ def growth(python: Path, folder: Path) -> Iterator[str]:
     yield from ("CPU milliseconds of a request, or of reading a folder, by the number of what grows:", "")
     yield f"| what grows | {' | '.join(f'{int(size):,}' for size in sizes)} |"
     yield f"|---|{'---|' * len(sizes)}"
-    for what, of in taken.items():
-        shown = (f"{statistics.median(of[size]):.2f}" if size in of else "" for size in sizes)
+    medians = {what: {size: statistics.median(of[size]) for size in sizes if size in of} for what, of in taken.items()}
+    for what, of_size in medians.items():
+        shown = (f"{of_size[size]:.2f}" if size in of_size else "" for size in sizes)
         yield f"| {what} | {' | '.join(shown)} |"
+    for what, of_size in medians.items():
+        yield from ("", "```mermaid", "xychart-beta", f'    title "{what}"')
+        yield f"    x-axis [{', '.join(of_size)}]"
+        yield f'    y-axis "CPU ms" 0 --> {max(of_size.values()):.2f}'
+        yield from (f"    line [{', '.join(f'{each:.2f}' for each in of_size.values())}]", "```")

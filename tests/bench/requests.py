@@ -6,6 +6,7 @@ them.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -13,7 +14,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -37,15 +38,15 @@ class Contender:
             command, env=outside(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
 
-    def run(self, page: str, count: int) -> float:
-        """Send ``count`` requests, and return the CPU milliseconds of one of them."""
+    def run(self, page: str, count: int, *, wall: bool = False) -> float:
+        """Send ``count`` requests, and return the CPU milliseconds of one; with ``wall``, those of the clock."""
         assert self.process.stdin
         assert self.process.stdout
         print(page, count, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError(f"{self.process.args} has ended")
-        return float(answer) * 1000 / max(count, 1)
+        return float(answer.split()[wall]) * 1000 / max(count, 1)
 
     def close(self) -> None:
         self.process.communicate()
@@ -67,23 +68,31 @@ def contenders(
         yield running
 
 
-def in_turn(running: dict[str, Contender], rounds: int, pages: Iterable[str]) -> dict[tuple[str, str], list[float]]:
+def in_turn(
+    running: dict[str, Contender], rounds: int, pages: Iterable[str], *, wall: bool = False
+) -> dict[tuple[str, str], list[float]]:
     """Return the milliseconds of each round, by contender and page."""
     taken: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
         for page in pages:
             for name, contender in running.items():
-                taken.setdefault((name, page), []).append(contender.run(page, REQUESTS))
+                taken.setdefault((name, page), []).append(contender.run(page, REQUESTS, wall=wall))
     return taken
 
 
-def spread(values: list[float], form: str = "{:.2f}") -> str:
+def spread(values: Sequence[float], form: str = "{:.2f}") -> str:
     """Return the median, and in parentheses the quartiles."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return f"{form} ({form}–{form})".format(middle, low, high)
 
 
-def ratios(ours: list[float], theirs: list[float]) -> list[float]:
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     """Return the ratio of each round: other load on the machine slowed both."""
     return [our / their for our, their in zip(ours, theirs, strict=True)]
 
@@ -143,8 +152,8 @@ def get_home(path: Path) -> None:
         raise RuntimeError(f"The home page answers {status.decode()}.")
 
 
-def requests(apps: dict[str, Path], python: Path, rounds: int) -> Iterator[str]:
-    """Yield the lines of the report, with a row for each app."""
+def pages(apps: dict[str, Path], python: Path, rounds: int) -> Iterator[str]:
+    """Yield the table of the pages, with a row for each page and app."""
     yield from ("## Requests", "", "CPU time of one request, in milliseconds, and as a multiple of Flask alone.", "")
     wanted: dict[str, tuple[str | Path, ...]] = {name: ("app", folder) for name, folder in apps.items()}
     wanted |= {f"bare {name}": ("bare", folder) for name, folder in apps.items()}
@@ -156,8 +165,10 @@ def requests(apps: dict[str, Path], python: Path, rounds: int) -> Iterator[str]:
             ours, theirs = taken[name, page], taken[f"bare {name}", other]
             yield f"| {page} | {name} | {spread(theirs)} | {spread(ours)} | {spread(ratios(ours, theirs))} |"
 
-    first, folder = next(iter(apps.items()))
-    yield from ("", f"What each mitigation adds ({first}): a request with it, minus a request without it.", "")
+
+def mitigations(folder: Path, python: Path, rounds: int) -> Iterator[str]:
+    """Yield the table of what each mitigation of the app in ``folder`` costs."""
+    yield from ("", "What each mitigation adds (accounts): a request with it, minus a request without it.", "")
     wanted = {"whole": ("app", folder)} | {each: ("app", folder, each) for each in MITIGATIONS}
     shown = ("home", "json")
     with contenders(python, wanted, shown) as running:
@@ -169,6 +180,22 @@ def requests(apps: dict[str, Path], python: Path, rounds: int) -> Iterator[str]:
         ]
         yield f"| {each} | {' | '.join(added)} |"
 
+
+def packages(folder: Path, python: Path) -> Iterator[str]:
+    """Yield the table of the packages in which the requests to the app in ``folder`` spend their time."""
+    command = [python, CONTENDER.with_name("where.py"), folder]
+    printed = subprocess.run(command, env=outside(), check=True, capture_output=True, text=True).stdout
+    shares: dict[str, dict[str, float]] = json.loads(printed)
+    yield from ("", "Where the time goes (accounts), in percent of a request with a profiler running:", "")
+    yield from (f"| package | {' | '.join(shares)} |", f"|---|{'---|' * len(shares)}")
+    for name in sorted({name for of in shares.values() for name in of}, key=lambda name: -shares["json"].get(name, 0)):
+        figures = [of.get(name, 0) for of in shares.values()]
+        if max(figures) >= 1:
+            yield f"| {name} | {' | '.join(f'{each:.0f}' for each in figures)} |"
+
+
+def starts_and_memory(apps: dict[str, Path], python: Path) -> Iterator[str]:
+    """Yield the table of what a start and a worker take, with a row for each app."""
     yield from ("", "## Start and memory", "")
     yield from ("| app | start, CPU ms | Flask alone | multiple | a worker, MB |", "|---|---|---|---|---|")
     for name, folder in apps.items():
