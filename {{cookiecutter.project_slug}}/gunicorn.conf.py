@@ -1,22 +1,32 @@
 """How gunicorn serves the app. Environment variables: HOST, PORT, WEB_CONCURRENCY (workers), THREADS."""
 
 import os
+import sys
 
 import gunicorn
+
+
+def number(name: str, default: int, most: int) -> int:
+    """Return the value of an environment variable. A wrong one ends the start with one line."""
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal() or not 0 < int(text) <= most:
+        sys.exit(f"{name}={text}: it must be a number from 1 to {most}. Example: {name}={default}")
+    return int(text)
+
 
 # gunicorn has no setting for the header "Server", and a header of the app would be a second one. It reads this public
 # constant when it loads its worker, after this file. A name is required (RFC 9110, 10.2.4); this one tells nothing.
 # Behind nginx, visitors see nginx's own, without a version (server_tokens off).
 gunicorn.SERVER = "web"
 
-bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
+bind = f"{os.environ.get('HOST') or '127.0.0.1'}:{number('PORT', 8000, 65535)}"
 
 # One worker, because memory:// counters are per process: n workers would allow n times the rate limits.
 # Set RATELIMIT_STORAGE_URI to a Redis before you raise this.
-workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
+workers = number("WEB_CONCURRENCY", 1, 1000)
 worker_class = "gthread"
 # Up to 11 threads of all workers may wait for images (app/storage/images.py): keep clearly more.
-threads = int(os.environ.get("THREADS", "32"))
+threads = number("THREADS", 32, 1000)
 preload_app = True
 
 # Seconds without a heartbeat after which a worker is killed. A request may take longer, because gthread sends the

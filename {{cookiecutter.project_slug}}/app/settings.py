@@ -250,10 +250,17 @@ class Settings(
     @field_validator("RATELIMIT_STORAGE_URI")
     @classmethod
     def _storage_can_be_read(cls, value: str) -> str:
-        if value != "memory://":
-            from redis.connection import parse_url  # here, because redis-py is a tenth of a start
+        if value == "memory://":
+            return value
+        from redis import Redis, RedisError  # here, because redis-py is a tenth of a start
 
-            parse_url(value)  # type: ignore[no-untyped-call]
+        database = urlsplit(value).path.strip("/")
+        if not value.startswith("unix:") and not re.fullmatch("[0-9]*", database):
+            raise ValueError(f"the database of a Redis is a number, and {database!r} is none")
+        try:  # nothing connects yet, and an unknown option would make every request fail
+            Redis.from_url(value).connection_pool.make_connection()
+        except (TypeError, RedisError) as error:
+            raise ValueError(str(error)) from error
         return value
 
     @field_validator("TRUSTED_HOSTS", "ALLOWED_REDIRECT_HOSTS")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -10,7 +13,7 @@ from flask import Flask
 
 from app import create_app
 from app.settings import Settings, SettingsError
-from tests.conftest import KEY, browser_like, csrf_token, new_member
+from tests.conftest import KEY, ROOT, browser_like, csrf_token, new_member
 from tests.samples import upload
 
 BINARY = b"\xec\xff" + bytes(range(30))
@@ -92,3 +95,33 @@ def test_8_T4_no_limit_later_is_the_largest_that_a_setting_may_be(app: Flask) ->
     over = {"CONTENT_TYPE": "multipart/form-data; boundary=x", "CONTENT_LENGTH": str(allowed + 1)}
     assert member.post("/uploads", environ_overrides=over).status_code == 413
     assert member.post("/uploads", data={"a": "a" * 200_000}).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("redis://127.0.0.1/0?nope=1", "'nope'"),
+        ("redis://127.0.0.1/0?socket_timeout=soon", "'socket_timeout'"),
+        ("redis://127.0.0.1/abc", "'abc'"),
+        ("redis://127.0.0.1/0/1", "'0/1'"),
+        ("redis://127.0.0.1:99999/0", "Port out of range"),
+        ("rediss://127.0.0.1/0?ssl_cert_reqs=nope", "nope"),
+        ("memcached://127.0.0.1", "pattern"),
+    ],
+)
+def test_a_redis_that_could_never_answer_stops_the_start(
+    app_config: dict[str, object], address: str, fault: str
+) -> None:
+    with pytest.raises(SettingsError, match=rf"RATELIMIT_STORAGE_URI: .*{re.escape(fault)}"):
+        create_app(app_config | {"RATELIMIT_STORAGE_URI": address})
+
+
+@pytest.mark.parametrize("wrong", ["WEB_CONCURRENCY=0", "THREADS=0", "THREADS=x", "PORT=99999", "PORT=http"])
+def test_a_wrong_number_for_gunicorn_is_one_line(wrong: str) -> None:
+    name, _, value = wrong.partition("=")
+    command = [sys.executable, "-m", "gunicorn", "wsgi:app"]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {name: value}, capture_output=True, text=True, timeout=30
+    )
+    assert ended.returncode == 1
+    assert re.fullmatch(rf"{wrong}: it must be a number from 1 to \d+\. Example: {name}=\d+\n", ended.stderr)

@@ -6,6 +6,7 @@ release, by the migrations in ``app/accounts/migrations``, and those of your own
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -100,7 +101,13 @@ def _absolute(app: Flask) -> sa.URL:
         return url
     if url.database in (None, "", ":memory:") or str(url.database).startswith("file:"):
         raise SettingsError(f"DATABASE_URL: names no file. Example: DATABASE_URL=sqlite:///{paths.INSTANCE / 'app.db'}")
-    return url.set(database=str(paths.INSTANCE / str(url.database)))  # an absolute path stays as it is
+    file = paths.INSTANCE / str(url.database)  # an absolute path stays as it is
+    folder = next(parent for parent in file.parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise SettingsError(
+            f"DATABASE_URL: {folder} is no folder that this app may write to. Example: DATABASE_URL=sqlite:///app.db"
+        )
+    return url.set(database=str(file))
 
 
 def sqlite_file(app: Flask) -> Path | None:

@@ -21,7 +21,7 @@ import time
 from datetime import timedelta
 from email.message import EmailMessage
 from email.utils import formatdate
-from functools import cache
+from functools import cache, partial
 from threading import Event, Lock, Thread
 from typing import Any, cast
 
@@ -214,9 +214,11 @@ def _deliver(app: Flask, message: EmailMessage) -> None:
         return
     if not config["MAIL_SERVER"]:
         raise NoServerError("MAIL_SERVER is not set")
-    with smtplib.SMTP(config["MAIL_SERVER"], config["MAIL_PORT"], timeout=TIMEOUT) as server:
-        if config["MAIL_USE_TLS"]:
-            server.starttls(context=_tls())  # without a context, smtplib accepts any certificate
+    # Without a context, smtplib accepts any certificate.
+    connect = partial(smtplib.SMTP_SSL, context=_tls()) if config["MAIL_USE_SSL"] else smtplib.SMTP
+    with connect(config["MAIL_SERVER"], config["MAIL_PORT"], timeout=TIMEOUT) as server:
+        if config["MAIL_USE_TLS"] and not config["MAIL_USE_SSL"]:
+            server.starttls(context=_tls())
         if config["MAIL_USERNAME"]:
             server.login(config["MAIL_USERNAME"], config["MAIL_PASSWORD"])
         server.send_message(message)

@@ -24,6 +24,9 @@ class AccountSettings(BaseSettings):
     )
     MAIL_PORT: int = Field(default=587, ge=1, le=65535, description="The SMTP port.", examples=["587"])
     MAIL_USE_TLS: bool = Field(default=True, description="Use STARTTLS.", examples=["1"])
+    MAIL_USE_SSL: bool = Field(
+        default=False, description="Use TLS from the start, without STARTTLS: with MAIL_PORT=465.", examples=["1"]
+    )
     MAIL_USERNAME: str = Field(default="", description="The SMTP user.", examples=["app"])
     MAIL_PASSWORD: str = Field(
         default="", repr=False, description="The SMTP password.", examples=["(from your mail provider)"]

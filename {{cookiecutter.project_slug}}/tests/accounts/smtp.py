@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socketserver
+import ssl
 import threading
 from types import TracebackType
 from typing import Any
@@ -20,8 +21,10 @@ class MailServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Dialogue)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.recipients: list[str] = []
         self.texts: list[str] = []
         self.answers = threading.Event()

@@ -228,7 +228,11 @@ def test_nothing_is_kept_of_an_upload_into_a_deleted_account(
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("MAIL_DEFAULT_SENDER", "a@example.com\nBcc: b@example.com"), ("DATABASE_URL", "postgresql://host:port/name")],
+    [
+        ("MAIL_DEFAULT_SENDER", "a@example.com\nBcc: b@example.com"),
+        ("DATABASE_URL", "postgresql://host:port/name"),
+        ("DATABASE_URL", f"sqlite:///{__file__}/app.db"),  # no folder
+    ],
 )
 def test_wrong_settings_of_accounts_stop_the_start(app_config: dict[str, object], setting: str, value: str) -> None:
     with pytest.raises(settings.SettingsError, match=setting):

@@ -8,17 +8,20 @@ import re
 import signal
 import smtplib
 import sqlite3
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 import time_machine
+import trustme
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -153,6 +156,31 @@ def test_what_waits_is_sent_after_a_restart_without_another_mail(
         while not smtp.recipients and time.monotonic() < patience:
             time.sleep(0.02)
     assert smtp.recipients == [ALICE]
+
+
+@pytest.mark.parametrize(("is_trusted", "reached"), [(True, [ALICE]), (False, [])])
+def test_over_tls_from_the_start_a_mail_reaches_only_the_server_that_was_named(
+    app_config: dict[str, object],
+    still: None,
+    authority: trustme.CA,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_trusted: bool,
+    reached: list[str],
+) -> None:
+    certificate, tls = authority.issue_cert("127.0.0.1"), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(tls)
+    known = authority if is_trusted else trustme.CA()
+    known.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    mail._tls.cache_clear()
+    with MailServer(tls) as server:
+        app = create_app(app_config | server.settings | {"MAIL_USE_SSL": True, "MAIL_USE_TLS": True})
+        register(browser_like(app))
+        mail.send_next(app)
+    mail._tls.cache_clear()
+    assert server.recipients == reached
+    assert len(waiting(app)) == 1 - len(reached)
 
 
 def links_for(server: Server, people: list[str]) -> list[int]:
