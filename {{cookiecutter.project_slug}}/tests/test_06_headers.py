@@ -352,14 +352,49 @@ SPOOFED = {
     "Front-End-Https": "on",
     "X-Original-Url": "/healthz",
 }
+SAY_HTTPS = {"X-Forwarded-Proto", "X-Forwarded-Ssl", "Forwarded", "X-Url-Scheme", "Front-End-Https"}
 
 
-def test_6_T3_a_spoofed_proxy_header_changes_nothing(client: FlaskClient) -> None:
+def test_6_T3_a_spoofed_proxy_header_opens_nothing(client: FlaskClient) -> None:
     plain = client.get("/x", base_url=HTTP)
     for name, value in SPOOFED.items():
         spoofed = client.get("/x", base_url=HTTP, headers={name: value})
-        assert (name, spoofed.status_code, spoofed.headers["Location"]) == (name, 308, plain.headers["Location"])
+        wanted = (503, None) if name in SAY_HTTPS else (308, plain.headers["Location"])
+        assert (name, spoofed.status_code, spoofed.headers.get("Location")) == (name, *wanted)
         assert "Strict-Transport-Security" not in spoofed.headers
+
+
+@pytest.mark.parametrize(
+    ("hops", "headers"),
+    [
+        *((0, {name: SPOOFED[name]}) for name in sorted(SAY_HTTPS)),
+        (0, {"Forwarded": 'for=192.0.2.1;Proto="HTTPS"'}),
+        (1, {"X-Forwarded-Proto": "https, http"}),
+        (1, {"X-Forwarded-Ssl": "on"}),
+        (1, {"X-Forwarded-Proto": "http", "Forwarded": "proto=https"}),
+    ],
+)
+def test_a_redirect_to_the_very_address_that_was_asked_for_is_a_page_instead(
+    app_config: dict[str, object], caplog: pytest.LogCaptureFixture, hops: int, headers: dict[str, str]
+) -> None:
+    """The visitor came by https to a proxy that the app does not believe: the redirect would never end."""
+    client = create_app(app_config | {"TRUSTED_PROXY_HOPS": hops}).test_client()
+    page = client.get("/", base_url=HTTP, headers=headers)
+    assert (page.status_code, page.mimetype) == (503, "text/html")
+    assert "not set up for the proxy in front of it" in page.text
+    told = [record.getMessage() for record in caplog.records if f"TRUSTED_PROXY_HOPS={hops}: " in record.getMessage()]
+    assert len(told) == 1
+    assert next(reversed(headers)) in told[0]
+    assert client.get("/healthz", base_url=HTTP, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("said", ["https", "https, http", "https, https"])
+def test_behind_two_proxies_it_is_enough_that_one_says_the_scheme(app_config: dict[str, object], said: str) -> None:
+    client = create_app(app_config | {"TRUSTED_PROXY_HOPS": 2}).test_client()
+    addresses = {"X-Forwarded-For": "192.0.2.1, 192.0.2.2"}
+    assert client.get("/", base_url=HTTP, headers=addresses | {"X-Forwarded-Proto": said}).status_code == 200
+    forged = {"X-Forwarded-Proto": f"https, http, {said.replace('https', 'http')}"}
+    assert client.get("/", base_url=HTTP, headers=addresses | forged).status_code != 200
 
 
 def test_6_T3_a_configured_proxy_is_believed_for_the_scheme_alone(app_config: dict[str, object]) -> None:

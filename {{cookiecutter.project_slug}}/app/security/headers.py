@@ -21,6 +21,7 @@ from werkzeug.sansio.utils import get_current_url
 from werkzeug.urls import iri_to_uri
 
 from app.security.declarations import Declared, add, all_declared_by
+from app.security.errors import refuse
 from app.security.findings import Finding
 from app.security.urls import canonical_host
 
@@ -173,6 +174,17 @@ def headers_with(relaxed: tuple[relax, ...]) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in sent.items() if value)
 
 
+# How a proxy says that the visitor came by https. Only X-Forwarded-Proto is ever believed.
+SAYS_HTTPS = {
+    "X-Forwarded-Proto": "https",
+    "Forwarded": "proto=https",
+    "X-Forwarded-Ssl": "on",
+    "Front-End-Https": "on",
+    "X-Url-Scheme": "https",
+}
+PROXY_FIX = "Set TRUSTED_PROXY_HOPS to the number of your proxies, and let the first one send X-Forwarded-Proto."
+
+
 def init_app(app: Flask) -> None:
     """Redirect http to https, and complete the headers of every response."""
     app.before_request(_to_https)
@@ -193,6 +205,14 @@ def _to_https() -> Response | None:
     """
     if current_app.debug or request.is_secure or request.blueprint == "health":
         return None
+    for name, value in SAYS_HTTPS.items():
+        if value in request.headers.get(name, "").lower().replace('"', ""):
+            # The visitor came by https, so the redirect would lead to the same address, and on and on.
+            hops = f"TRUSTED_PROXY_HOPS={current_app.config['TRUSTED_PROXY_HOPS']}"
+            current_app.logger.warning(
+                "%s: a proxy says %s in %s, which is not trusted. %s", hops, value, name, PROXY_FIX
+            )
+            refuse(503, "This site is not set up for the proxy in front of it. Its log says what to change.")
     url = get_current_url("https", str(canonical_host()), request.root_path, request.path, request.query_string)
     return redirect(iri_to_uri(url), 308)  # type: ignore[return-value]
 

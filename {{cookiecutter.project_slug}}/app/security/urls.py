@@ -136,8 +136,24 @@ def init_app(app: Flask) -> None:
     app.after_request(_check_redirect)
     app.wsgi_app = _with_normal_host(app.wsgi_app)  # type: ignore[method-assign, assignment]
     if hops := config["TRUSTED_PROXY_HOPS"]:
-        # The host never comes from a proxy: SERVER_NAME sets it.
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
+        app.wsgi_app = _behind_proxies(app.wsgi_app, hops)  # type: ignore[method-assign, assignment]
+
+
+def _behind_proxies(wsgi_app: WSGIApplication, hops: int) -> WSGIApplication:
+    """Take the client's address and the scheme from the proxies; the host never comes from one: SERVER_NAME sets it.
+
+    Each proxy adds an address, but maybe only the first, which has the certificate, says the scheme. So the scheme of
+    a request that came by all of them may be one that is said less often.
+    """
+    fixed: list[WSGIApplication] = [
+        ProxyFix(wsgi_app, x_for=hops, x_proto=schemes, x_host=0) for schemes in range(hops + 1)
+    ]
+
+    def behind(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        addresses, schemes = (environ.get(f"HTTP_X_FORWARDED_{name}", "").count(",") + 1 for name in ("FOR", "PROTO"))
+        return fixed[min(schemes, hops) if addresses >= hops else hops](environ, start_response)
+
+    return behind
 
 
 def check(app: Flask) -> Iterator[Finding]:
