@@ -129,6 +129,15 @@ def test_a_command_in_a_checkout_runs_without_debug(app_config: dict[str, object
     assert "False https" in ended.stdout
 
 
+@pytest.mark.parametrize("host", ["10.0.0.5", "10.0.0.5:8000", "[::1]:8000", "2001:db8::1", None])
+def test_a_load_balancer_may_name_the_machine_by_its_address(client: FlaskClient, host: str | None) -> None:
+    by_address = {"HTTP_HOST": host} if host else {"SERVER_NAME": "10.0.0.5", "HTTP_HOST": ""}
+    for path in ("/healthz", "/readyz"):
+        assert client.get(path, base_url="http://localhost", environ_overrides=by_address).status_code == 200
+    assert client.get("/", base_url="http://localhost", environ_overrides=by_address).status_code == 400
+    assert client.get("/healthz", base_url="http://evil.example").status_code == 400
+
+
 def test_healthz_answers_whatever_else_is_down(app_config: dict[str, object]) -> None:
     client = browser_like(create_app(app_config | {"CLAMD_URL": "unix:///nowhere.sock"}))
     assert client.get("/healthz").json == {"status": "ok"}

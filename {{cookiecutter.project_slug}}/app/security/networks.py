@@ -11,6 +11,8 @@ from flask import request
 # The networks that count besides a client's /64, and how many times its limits they have. See rate_limits.py.
 WIDER = {56: 4, 48: 16}
 
+UNKNOWN = "unknown"  # what is no address
+
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052
 
 
@@ -34,7 +36,7 @@ def network(address: str, prefix: int = 64) -> str:
         parsed = ip_address(address)
     except ValueError:
         # With 64 it is never empty: Flask-Limiter would not count such a client at all.
-        return "unknown" if prefix == 64 else ""
+        return UNKNOWN if prefix == 64 else ""
     if isinstance(parsed, IPv6Address):
         parsed = _embedded(parsed) or parsed
     if isinstance(parsed, IPv4Address):

@@ -26,6 +26,7 @@ from wtforms import Field, FieldList, Form, FormField, SelectMultipleField
 from app.security.declarations import Declared, declare, declared_by
 from app.security.errors import Refusal, StrictRequest, refuse, respond
 from app.security.findings import Finding
+from app.security.networks import UNKNOWN, network
 from app.security.outgoing import OutgoingURLError as OutgoingURLError  # public here too
 from app.security.outgoing import check_outgoing_url as check_outgoing_url
 from app.settings import LOOPBACK_HOSTS, is_host
@@ -39,6 +40,7 @@ SUMMARY = "A link to this site stays on this site, or a page first shows where i
 
 UNKNOWN_PLACE = "This link leads to a place that this site does not know."
 MAX_URL = 4096  # characters of path and query
+PROBED = ("/healthz", "/readyz")
 
 # The name of a declaration: the hosts that a view may redirect to, and the reason.
 TARGETS = "may_redirect_to"
@@ -134,7 +136,7 @@ def init_app(app: Flask) -> None:
     app.request_class = Request
     app.before_request(_refuse_long_urls)
     app.after_request(_check_redirect)
-    app.wsgi_app = _with_normal_host(app.wsgi_app)  # type: ignore[method-assign, assignment]
+    app.wsgi_app = _with_normal_host(app, app.wsgi_app)  # type: ignore[method-assign, assignment]
     if hops := config["TRUSTED_PROXY_HOPS"]:
         app.wsgi_app = _behind_proxies(app.wsgi_app, hops)  # type: ignore[method-assign, assignment]
 
@@ -257,11 +259,17 @@ def normal_host(host: str) -> str:
     return name.removesuffix(".") + (colon + port if port else "")
 
 
-def _with_normal_host(wsgi_app: WSGIApplication) -> WSGIApplication:
-    """Let the app see one spelling of the request's host: Werkzeug compares it to TRUSTED_HOSTS letter by letter."""
+def _with_normal_host(app: Flask, wsgi_app: WSGIApplication) -> WSGIApplication:
+    """Let the app see one spelling of the request's host: Werkzeug compares it to TRUSTED_HOSTS letter by letter.
+
+    Load balancers name a machine by its address, or not at all. A health check, which repeats no host, answers them.
+    """
 
     def normal(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if "HTTP_HOST" in environ:
+        host = environ.get("HTTP_HOST") or environ["SERVER_NAME"]
+        if environ.get("PATH_INFO") in PROBED and network(host) != UNKNOWN:
+            environ["HTTP_HOST"] = app.config["TRUSTED_HOSTS"][0]
+        elif "HTTP_HOST" in environ:
             environ["HTTP_HOST"] = normal_host(environ["HTTP_HOST"])
         return wsgi_app(environ, start_response)
 
