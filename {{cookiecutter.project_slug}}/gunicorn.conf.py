@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 import gunicorn
 
@@ -27,7 +28,7 @@ workers = number("WEB_CONCURRENCY", 1, 1000)
 worker_class = "gthread"
 # Up to 11 threads of all workers may wait for images (app/storage/images.py): keep clearly more.
 threads = number("THREADS", 32, 1000)
-preload_app = True
+preload_app = True  # a fault of the settings ends the start, instead of each worker; see on_reload
 
 # Seconds without a heartbeat after which a worker is killed. A request may take longer, because gthread sends the
 # heartbeat from its main thread. gunicorn has no timeout for slow clients: deploy/nginx.conf has them (8.T4).
@@ -43,3 +44,19 @@ forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 control_socket_disable = True
 accesslog = None
+
+
+def on_reload(server: Any) -> None:
+    """Load the app and its settings again (HUP). If they are faulty, one line says so, and the old ones stay.
+
+    The environment of the process and the installed packages stay as they are: after a change of these, restart.
+    """
+    old = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in ("app", "wsgi")}
+    app, server.app.callable = server.app.callable, None
+    try:
+        server.app.wsgi()
+    except (Exception, SystemExit) as error:
+        sys.modules.update(old)
+        server.app.callable = app
+        old["app.logs"].init_app(app)  # gunicorn has set up its own log again
+        server.log.error("HUP changed nothing, the app can't be loaded: %s", error)

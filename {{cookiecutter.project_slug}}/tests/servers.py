@@ -71,10 +71,13 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def serve(authority: trustme.CA, app_config: dict[str, object], tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Start the app under gunicorn with the given settings: ``serve(RATELIMIT_DEFAULT="5 per minute")``."""
+    """Start the app under gunicorn with the given settings: ``serve(RATELIMIT_DEFAULT="5 per minute")``.
+
+    ``folder`` is that of another checkout.
+    """
     running: list[subprocess.Popen[bytes]] = []
 
-    def start(wsgi: str = "wsgi:app", **config: object) -> Server:
+    def start(wsgi: str = "wsgi:app", folder: Path = ROOT, **config: object) -> Server:
         port = free_port()
         certificate, log = tmp_path / "server.pem", tmp_path / f"server-{port}.log"
         authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
@@ -82,7 +85,7 @@ def serve(authority: trustme.CA, app_config: dict[str, object], tmp_path: Path) 
         environment |= {name: str(value) for name, value in (app_config | config).items()}
         command = [sys.executable, "-m", "gunicorn", wsgi, "--bind", f"127.0.0.1:{port}"]
         command += ["--certfile", str(certificate)]
-        process = launch(command, log, environment)
+        process = launch(command, log, environment, folder)
         running.append(process)
         wait_for(port, process, log)
         tls = ssl.create_default_context()
@@ -151,10 +154,12 @@ def on_loopback(folder: Path, https: int, http: int, behind: int) -> str:
     return text
 
 
-def launch(command: list[str], log: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+def launch(
+    command: list[str], log: Path, environment: dict[str, str] | None = None, folder: Path = ROOT
+) -> subprocess.Popen[bytes]:
     """Start a server, in a process group of its own with its workers."""
     with log.open("wb") as output:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output, process_group=0)
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output, process_group=0)
 
 
 def stop(running: list[subprocess.Popen[bytes]]) -> None:

@@ -1,0 +1,74 @@
+"""HUP, which tells a server to reload: gunicorn takes new code and settings, or keeps the old ones and says why."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import KEY, ROOT, Server
+
+NEW_KEY = "q9WmZ3xLr7VtB5nKc2HsY8fJd4GpTa6R"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The app's folder, with a .env."""
+    folder = tmp_path / "checkout"
+    shutil.copytree(ROOT / "app", folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("gunicorn.conf.py", "wsgi.py"):
+        shutil.copy(ROOT / name, folder)
+    (folder / ".env").write_text(f"SECRET_KEY={KEY}\nRATELIMIT_DEFAULT=50 per minute\n")
+    return folder
+
+
+def reload(server: Server, until: Callable[[], bool]) -> str:
+    """Send HUP, wait until that has worked, and return the log since."""
+    before = len(server.log.read_text())
+    server.process.send_signal(signal.SIGHUP)
+    patience = time.monotonic() + 30
+    while not until() and time.monotonic() < patience:
+        time.sleep(0.1)
+    assert until(), server.log.read_text()
+    return server.log.read_text()[before:]
+
+
+def limit(server: Server) -> str:
+    return server.request("/")[1]["RateLimit-Limit"]
+
+
+def test_hup_takes_new_settings_and_new_code(serve: Callable[..., Server], checkout: Path) -> None:
+    server = serve(folder=checkout, SECRET_KEY="")  # that of .env
+    assert limit(server) == "50"
+    (checkout / ".env").write_text(f"SECRET_KEY={NEW_KEY}\nRATELIMIT_DEFAULT=60 per minute\n")
+    code = checkout / "app/views/health.py"
+    code.write_text(code.read_text().replace('{"status": "ok"}', '{"status": "new"}'))
+    told = reload(server, lambda: limit(server) == "60")
+    assert server.request("/healthz")[2] == b'{"status":"new"}\n'
+    assert told.count("Handling signal: hup") == 1  # not once more by gunicorn's own log
+    assert "HUP changed nothing" not in told
+
+
+@pytest.mark.parametrize(
+    ("file", "fault", "named"),
+    [
+        (".env", f"SECRET_KEY={KEY}\nRATELIMIT_DEFAULT=often\n", "RATELIMIT_DEFAULT"),
+        (".env", "SECRET_KEY=changeme\n", "SECRET_KEY"),
+        ("app/views/health.py", "def broken(:\n", "health.py"),
+    ],
+)
+def test_hup_with_a_fault_changes_nothing_and_names_it(
+    serve: Callable[..., Server], checkout: Path, file: str, fault: str, named: str
+) -> None:
+    server = serve(folder=checkout, SECRET_KEY="")
+    (checkout / file).write_text(fault)
+    told = reload(server, lambda: "HUP changed nothing" in server.log.read_text())
+    assert told.count("HUP changed nothing") == 1
+    assert named in told
+    time.sleep(1)  # the workers of before have gone
+    assert limit(server) == "50"
+    assert server.request("/healthz")[0] == 200
