@@ -6,7 +6,7 @@ import sys
 
 from app import create_app
 from app.security.findings import log_facts
-from app.settings import SettingsError
+from app.settings import SettingsError, misspelled
 
 try:
     app = create_app()
@@ -16,4 +16,6 @@ except SettingsError as error:
 if app.debug:
     sys.exit("FLASK_DEBUG: must not be set here, it disables protections. For development, use: make run")
 
+for line in misspelled():
+    app.logger.warning("%s", line)
 log_facts(app)

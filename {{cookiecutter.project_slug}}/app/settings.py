@@ -6,9 +6,11 @@ next to this package. An invalid value stops the start: a typo in a security set
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -301,6 +303,13 @@ def load_settings(config: Mapping[str, object] | None = None) -> Settings:
         faults = [f"{paths.ENV_FILE}: can't be read ({getattr(error, 'strerror', '') or 'not UTF-8 text'})."]
     intro = "The app cannot start: fix these settings in the environment or in .env."
     raise SettingsError("\n  ".join([intro, *faults]))
+
+
+def misspelled() -> Iterator[str]:
+    """Yield a line for each name in the environment that is nearly a setting: such a value has no effect."""
+    for name in sorted(os.environ.keys() - Settings.model_fields.keys()):
+        for meant in difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.85):
+            yield f"{name} in the environment is not a setting of this app. Was {meant} meant?"
 
 
 def _in_words(fault: ErrorDetails) -> str:

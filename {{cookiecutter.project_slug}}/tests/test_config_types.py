@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 from flask import Flask
 
-from app import create_app
+from app import create_app, settings
 from app.settings import Settings, SettingsError
 from tests.conftest import KEY, ROOT, browser_like, csrf_token, new_member
 from tests.samples import upload
@@ -125,3 +125,21 @@ def test_a_wrong_number_for_gunicorn_is_one_line(wrong: str) -> None:
     )
     assert ended.returncode == 1
     assert re.fullmatch(rf"{wrong}: it must be a number from 1 to \d+\. Example: {name}=\d+\n", ended.stderr)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CLAMD_URI", "CLAMD_URL"),
+        ("TRUSTED_HOST", "TRUSTED_HOSTS"),
+        ("SECRET_KEYS", "SECRET_KEY"),
+        ("SERVERNAME", "SERVER_NAME"),
+    ]
+    + [(name, None) for name in ("HOST", "PORT", "THREADS", "WEB_CONCURRENCY", "PATH", "LOG_LEVEL", "UPLOADS")],
+)
+def test_a_name_in_the_environment_that_is_nearly_a_setting_is_told(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str | None
+) -> None:
+    monkeypatch.setattr(os, "environ", {name: "x"})
+    told = list(settings.misspelled())
+    assert told == ([f"{name} in the environment is not a setting of this app. Was {meant} meant?"] if meant else [])
