@@ -205,16 +205,20 @@ def _to_https() -> Response | None:
     """
     if current_app.debug or request.is_secure or request.blueprint == "health":
         return None
+    _refuse_to_loop()
+    url = get_current_url("https", str(canonical_host()), request.root_path, request.path, request.query_string)
+    return redirect(iri_to_uri(url), 308)  # type: ignore[return-value]
+
+
+def _refuse_to_loop() -> None:
+    """Refuse (503) a visitor who came by https to a proxy that is not trusted: the redirect would lead there again."""
     for name, value in SAYS_HTTPS.items():
         if value in request.headers.get(name, "").lower().replace('"', ""):
-            # The visitor came by https, so the redirect would lead to the same address, and on and on.
             hops = f"TRUSTED_PROXY_HOPS={current_app.config['TRUSTED_PROXY_HOPS']}"
             current_app.logger.warning(
                 "%s: a proxy says %s in %s, which is not trusted. %s", hops, value, name, PROXY_FIX
             )
             refuse(503, "This site is not set up for the proxy in front of it. Its log says what to change.")
-    url = get_current_url("https", str(canonical_host()), request.root_path, request.path, request.query_string)
-    return redirect(iri_to_uri(url), 308)  # type: ignore[return-value]
 
 
 def _complete(app: Flask, wsgi_app: WSGIApplication) -> WSGIApplication:
