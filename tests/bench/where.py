@@ -21,12 +21,10 @@ OURS = "the app itself"
 
 
 def package_of(file: str, folder: Path) -> str:
-    if Path(file).is_relative_to(folder):
-        return OURS
     parts = Path(file).parts
-    if "site-packages" in parts:
+    if "site-packages" in parts:  # of the environment in the app's folder
         return parts[parts.index("site-packages") + 1].removesuffix(".py")
-    return "Python"
+    return OURS if Path(file).is_relative_to(folder) else "Python"
 
 
 def shares(app: contender.Flask, page: str, folder: Path) -> dict[str, float]:

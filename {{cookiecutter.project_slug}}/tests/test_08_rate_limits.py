@@ -249,6 +249,13 @@ def test_8_T1_the_networks_of_one_customer_have_a_bounded_number_of_guesses(
     assert guess(door, "someone@example.com", "2001:db8:1::1")[0] == 401  # another network
 
 
+def test_8_S3_a_view_without_a_name_is_counted(app: Flask) -> None:
+    view = exempt("The tests of the limits need no token.")(partial(str))
+    app.add_url_rule("/tested-door", "door", public(limited("1 per minute")(view)), methods=["POST"])
+    client = browser_like(app)
+    assert [client.post("/tested-door").status_code for _ in range(2)] == [200, 429]
+
+
 @pytest.mark.parametrize("kind", ["sign_in", "register", "reset"])
 @pytest.mark.parametrize("prefix", NETWORKS)
 def test_8_T1_the_networks_of_one_customer_share_the_limit_of_a_form(
