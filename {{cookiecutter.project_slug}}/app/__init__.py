@@ -31,7 +31,6 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
         cookies,
         csp,
         csrf,
-        declarations,
         errors,
         headers,
         rate_limits,
@@ -52,7 +51,6 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
     # request or do work for it, so that every request counts, and one over the limit costs least.
     app.extensions["parts"] = (
         logs,
-        declarations,
         visitors,
         csp,
         rate_limits,

@@ -249,9 +249,12 @@ def test_8_T1_the_networks_of_one_customer_have_a_bounded_number_of_guesses(
     assert guess(door, "someone@example.com", "2001:db8:1::1")[0] == 401  # another network
 
 
-def test_8_S3_a_view_without_a_name_is_counted(app: Flask) -> None:
+@pytest.mark.parametrize("kind", LIMITS)
+def test_8_S3_a_view_without_a_name_is_counted(app: Flask, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """A partial; and its endpoint has the name of a kind of limit."""
+    monkeypatch.setitem(LIMITS, kind, "1 per minute")
     view = exempt("The tests of the limits need no token.")(partial(str))
-    app.add_url_rule("/tested-door", "door", public(limited("1 per minute")(view)), methods=["POST"])
+    app.add_url_rule("/tested-door", kind, public(limited(kind)(view)), methods=["POST"])
     client = browser_like(app)
     assert [client.post("/tested-door").status_code for _ in range(2)] == [200, 429]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from functools import partial, wraps
+from functools import partial
 from http import HTTPMethod
 from typing import Any, TypeVar
 
@@ -113,21 +113,3 @@ def static_folder(app: Flask, endpoint: str | None) -> str | None:
     owner, _, name = (endpoint or "").rpartition(".")
     place = app.blueprints.get(owner) if owner else app
     return place.static_folder if place and name == "static" else None
-
-
-def init_app(app: Flask) -> None:
-    """Make sure that each view has a name. This comes first: Flask-Limiter's hooks look views up by name."""
-    app.before_request(_name_the_view)
-
-
-def _name_the_view() -> None:
-    """Wrap a view without a name (a partial or a callable object): Flask-Limiter would fail on it with a 500."""
-    view = current_app.view_functions.get(request.endpoint or "")
-    if view is None or hasattr(view, "__qualname__"):
-        return
-
-    @wraps(view)
-    def named(*args: Any, **kwargs: Any) -> Any:
-        return current_app.ensure_sync(view)(*args, **kwargs)
-
-    current_app.view_functions[str(request.endpoint)] = named

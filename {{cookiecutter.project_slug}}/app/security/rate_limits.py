@@ -109,13 +109,16 @@ def client_key() -> str:
 
 
 def _limit_of(app: Flask, asked: Request) -> tuple[str, bool]:
-    """Return what a request counts for (its kind, or its view), and whether it counts for the signed-in user."""
+    """Return what a request counts for (its kind, or its view), and whether it counts for the signed-in user.
+
+    The name has two words, so that it is never that of an endpoint: Flask-Limiter would look up that view by its name,
+    which a partial does not have. It also does not limit an empty name, or one that ends in "static".
+    """
     declared_limit = _declared_limit(app, asked)
     if declared_limit in LIMITS:
-        return declared_limit, declared_limit == "upload"
+        return f"each {declared_limit}", declared_limit == "upload"
     if not declared_limit and static_folder(app, asked.endpoint):
-        return "files", False
-    # With a second word, since Flask-Limiter does not limit an empty name, or one that ends in "static".
+        return "each file", False
     return f"{asked.endpoint} {declared_limit or 'default'}", True
 
 
