@@ -344,10 +344,6 @@ def of_somebody_else(team: Team) -> None:
         os.chown(path, 65534, 65534)
 
 
-def unimportable(team: Team) -> None:
-    (team.app / "app/views/pages.py").write_text("def broken(:\n")
-
-
 @pytest.mark.parametrize(
     ("spoil", "line"),
     [

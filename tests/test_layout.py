@@ -54,7 +54,7 @@ def test_the_app_imports_no_tool_and_no_test(template: Path) -> None:
 
 
 def test_no_modules_of_the_app_depend_on_each_other() -> None:
-    """Imports in functions and for type checkers count too: they hide a circle, and don't open it."""
+    """Imports in functions and for type checkers count too: they hide a cycle and do not break it."""
     graph = {
         module: {name for node in ast.walk(tree) for name in imported(node, submodules=True) if name in MODULES}
         - {module}

@@ -8,7 +8,7 @@ import gunicorn
 
 
 def number(name: str, default: int, most: int) -> int:
-    """Return the value of an environment variable. A wrong one ends the start with one line."""
+    """Return the value of an environment variable. A wrong value stops the start with one line."""
     text = os.environ.get(name) or str(default)
     if not text.isdecimal() or not 0 < int(text) <= most:
         sys.exit(f"{name}={text}: it must be a number from 1 to {most}. Example: {name}={default}")
@@ -28,7 +28,7 @@ workers = number("WEB_CONCURRENCY", 1, 1000)
 worker_class = "gthread"
 # Up to 11 threads of all workers may wait for images (app/storage/images.py): keep clearly more.
 threads = number("THREADS", 32, 1000)
-preload_app = True  # a fault of the settings ends the start, instead of each worker; see on_reload
+preload_app = True  # faulty settings stop the start once, not each worker; see on_reload
 
 # Seconds without a heartbeat after which a worker is killed. A request may take longer, because gthread sends the
 # heartbeat from its main thread. gunicorn has no timeout for slow clients: deploy/nginx.conf has them (8.T4).
@@ -47,9 +47,9 @@ accesslog = None
 
 
 def on_reload(server: Any) -> None:
-    """Load the app and its settings again (HUP). If they are faulty, one line says so, and the old ones stay.
+    """Load the app and its settings again (HUP). If this fails, log why and keep the old ones.
 
-    The environment of the process and the installed packages stay as they are: after a change of these, restart.
+    New environment variables and new packages need a restart.
     """
     old = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in ("app", "wsgi")}
     app, server.app.callable = server.app.callable, None

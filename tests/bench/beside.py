@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.requests import Contender, in_turn, ratios, spread
+from tests.bench.requests import contenders, in_turn, ratios, spread
 from tests.conftest import outside
 
 ADDRESS = os.environ.get("COOKIECUTTER_FLASK", "https://github.com/cookiecutter-flask/cookiecutter-flask")
@@ -48,15 +48,9 @@ def beside(apps: dict[str, Path], python: Path, work: Path, rounds: int) -> Iter
         command = " ".join(Path(part).name for part in map(str, error.cmd[:4]))
         yield f"cookiecutter-flask was not compared: `{command} …` has failed here."
         return
-    running = {name: Contender(python, "app", folder) for name, folder in apps.items()}
-    running["elsewhere"] = Contender(other_python, "elsewhere", other)
-    try:
-        for contender in running.values():
-            contender.run("home", 0)
+    wanted = {name: (python, "app", folder) for name, folder in apps.items()}
+    with contenders(wanted | {"elsewhere": (other_python, "elsewhere", other)}, ["home"]) as running:
         taken = in_turn(running, rounds, ["home"])
-    finally:
-        for contender in running.values():
-            contender.close()
     theirs = taken["elsewhere", "home"]
     for name in apps:
         ours = taken[name, "home"]

@@ -171,23 +171,21 @@ class Ping:
         self.get(page)
 
 
-def app_of(kind: str, folder: Path, place: Path, without: str = "") -> Flask:
+def app_of(kind: str, folder: Path, place: Path, without: str = "", **settings: object) -> Flask:
     match kind:
         case "bare":
             return bare(folder)
         case "elsewhere":
             return elsewhere(folder, place)
         case "redis":
-            return whole(folder, without, place, RATELIMIT_STORAGE_URI=os.environ["REDIS_URL"])
-    return whole(folder, without, place)
+            settings["RATELIMIT_STORAGE_URI"] = os.environ["REDIS_URL"]
+    return whole(folder, without, place, **settings)
 
 
 def served(kind: str, folder: str, place: str) -> Flask:
     """Return an app for gunicorn, behind a proxy on the same machine."""
     logging.disable(logging.CRITICAL)
-    if kind == "bare":
-        return bare(Path(folder))
-    return whole(Path(folder), "", Path(place), SERVER_NAME="localhost", TRUSTED_PROXY_HOPS=1)
+    return app_of(kind, Path(folder), Path(place), SERVER_NAME="localhost", TRUSTED_PROXY_HOPS=1)
 
 
 def main(kind: str, folder: str, without: str = "") -> None:

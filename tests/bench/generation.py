@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench.requests import SLOW_ROUNDS, ratios, spread
+from tests.bench.requests import SLOW_ROUNDS, printed_by, ratios, spread
 from tests.clean_copy import APP
 from tests.conftest import Cookiecutter, outside
-
-STORING = Path(__file__).with_name("storing.py")
 
 
 def timed(run: Callable[[], object]) -> float:
@@ -52,11 +49,7 @@ def audits(python: Path, folder: Path) -> Iterator[str]:
 
 def uploads(python: Path, folder: Path) -> Iterator[str]:
     """Yield the line about an upload to the app in ``folder``."""
-    command = [python, STORING, folder, str(SLOW_ROUNDS)]
-    printed = subprocess.run(
-        command, env=outside(), check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ).stdout
-    taken = json.loads(printed)
+    taken: dict[str, list[float]] = printed_by(python, "storing.py", folder, str(SLOW_ROUNDS))
     upload, plain = taken["upload"], taken["plain"]
     yield (
         f"An upload of 10 MB takes {spread(upload, '{:.0f}')} CPU ms, and writing the same bytes and reading them once "

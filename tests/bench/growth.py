@@ -1,26 +1,17 @@
-"""What requests cost as an app grows: the third part of ``make bench``."""
+"""What requests cost as an app grows."""
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.requests import SLOW_ROUNDS
-from tests.conftest import outside
-
-GROWING = Path(__file__).with_name("growing.py")
+from tests.bench.requests import SLOW_ROUNDS, printed_by
 
 
 def growth(python: Path, folder: Path) -> Iterator[str]:
     """Yield the table about the app in ``folder``: a row for what grows, a column for each size."""
-    command = [python, GROWING, folder, str(SLOW_ROUNDS)]
-    printed = subprocess.run(
-        command, env=outside(), check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ).stdout
-    taken: dict[str, dict[str, list[float]]] = json.loads(printed)
+    taken: dict[str, dict[str, list[float]]] = printed_by(python, "growing.py", folder, str(SLOW_ROUNDS))
     sizes = sorted({size for of in taken.values() for size in of}, key=int)
     yield from ("", "## Growth", "")
     yield from ("CPU milliseconds of a request, or of reading a folder, by the number of what grows:", "")

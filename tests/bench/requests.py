@@ -1,4 +1,4 @@
-"""What requests, a start and a worker's memory cost, compared with Flask alone: the first part of ``make bench``.
+"""What requests, a start and a worker's memory cost, compared with Flask alone.
 
 All contenders run at the same time, each in its own process, and take turns: other load on the machine slows all of
 them.
@@ -14,9 +14,10 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import outside
 
@@ -32,7 +33,7 @@ SLOW_ROUNDS = 5  # of what takes seconds
 class Contender:
     """A process that runs ``contender.py`` with these arguments."""
 
-    def __init__(self, python: Path, *arguments: str | Path) -> None:
+    def __init__(self, python: str | Path, *arguments: str | Path) -> None:
         command = [python, CONTENDER, *arguments]
         self.process = subprocess.Popen(
             command, env=outside(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -53,13 +54,11 @@ class Contender:
 
 
 @contextmanager
-def contenders(
-    python: Path, wanted: dict[str, tuple[str | Path, ...]], pages: Iterable[str]
-) -> Iterator[dict[str, Contender]]:
-    """Start a contender for each name, with its arguments, and let it make the first requests for each page."""
+def contenders(wanted: Mapping[str, tuple[str | Path, ...]], pages: Iterable[str]) -> Iterator[dict[str, Contender]]:
+    """Start a contender for each name, with its Python and arguments. Each makes the first requests for each page."""
     with ExitStack() as stack:
         running = {}
-        for name, arguments in wanted.items():
+        for name, (python, *arguments) in wanted.items():
             running[name] = Contender(python, *arguments)
             stack.callback(running[name].close)
         for contender in running.values():
@@ -84,6 +83,13 @@ def spread(values: Sequence[float], form: str = "{:.2f}") -> str:
     """Return the median, and in parentheses the quartiles."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return f"{form} ({form}–{form})".format(middle, low, high)
+
+
+def printed_by(python: Path, script: str, *arguments: str | Path) -> Any:
+    """Run a script of this folder in the environment of a generated app, and return what it prints as JSON."""
+    command = [python, CONTENDER.with_name(script), *arguments]
+    printed = subprocess.run(command, env=outside(), check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return json.loads(printed.stdout)
 
 
 def free_port() -> int:
@@ -155,9 +161,9 @@ def get_home(path: Path) -> None:
 def pages(apps: dict[str, Path], python: Path, rounds: int) -> Iterator[str]:
     """Yield the table of the pages, with a row for each page and app."""
     yield from ("## Requests", "", "CPU time of one request, in milliseconds, and as a multiple of Flask alone.", "")
-    wanted: dict[str, tuple[str | Path, ...]] = {name: ("app", folder) for name, folder in apps.items()}
-    wanted |= {f"bare {name}": ("bare", folder) for name, folder in apps.items()}
-    with contenders(python, wanted, COMPARED) as running:
+    wanted = {name: (python, "app", folder) for name, folder in apps.items()}
+    wanted |= {f"bare {name}": (python, "bare", folder) for name, folder in apps.items()}
+    with contenders(wanted, COMPARED) as running:
         taken = in_turn(running, rounds, COMPARED)
     yield from ("| page | app | Flask alone | the app | multiple |", "|---|---|---|---|---|")
     for page, other in COMPARED.items():
@@ -169,9 +175,9 @@ def pages(apps: dict[str, Path], python: Path, rounds: int) -> Iterator[str]:
 def mitigations(folder: Path, python: Path, rounds: int) -> Iterator[str]:
     """Yield the table of what each mitigation of the app in ``folder`` costs."""
     yield from ("", "What each mitigation adds (accounts): a request with it, minus a request without it.", "")
-    wanted = {"whole": ("app", folder)} | {each: ("app", folder, each) for each in MITIGATIONS}
+    wanted = {"whole": (python, "app", folder)} | {each: (python, "app", folder, each) for each in MITIGATIONS}
     shown = ("home", "json")
-    with contenders(python, wanted, shown) as running:
+    with contenders(wanted, shown) as running:
         taken = in_turn(running, rounds, shown)
     yield from ("| mitigation | home, ms | json, ms |", "|---|---|---|")
     for each in MITIGATIONS:
@@ -183,9 +189,7 @@ def mitigations(folder: Path, python: Path, rounds: int) -> Iterator[str]:
 
 def packages(folder: Path, python: Path) -> Iterator[str]:
     """Yield the table of the packages in which the requests to the app in ``folder`` spend their time."""
-    command = [python, CONTENDER.with_name("where.py"), folder]
-    printed = subprocess.run(command, env=outside(), check=True, capture_output=True, text=True).stdout
-    shares: dict[str, dict[str, float]] = json.loads(printed)
+    shares: dict[str, dict[str, float]] = printed_by(python, "where.py", folder)
     yield from ("", "Where the time goes (accounts), in percent of a request with a profiler running:", "")
     yield from (f"| package | {' | '.join(shares)} |", f"|---|{'---|' * len(shares)}")
     for name in sorted({name for of in shares.values() for name in of}, key=lambda name: -shares["json"].get(name, 0)):

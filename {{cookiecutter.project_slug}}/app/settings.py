@@ -258,11 +258,11 @@ class Settings(
 
         database = urlsplit(value).path.strip("/")
         if not value.startswith("unix:") and not re.fullmatch("[0-9]*", database):
-            raise ValueError(f"the database of a Redis is a number, and {database!r} is none")
-        try:  # nothing connects yet, and an unknown option would make every request fail
+            raise ValueError(f"a Redis database is a number, and {database!r} is not")
+        try:  # this does not connect; an unknown option would make every request fail
             Redis.from_url(value).connection_pool.make_connection()
         except (TypeError, RedisError) as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(f"the Redis client refuses it: {error}") from error
         return value
 
     @field_validator("TRUSTED_HOSTS", "ALLOWED_REDIRECT_HOSTS")
@@ -309,7 +309,7 @@ def misspelled() -> Iterator[str]:
     """Yield a line for each name in the environment that is nearly a setting: such a value has no effect."""
     for name in sorted(os.environ.keys() - Settings.model_fields.keys()):
         for meant in difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.85):
-            yield f"{name} in the environment is not a setting of this app. Was {meant} meant?"
+            yield f"{name} in the environment is not a setting of this app. Did you mean {meant}?"
 
 
 def _in_words(fault: ErrorDetails) -> str:

@@ -142,4 +142,4 @@ def test_a_name_in_the_environment_that_is_nearly_a_setting_is_told(
 ) -> None:
     monkeypatch.setattr(os, "environ", {name: "x"})
     told = list(settings.misspelled())
-    assert told == ([f"{name} in the environment is not a setting of this app. Was {meant} meant?"] if meant else [])
+    assert told == ([f"{name} in the environment is not a setting of this app. Did you mean {meant}?"] if meant else [])

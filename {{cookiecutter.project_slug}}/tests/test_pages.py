@@ -105,7 +105,7 @@ def test_a_server_logs_the_facts_once_and_a_command_none(
 ) -> None:
     log = serve(CSP_REPORT_ONLY=1, WEB_CONCURRENCY=2, CLAMD_URI="tcp://127.0.0.1:1").log.read_text()
     assert log.count(" CP04 relaxed: ") == 1
-    assert log.count("CLAMD_URI in the environment is not a setting of this app. Was CLAMD_URL meant?") == 1
+    assert log.count("CLAMD_URI in the environment is not a setting of this app. Did you mean CLAMD_URL?") == 1
     environment = os.environ | {name: str(value) for name, value in app_config.items()}
     command = [sys.executable, "-m", "flask", "--app", "app", "routes"]
     ended = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import time
@@ -9,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from flask.sessions import SecureCookieSessionInterface
 
+from app import create_app
 from tests.conftest import KEY, ROOT, Server
 
 NEW_KEY = "q9WmZ3xLr7VtB5nKc2HsY8fJd4GpTa6R"
@@ -37,18 +40,32 @@ def reload(server: Server, until: Callable[[], bool]) -> str:
     return server.log.read_text()[before:]
 
 
+def signs_with(server: Server, app_config: dict[str, object], key: str) -> bool:
+    """Whether the server's session cookies are those of an app with this key."""
+    cookie = re.search(r"__Host-session=([^;]+)", str(server.request("/")[1]["Set-Cookie"]))
+    app = create_app(app_config | {"SECRET_KEY": key})
+    assert cookie
+    assert isinstance(app.session_interface, SecureCookieSessionInterface)
+    serializer = app.session_interface.get_signing_serializer(app)
+    return serializer is not None and serializer.loads_unsafe(cookie[1])[0]
+
+
 def limit(server: Server) -> str:
     return server.request("/")[1]["RateLimit-Limit"]
 
 
-def test_hup_takes_new_settings_and_new_code(serve: Callable[..., Server], checkout: Path) -> None:
+def test_hup_takes_a_new_key_new_settings_and_new_code(
+    serve: Callable[..., Server], checkout: Path, app_config: dict[str, object]
+) -> None:
     server = serve(folder=checkout, SECRET_KEY="")  # that of .env
     assert limit(server) == "50"
+    assert [signs_with(server, app_config, key) for key in (KEY, NEW_KEY)] == [True, False]
     (checkout / ".env").write_text(f"SECRET_KEY={NEW_KEY}\nRATELIMIT_DEFAULT=60 per minute\n")
     code = checkout / "app/views/health.py"
     code.write_text(code.read_text().replace('{"status": "ok"}', '{"status": "new"}'))
     told = reload(server, lambda: limit(server) == "60")
     assert server.request("/healthz")[2] == b'{"status":"new"}\n'
+    assert [signs_with(server, app_config, key) for key in (KEY, NEW_KEY)] == [False, True]
     assert told.count("Handling signal: hup") == 1  # not once more by gunicorn's own log
     assert "HUP changed nothing" not in told
 

@@ -105,7 +105,7 @@ def _absolute(app: Flask) -> sa.URL:
     folder = next(parent for parent in file.parents if parent.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise SettingsError(
-            f"DATABASE_URL: {folder} is no folder that this app may write to. Example: DATABASE_URL=sqlite:///app.db"
+            f"DATABASE_URL: {folder} is not a folder that this app can write to. Example: DATABASE_URL=sqlite:///app.db"
         )
     return url.set(database=str(file))
 

@@ -174,7 +174,7 @@ def headers_with(relaxed: tuple[relax, ...]) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in sent.items() if value)
 
 
-# How a proxy says that the visitor came by https. Only X-Forwarded-Proto is ever believed.
+# How a proxy says that the visitor used https. The app trusts only X-Forwarded-Proto.
 SAYS_HTTPS = {
     "X-Forwarded-Proto": "https",
     "Forwarded": "proto=https",
@@ -211,7 +211,7 @@ def _to_https() -> Response | None:
 
 
 def _refuse_to_loop() -> None:
-    """Refuse (503) a visitor who came by https to a proxy that is not trusted: the redirect would lead there again."""
+    """Refuse (503) to redirect in a circle: the visitor used https, but the proxy that says so is not trusted."""
     for name, value in SAYS_HTTPS.items():
         if value in request.headers.get(name, "").lower().replace('"', ""):
             hops = f"TRUSTED_PROXY_HOPS={current_app.config['TRUSTED_PROXY_HOPS']}"

@@ -11,7 +11,7 @@ from flask import request
 # The networks that count besides a client's /64, and how many times its limits they have. See rate_limits.py.
 WIDER = {56: 4, 48: 16}
 
-UNKNOWN = "unknown"  # what is no address
+UNKNOWN = "unknown"  # for a text that is not an address
 
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052
 

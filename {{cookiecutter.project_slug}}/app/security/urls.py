@@ -144,8 +144,8 @@ def init_app(app: Flask) -> None:
 def _behind_proxies(wsgi_app: WSGIApplication, hops: int) -> WSGIApplication:
     """Take the client's address and the scheme from the proxies; the host never comes from one: SERVER_NAME sets it.
 
-    Each proxy adds an address, but maybe only the first, which has the certificate, says the scheme. So the scheme of
-    a request that came by all of them may be one that is said less often.
+    Each proxy adds an address to X-Forwarded-For, but often only the first one, which terminates TLS, sets
+    X-Forwarded-Proto. So a request that came through all proxies may name fewer schemes than addresses.
     """
     fixed: list[WSGIApplication] = [
         ProxyFix(wsgi_app, x_for=hops, x_proto=schemes, x_host=0) for schemes in range(hops + 1)
@@ -262,7 +262,7 @@ def normal_host(host: str) -> str:
 def _with_normal_host(app: Flask, wsgi_app: WSGIApplication) -> WSGIApplication:
     """Let the app see one spelling of the request's host: Werkzeug compares it to TRUSTED_HOSTS letter by letter.
 
-    Load balancers name a machine by its address, or not at all. A health check, which repeats no host, answers them.
+    Load balancers send the machine's address as the host, or no host. Health checks answer them: they repeat no host.
     """
 
     def normal(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

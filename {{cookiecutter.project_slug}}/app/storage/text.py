@@ -11,7 +11,8 @@ from app.security.errors import refuse
 
 CHUNK = 64 * 1024  # bytes
 
-# Controls, but for tab, line breaks and form feed; then U+0080 to U+009F in UTF-8, but for U+0085, a line break.
+# Control characters except tab, line breaks and form feed. The pattern matches U+0080 to U+009F in UTF-8, except the
+# line break U+0085.
 _CONTROLS = bytes({*range(0x20), 0x7F} - set(b"\t\n\f\r"))
 _MORE_CONTROLS = re.compile(rb"\xc2[\x80-\x84\x86-\x9f]")
 
@@ -23,7 +24,7 @@ def refuse_other_content(stream: IO[bytes]) -> None:
         last = b""
         for chunk in chunks(stream):
             decoder.decode(chunk)
-            # Bytes, since to search decoded text takes five times as long.
+            # The bytes are searched, because searching the decoded text takes much longer.
             if len(chunk.translate(None, _CONTROLS)) < len(chunk) or _MORE_CONTROLS.search(last + chunk):
                 refuse(415, "This is not a text file: it contains control characters.")
             last = chunk[-1:]

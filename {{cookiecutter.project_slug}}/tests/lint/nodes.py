@@ -8,5 +8,5 @@ import functools
 
 @functools.cache
 def nodes_of(tree: ast.AST) -> tuple[ast.AST, ...]:
-    """Return all nodes of a tree, which nobody changes."""
+    """Return all nodes of a tree. The result is cached, so the tree must not change."""
     return tuple(ast.walk(tree))
