@@ -7,6 +7,7 @@ import sys
 from app import create_app
 from app.security.findings import log_facts
 from app.settings import SettingsError, misspelled
+from app.views.health import ask_all
 
 try:
     app = create_app()
@@ -19,3 +20,5 @@ if app.debug:
 for line in misspelled():
     app.logger.warning("%s", line)
 log_facts(app)
+with app.app_context():
+    ask_all()  # what is down, or lacks a migration, is in the log before the first visitor meets it

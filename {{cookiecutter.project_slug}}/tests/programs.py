@@ -6,6 +6,7 @@ install, and exits. It runs before there is a virtual environment, so it imports
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import os
 import platform
@@ -19,7 +20,7 @@ from typing import NamedTuple
 # How a person installs packages, by the program that does it, in the order of the packages below.
 INSTALL = {"apt-get": "sudo apt-get install", "dnf": "sudo dnf install", "brew": "brew install"}
 # Packages that bring a service, which is left stopped.
-SERVICES = {"nginx", "redis-server"}
+SERVICES = {"nginx", "postgresql", "redis-server"}
 
 
 class Program(NamedTuple):
@@ -73,10 +74,21 @@ class Chromium(Program):
             return playwright.chromium.executable_path
 
 
+class Postgres(Program):
+    """Debian keeps its programs out of PATH: several versions may be there."""
+
+    def path(self) -> str | None:
+        places = [*glob.glob("/usr/lib/postgresql/*/bin"), os.environ.get("PATH", os.defpath)]
+        return shutil.which(self.names[0], path=os.pathsep.join(places))
+
+
 # Each is needed by the tests that use the fixture of that name.
 PROGRAMS = {
     "browser": Chromium(("chromium", "chromium-browser"), ("chromium", "chromium", "")),
     "serve_proxied": Program(("nginx",), ("nginx", "nginx", "nginx")),
+    "postgres": Postgres(
+        ("postgres",), ("postgresql", "postgresql-server", "postgresql")
+    ),  # % if cookiecutter.accounts
     "redis": Program(("redis-server", "valkey-server"), ("redis-server", "valkey", "redis")),
     "scanners": Program(("npm",), ("npm", "npm", "node")),
 }

@@ -7,6 +7,7 @@ release, by the migrations in ``app/accounts/migrations``, and those of your own
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from app.accounts.schema import Schema
 
 CHANGED_MEANWHILE = "Your account was changed or deleted in another window. Please reload the page and check it."
-NO_TABLES = "The database has no tables yet. Make them with: flask --app app db upgrade"
+BEHIND = "The database lacks tables, columns or a migration. Run: flask --app app db upgrade"
 NO_DATABASE = (
     "The file of DATABASE_URL is damaged or no SQLite database. Restore it from a backup, or move it away and run: "
     "flask --app app db upgrade"
@@ -64,6 +65,7 @@ class _Commands(click.Group):
 @click.pass_context
 def commands(ctx: click.Context) -> None:
     """Create and update the tables of the database."""
+    current_app.config["DATABASE_TIMEOUT"] = 24 * 3600  # a migration of a large table takes long
     ctx.obj = schema()
     ctx.default_map = {"revision": {"branch": "app"}}  # your own, not those of the template
 
@@ -72,12 +74,16 @@ def init_app(app: Flask) -> None:
     """Configure the connections. Raises SettingsError if no installed driver can open ``DATABASE_URL``."""
     # The log of a failed statement must not reveal addresses and password hashes.
     try:
-        app.config["SQLALCHEMY_ENGINES"] = {"default": {"url": _absolute(app), "hide_parameters": True}}
+        app.config["SQLALCHEMY_ENGINES"] = {"default": {"url": _complete(app), "hide_parameters": True}}
+        if not sqlite_file(app):
+            # Each thread may have a connection, so that none waits for another's; this number is kept open.
+            pool = {"pool_size": app.config["DATABASE_POOL_SIZE"], "max_overflow": -1, "pool_pre_ping": True}
+            app.config["SQLALCHEMY_ENGINES"]["default"] |= pool
         db.init_app(app)
     except (sa.exc.ArgumentError, ValueError, ImportError) as fault:
         raise SettingsError(
-            f"DATABASE_URL: no installed driver can open it ({type(fault).__name__}). Install the driver, "
-            "as in: pip install psycopg[binary]. Example: DATABASE_URL=postgresql+psycopg://user:password@host/name"
+            f"DATABASE_URL: no installed driver can open it ({type(fault).__name__}). "
+            "Example: DATABASE_URL=postgresql://user:password@host/name"
         ) from None
     # The extension's hook for async sessions would start a thread for every request. This app has no async sessions.
     app.teardown_appcontext_funcs = [hook for hook in app.teardown_appcontext_funcs if not iscoroutinefunction(hook)]
@@ -86,17 +92,48 @@ def init_app(app: Flask) -> None:
     for race in (orm.exc.StaleDataError, orm.exc.ObjectDeletedError):
         app.register_error_handler(race, answer_to_a_race)
     with app.app_context():
-        engine = db.engine
+        _set_up(app, db.engine)
+        # Not one of the pool: a process that is about to fork must not share a connection with its workers.
+        own = sa.create_engine(db.engine.url, poolclass=sa.NullPool)
+    _set_up(app, own)
+    app.cli.add_command(commands, "db")
+    needs(app, "database", lambda: _ask(app, own))
+
+
+def _set_up(app: Flask, engine: sa.Engine) -> None:
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "do_connect", _refuse_to_make_a_file)
         sa.event.listen(engine, "connect", _set_up_sqlite)
-    app.cli.add_command(commands, "db")
-    needs(app, "database", lambda: db.session.execute(sa.select(User.id).limit(1)))
+    elif engine.driver == "psycopg":
+        from app.accounts import postgres  # here, because SQLite needs no psycopg
+
+        postgres.init_app(app, engine)
 
 
-def _absolute(app: Flask) -> sa.URL:
-    """Return ``DATABASE_URL``, a path in it as an absolute one. Raises SettingsError for SQLite without a file."""
+def _ask(app: Flask, engine: sa.Engine) -> None:
+    """Raise LookupError unless the database answers and has all migrations of this version of the app."""
+    try:
+        with engine.connect() as connection:
+            if not app.extensions.get("database_is_current"):
+                from app.accounts.schema import newest  # here, because Alembic is a quarter of a start
+
+                there = connection.scalars(sa.text("SELECT version_num FROM alembic_version"))
+                if missing := set(newest()) - set(there):
+                    raise LookupError(f"{BEHIND} ({', '.join(sorted(missing))})")
+                app.extensions["database_is_current"] = True
+            connection.execute(sa.select(User.id).limit(1))
+    except sa.exc.DBAPIError as error:
+        raise LookupError(_in_words(error)) from error
+
+
+def _complete(app: Flask) -> sa.URL:
+    """Return ``DATABASE_URL`` with a driver, and a path in it as an absolute one.
+
+    Raises SettingsError for SQLite without a file.
+    """
     url = sa.make_url(app.config["DATABASE_URL"])
+    if url.drivername in ("postgres", "postgresql"):
+        return url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() != "sqlite":
         return url
     if url.database in (None, "", ":memory:") or str(url.database).startswith("file:"):
@@ -135,7 +172,7 @@ def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
 def _refuse_to_make_a_file(_dialect: object, _record: object, arguments: list[str], _: object) -> None:
     """Never create a SQLite file on connect: it would be empty, and other users could read it."""
     if not Path(arguments[0]).exists():
-        raise sqlite3.OperationalError(NO_TABLES)
+        raise sqlite3.OperationalError("no such table, because there is no file")
 
 
 def answer_to_a_race(_: Exception) -> Response:
@@ -146,19 +183,22 @@ def answer_to_a_race(_: Exception) -> Response:
     return respond(Refusal(409, CHANGED_MEANWHILE))
 
 
-def _answer_without_database(error: sa.exc.DBAPIError) -> Response:
+def _answer_without_database(error: sa.exc.SQLAlchemyError) -> Response:
     """Return a 503 with Retry-After, without any details of the failed statement."""
-    if _lacks_tables(error):
-        current_app.logger.error(NO_TABLES)
-    elif isinstance(error, sa.exc.ProgrammingError):
+    if isinstance(error, sa.exc.ProgrammingError) and not _is_behind(error):
         return respond(error)
-    else:
-        current_app.logger.error("The database failed: %s", error)
+    current_app.logger.error("%s", _in_words(error))
+    db.session.rollback()  # the error page asks who is here, and PostgreSQL answers nothing in a failed transaction
     message = "Accounts are not available at the moment. Please try again in a minute."
     return respond(Refusal(503, message, retry_after=60))
 
 
-def _lacks_tables(error: Exception) -> bool:
+def _in_words(error: sa.exc.SQLAlchemyError) -> str:
+    cause = getattr(error, "orig", None) or error
+    return f"{BEHIND} ({cause})" if _is_behind(error) else f"The database failed: {cause}"
+
+
+def _is_behind(error: sa.exc.SQLAlchemyError) -> bool:
     cause = getattr(error, "orig", None)
-    # 42P01 is undefined_table in PostgreSQL.
-    return NO_TABLES in str(cause) or "no such table" in str(cause) or getattr(cause, "sqlstate", "") == "42P01"
+    # In PostgreSQL, 42P01 is undefined_table and 42703 is undefined_column.
+    return bool(re.match("no such (table|column)", str(cause))) or getattr(cause, "sqlstate", "") in ("42P01", "42703")

@@ -15,7 +15,21 @@ class AccountSettings(BaseSettings):
         default=f"sqlite:///{paths.INSTANCE / 'app.db'}",
         repr=False,
         description="The database of accounts and sessions.",
-        examples=["postgresql+psycopg://user:password@host/name"],
+        examples=["postgresql://user:password@host/name"],
+    )
+    DATABASE_POOL_SIZE: int = Field(
+        default=12,
+        ge=1,
+        le=1000,
+        description="PostgreSQL: connections that a process keeps open, and threads that may wait for an answer.",
+        examples=["12"],
+    )
+    DATABASE_TIMEOUT: int = Field(
+        default=5,
+        ge=2,
+        le=86400,
+        description="PostgreSQL: seconds that a connection, or an answer, may take.",
+        examples=["5"],
     )
     MAIL_SERVER: str = Field(
         default="",

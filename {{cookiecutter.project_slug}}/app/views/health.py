@@ -38,15 +38,21 @@ def readyz() -> tuple[dict[str, object], int]:
     Only a request with ``READYZ_TOKEN`` (``Authorization: Bearer …``) learns each part as ``ok``, ``degraded`` or
     ``down``: an attacker could see which part an attack has hit (ASVS V13.4.5). Only the log has the reason.
     """
-    states = {part: _state(part, ask) for part, ask in current_app.extensions.get("readyz", {}).items()}
-    # Not a reason to take the app out of service: while Redis is lost, each process goes on counting by itself.
-    states["rate_limits"] = "ok" if limiter.storage.check() else "degraded"
-    _log_change("rate_limits", states["rate_limits"])
+    states = ask_all()
     ready = "down" not in states.values()
     answer: dict[str, object] = {"status": "ready" if ready else "not ready"}
     if _knows_token():
         answer["parts"] = states
     return answer, 200 if ready else 503
+
+
+def ask_all() -> dict[str, str]:
+    """Return the state of each part, and log those that have changed."""
+    states = {part: _state(part, ask) for part, ask in current_app.extensions.get("readyz", {}).items()}
+    # Not a reason to take the app out of service: while Redis is lost, each process goes on counting by itself.
+    states["rate_limits"] = "ok" if limiter.storage.check() else "degraded"
+    _log_change("rate_limits", states["rate_limits"])
+    return states
 
 
 def _knows_token() -> bool:

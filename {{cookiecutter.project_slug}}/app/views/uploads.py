@@ -81,10 +81,14 @@ def _owner() -> str:
 
 def _saved(files: list[FileStorage]) -> list[folder.StoredFile]:
     stored = uploads.save_all(files, _owner())
-    # During the upload, another window may have deleted the account and its other files.
-    if not visitors().is_still_here():
-        for file in stored:
+    still_here = False
+    try:
+        # During the upload, another window may have deleted the account and its other files.
+        still_here = visitors().is_still_here()
+    finally:  # also where the database can't be asked: who reads 503 sends the files again
+        for file in stored if not still_here else ():
             folder.delete(file)
+    if not still_here:
         refuse(401, "You were signed out during the upload. None of its files were kept.")
     return stored
 

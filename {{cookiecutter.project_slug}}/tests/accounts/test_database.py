@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from app import create_app, paths
-from app.accounts.database import NO_DATABASE, NO_TABLES
+from app.accounts.database import BEHIND, NO_DATABASE
 from app.accounts.models import db
 from app.security.findings import facts
 from app.settings import SettingsError
@@ -63,9 +63,8 @@ def test_missing_tables_are_a_503_and_one_line_that_names_the_command(
     caplog.clear()
     answer = register(client)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "60")
-    assert "flask --app app db upgrade" in NO_TABLES
-    assert [record.message for record in caplog.records].count(NO_TABLES) == 1
-    assert "no such table" not in caplog.text
+    assert "flask --app app db upgrade" in BEHIND
+    assert caplog.text.count(BEHIND) == 1
     assert place.exists() == (there == "an empty file")
     assert client.get("/").status_code == 200
     assert client.get("/readyz").status_code == 503

@@ -1,0 +1,232 @@
+"""PostgreSQL: the accounts work on it as on SQLite, and the site outlives its restarts, outages and hangs."""
+
+from __future__ import annotations
+
+import io
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app, paths
+from app.accounts.database import schema
+from app.accounts.models import db
+from app.security import uploads
+from app.storage import folder
+from tests.accounts.people import can_sign_in, is_signed_in, register, sign_in
+from tests.accounts.postgres import Postgres, postgres
+from tests.accounts.test_database import ORDERS
+from tests.conftest import Server, browser_like, new_member, post
+
+__all__ = ("postgres",)
+
+THREADS = 32  # of the server: see gunicorn.conf.py
+UPGRADE = "flask --app app db upgrade"
+
+
+@pytest.fixture
+def app_config(app_config: dict[str, object], postgres: Postgres) -> dict[str, object]:
+    return app_config | {"DATABASE_URL": postgres.new_database(), "DATABASE_TIMEOUT": 2}
+
+
+@pytest.fixture
+def app(app_config: dict[str, object]) -> Flask:
+    app = create_app(app_config)
+    with app.app_context():
+        schema().upgrade()
+    return app
+
+
+def told(caplog: pytest.LogCaptureFixture) -> str:
+    """The line that the log has about the database."""
+    (line,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("The database ")]
+    return line
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_accounts_work(app: Flask, app_config: dict[str, object], scheme: str) -> None:
+    url = str(app_config["DATABASE_URL"]).replace("postgresql", scheme)
+    member = new_member(create_app(app_config | {"DATABASE_URL": url}))
+    assert is_signed_in(member)
+    assert post(member, "/uploads", {"file": (io.BytesIO(b"mine"), "notes.txt")}).status_code == 303
+    assert "notes.txt" in member.get("/uploads").text
+    assert post(member, "/logout").status_code == 303
+    assert not is_signed_in(member)
+    assert can_sign_in(member.application, "not the password") is False
+
+
+def test_the_migrations_go_down_and_up_again(app: Flask) -> None:
+    with app.app_context():
+        schema().downgrade("base")
+        assert set(sa.inspect(db.engine).get_table_names()) == {"alembic_version"}
+        schema().upgrade()
+    assert is_signed_in(new_member(app))
+
+
+def test_a_revision_that_was_made_on_sqlite_runs(
+    app_config: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A column is dropped: SQLite needs a copy of the table for it (batch)."""
+    monkeypatch.setattr(paths, "MIGRATIONS", tmp_path / "migrations")
+    on_sqlite = create_app(app_config | {"DATABASE_URL": f"sqlite:///{tmp_path}/other.db"})
+    with on_sqlite.app_context():
+        schema().upgrade()
+        db.session.execute(sa.text("ALTER TABLE users ADD COLUMN nickname VARCHAR(80)"))
+        assert on_sqlite.test_cli_runner().invoke(args=["db", "revision", "--depend", "0001", "drop"]).exit_code == 0
+    (revision,) = paths.MIGRATIONS.glob("*_drop.py")
+    assert 'batch_alter_table("users"' in revision.read_text().replace("'", '"')
+    app = create_app(app_config)
+    with app.app_context():
+        schema().upgrade("default@head")
+        db.session.execute(sa.text("ALTER TABLE users ADD COLUMN nickname VARCHAR(80)"))
+        db.session.commit()
+        schema().upgrade()
+        assert "nickname" not in {column["name"] for column in sa.inspect(db.engine).get_columns("users")}
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize(("version", "status"), [("", 503), ("0001", 503), ("default@head", 303)])
+def test_a_missing_migration_is_told(
+    app_config: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    version: str,
+    status: int,
+) -> None:
+    """By /readyz, by a 503, and by a line in the log that names the command. The last one is for a team's own table."""
+    monkeypatch.setattr(paths, "MIGRATIONS", tmp_path / "migrations")
+    paths.MIGRATIONS.mkdir()
+    Path(paths.MIGRATIONS, "0001_orders.py").write_text(ORDERS)
+    if kind == "sqlite":
+        app_config["DATABASE_URL"] = f"sqlite:///{tmp_path}/old.db"
+    app = create_app(app_config)
+    if version:
+        with app.app_context():
+            schema().upgrade(version)
+    caplog.clear()
+    answer = register(browser_like(app))
+    assert answer.status_code == status
+    if status == 503:
+        assert answer.headers["Retry-After"] == "60"
+        assert UPGRADE in told(caplog)
+    caplog.clear()
+    assert browser_like(app).get("/readyz").status_code == 503
+    assert UPGRADE in caplog.text
+    with create_app(app_config).app_context():
+        schema().upgrade()
+    assert browser_like(app).get("/readyz").status_code == 200
+    assert is_signed_in(new_member(app, "bob@example.com"))
+
+
+def test_a_restart_costs_no_error_page(app: Flask, postgres: Postgres) -> None:
+    members = [new_member(app, f"member{number}@example.com") for number in range(4)]
+    done = threading.Event()
+
+    def visit(member: FlaskClient) -> set[int]:
+        found = set()
+        while not done.is_set():
+            found.add(member.get("/account").status_code)
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        visits = [pool.submit(visit, member) for member in members]
+        for _ in range(3):
+            postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        done.set()
+        # A statement that is being answered when its connection ends can't be asked again: it may have been done.
+        assert set().union(*(visit.result() for visit in visits)) <= {200, 503}
+    postgres.stop()
+    postgres.start()
+    assert [member.get("/account").status_code for member in members] == [200] * 4
+
+
+@pytest.fixture
+def stopped(app: Flask, postgres: Postgres) -> Iterator[FlaskClient]:
+    """A member whose database was stopped."""
+    member = new_member(app)
+    postgres.stop()
+    yield member
+    if postgres.process.poll() is not None:
+        postgres.start()
+
+
+def test_an_outage_is_a_503_and_one_line_and_heals(
+    stopped: FlaskClient, postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in ("/account", "/uploads", "/account"):
+        caplog.clear()
+        answer = stopped.get(path)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "60")
+        assert told(caplog).startswith("The database failed: ")
+        assert "Traceback" not in caplog.text
+    assert stopped.get("/readyz").status_code == 503
+    postgres.start()
+    assert is_signed_in(stopped)
+    assert stopped.get("/readyz").status_code == 200
+
+
+def test_an_upload_that_was_answered_with_503_is_not_kept(
+    app: Flask, app_config: dict[str, object], postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database goes away after the file is stored."""
+    member, save_all = new_member(app), uploads.save_all
+
+    def stop_after(*args: Any) -> list[folder.StoredFile]:
+        stored = save_all(*args)
+        postgres.stop()
+        return stored
+
+    monkeypatch.setattr(uploads, "save_all", stop_after)
+    try:
+        assert post(member, "/uploads", {"file": (io.BytesIO(b"mine"), "notes.txt")}).status_code == 503
+    finally:
+        postgres.start()
+    assert [path for path in Path(str(app_config["UPLOAD_DIR"])).rglob("*") if path.is_file()] == []
+
+
+def test_8_T4_a_database_that_hangs_does_not_stop_the_site(
+    app: Flask, app_config: dict[str, object], postgres: Postgres, serve: Callable[..., Server]
+) -> None:
+    """80 people wait for it, more than the server has threads. Nothing times out while the others are served."""
+    server = serve(**app_config | {"RATELIMIT_DEFAULT": "9999 per minute", "DATABASE_TIMEOUT": 60})
+    cookie = new_member(app).get_cookie("__Host-session")
+    assert cookie is not None
+    signed_in = {"Cookie": f"__Host-session={cookie.value}"}
+    assert server.request("/account", headers=signed_in)[0] == 200
+    with ThreadPoolExecutor(80) as pool:
+        postgres.signal(signal.SIGSTOP)
+        try:
+            waiting = [pool.submit(server.request, "/account", headers=signed_in, patience=60) for _ in range(80)]
+            for _ in range(20):
+                assert [server.request(path)[0] for path in ("/healthz", "/", "/static/app.css")] == [200] * 3
+            # Those who wait hold less than half of the threads. Everybody else has got an answer at once.
+            assert 0 < sum(not each.done() for each in waiting) < THREADS / 2
+        finally:
+            postgres.signal(signal.SIGCONT)
+        assert {each.result()[0] for each in waiting} == {200, 503}
+    assert server.request("/account", headers=signed_in)[0] == 200
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_8_T4_an_answer_that_takes_too_long_is_a_503(
+    app: Flask, postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = new_member(app)
+    postgres.signal(signal.SIGSTOP)
+    try:
+        assert member.get("/account").status_code == 503
+    finally:
+        postgres.signal(signal.SIGCONT)
+    assert told(caplog).startswith("The database failed: ")
+    assert "Traceback" not in caplog.text
+    assert is_signed_in(member)
+    assert sign_in(browser_like(app)).status_code == 303
