@@ -15,6 +15,9 @@ def number(name: str, default: int, most: int) -> int:
     return int(text)
 
 
+if os.environ.get("SCRIPT_NAME"):
+    sys.exit("SCRIPT_NAME: the app can't be below a path. Give it a host of its own, such as app.example.com")
+
 # gunicorn has no setting for the header "Server", and a header of the app would be a second one. It reads this public
 # constant when it loads its worker, after this file. A name is required (RFC 9110, 10.2.4); this one tells nothing.
 # Behind nginx, visitors see nginx's own, without a version (server_tokens off).
@@ -45,6 +48,11 @@ forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 control_socket_disable = True
 accesslog = None
+
+
+def post_request(_worker: Any, _request: Any, _environ: Any, _response: Any) -> None:
+    """End the request's id: what gunicorn logs later in this thread is about another request."""
+    sys.modules["app.logs"].request_id.set("-")
 
 
 def on_reload(server: Any) -> None:

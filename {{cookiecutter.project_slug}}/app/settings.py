@@ -181,12 +181,23 @@ class Settings(
         description="The host in absolute URLs and in the redirect to https. Default: the first trusted host.",
         examples=["www.example.com"],
     )
+    APPLICATION_ROOT: Literal["/"] = Field(
+        default="/",
+        description="Must stay /: give the app a host of its own. Its __Host- cookies count for all paths of a host.",
+        examples=["/"],
+    )
     TRUSTED_PROXY_HOPS: int = Field(
         default=0,
         ge=0,
         le=10,
         description="How many of your proxies are in front of the app. Their X-Forwarded-For and -Proto are trusted.",
         examples=["1"],
+    )
+    REQUEST_ID_HEADER: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9-]*$",
+        description="The header in which your proxy gives each request its id. It must overwrite that of the client.",
+        examples=["X-Request-ID"],
     )
     ALLOWED_REDIRECT_HOSTS: CommaList = Field(
         default=(),
@@ -263,6 +274,13 @@ class Settings(
             Redis.from_url(value).connection_pool.make_connection()
         except (TypeError, RedisError) as error:
             raise ValueError(f"the Redis client refuses it: {error}") from error
+        return value
+
+    @field_validator("REQUEST_ID_HEADER")
+    @classmethod
+    def _proxy_is_trusted(cls, value: str, fields: ValidationInfo) -> str:
+        if value and not fields.data.get("TRUSTED_PROXY_HOPS"):
+            raise ValueError("only a trusted proxy may name requests: set TRUSTED_PROXY_HOPS too")
         return value
 
     @field_validator("TRUSTED_HOSTS", "ALLOWED_REDIRECT_HOSTS")

@@ -547,9 +547,51 @@ def test_5_S3_json_lines_have_fields(app_config: dict[str, object]) -> None:
 
 
 def test_5_S3_the_request_id_is_never_the_client_s_own(client: FlaskClient) -> None:
-    ids = {client.get("/healthz", headers={"X-Request-ID": "mine"}).headers["X-Request-ID"] for _ in range(3)}
-    assert len(ids) == 3
-    assert "mine" not in ids
+    own = "4bf92f3577b34da6a3ce929d0e0e4736"
+    ids = {client.get("/healthz", headers={"X-Request-ID": own}).headers["X-Request-ID"] for _ in range(3)}
+    assert len(ids - {own}) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("4bf92f3577b34da6a3ce929d0e0e4736", True),
+        ("Root=1-67891233-abcdef012345678912345678", True),  # of AWS
+        ("", False),
+        ("short", False),
+        ("x" * 129, False),
+        ("two words of it", False),
+        ("<script>alert(1)</script>", False),
+        ("1234567890\u202e", False),
+    ],
+)
+def test_5_S3_the_request_id_of_a_trusted_proxy_is_taken(
+    app_config: dict[str, object], given: str, taken: bool
+) -> None:
+    app = create_app(app_config | {"TRUSTED_PROXY_HOPS": 1, "REQUEST_ID_HEADER": "X-Trace-ID"})
+    log = capture_log()
+    headers = {"X-Forwarded-Proto": "https", "X-Trace-ID": given.encode().decode("latin-1")}
+    answer = browser_like(app).get("/nothing", headers=headers)
+    assert (answer.headers["X-Request-ID"] == given) is taken
+    assert (f" {given} " in log.getvalue()) is taken
+
+
+def test_5_S3_behind_the_shipped_proxy_a_client_names_no_request(serve_proxied: Callable[..., Server]) -> None:
+    server = serve_proxied(REQUEST_ID_HEADER="X-Request-ID")
+    forged = "4bf92f3577b34da6a3ce929d0e0e4736"
+    ids = {server.request("/nothing", headers={"X-Request-ID": forged})[1]["X-Request-ID"] for _ in range(2)}
+    assert len(ids - {forged}) == 2
+    assert all(each in server.log.read_text() for each in ids)
+
+
+def test_5_S3_what_gunicorn_logs_later_has_not_the_id_of_a_request(serve: Callable[..., Server]) -> None:
+    server = serve(THREADS=1)
+    seen = server.request("/healthz")[1]["X-Request-ID"]
+    with server.raw() as connection:
+        connection.sendall(b"no request at all\r\n\r\n")
+        connection.recv(4096)
+    line = next(line for line in server.log.read_text().splitlines() if "Invalid request" in line)
+    assert seen not in line
 
 
 def test_5_S3_a_wrong_log_call_loses_no_line() -> None:

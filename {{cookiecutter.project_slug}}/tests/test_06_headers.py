@@ -6,6 +6,7 @@ The values expected are those of the OWASP Secure Headers Project and of MDN's H
 from __future__ import annotations
 
 import ast
+import gzip
 import http.client
 import io
 import json
@@ -447,6 +448,18 @@ def test_6_S2_the_server_sends_them_over_the_wire(app: Flask, request: pytest.Fi
         _, received, _ = server.request(path)
         for name, value in strict_at(app, path).items():
             assert (path, name, received.get_all(name)) == (path, name, [value])
+
+
+def test_the_proxy_compresses_static_files_and_no_page(serve_proxied: Callable[..., Server]) -> None:
+    """The length of a compressed page could reveal its token (BREACH)."""
+    server = serve_proxied()
+    encodings = {}
+    for path in ("/static/app.css", "/static/app.js", "/"):
+        status, headers, body = server.request(path, headers={"Accept-Encoding": "gzip"})
+        encodings[path] = headers["Content-Encoding"]
+        assert status == 200
+        assert len(gzip.decompress(body) if headers["Content-Encoding"] else body) > 1000
+    assert encodings == {"/static/app.css": "gzip", "/static/app.js": "gzip", "/": None}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ Source: OWASP Error Handling Cheat Sheet; RFC 9457; ASVS 5.0 V13.4.2, V13.4.4, V
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import traceback
 from collections.abc import Iterable
@@ -35,6 +36,7 @@ SUMMARY = "When something fails, the page says what you can do, and never how th
 
 PLAIN_TEXT = "text/plain; charset=utf-8"
 JSON_TYPES = ("application/json", "application/problem+json")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9=;:.-]{8,128}")
 
 # Status → title and message. They say what to do and reveal nothing about the cause.
 WORDS = {
@@ -152,7 +154,7 @@ def init_app(app: Flask) -> None:
     app.before_request(_begin)
     app.after_request(_without_default_page)
     app.register_error_handler(Exception, respond)
-    app.wsgi_app = _guard(app.wsgi_app)  # type: ignore[method-assign, assignment]
+    app.wsgi_app = _guard(app.wsgi_app, app.config["REQUEST_ID_HEADER"])  # type: ignore[method-assign, assignment]
 
 
 def respond(error: Exception) -> Response:
@@ -255,16 +257,18 @@ def _refuse_null_bytes(*texts: str) -> None:
         refuse(400, "This request contains a null character, which is never allowed.")
 
 
-def _guard(wsgi_app: WSGIApplication) -> WSGIApplication:
+def _guard(wsgi_app: WSGIApplication, id_header: str) -> WSGIApplication:
     """Set each request's id, and handle failures that Flask's error handlers don't catch.
 
     These are: opening the session, teardown functions, the error handler itself, the start of a streamed body.
     The response is held back until all these are done, since the headers can be sent only once.
     """
+    id_key = f"HTTP_{id_header.upper().replace('-', '_')}"
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        # Never the client's own X-Request-ID: it could impersonate another client's requests in the log.
-        logs.request_id.set(secrets.token_hex(16))
+        # Never one that the client chose: it could impersonate another client's requests in the log.
+        given = environ.get(id_key, "") if id_header else ""
+        logs.request_id.set(given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16))
         held: list[Any] = []
         try:
             body = wsgi_app(environ, lambda *answer: held.extend(answer))  # type: ignore[arg-type]
