@@ -147,7 +147,7 @@ def on_loopback(folder: Path, https: int, http: int, behind: int) -> str:
         "http {\n": f"http {{\n{temporary}",
         "listen 80;": f"listen 127.0.0.1:{http};",
         "listen 443 ssl;": f"listen 127.0.0.1:{https} ssl;",
-        "server app:8000;": f"server 127.0.0.1:{behind};",
+        "server app:8000 ": f"server 127.0.0.1:{behind} ",
     }.items():
         assert re.search(rf"(?m)^ *{re.escape(shipped)}", text), f"deploy/nginx.conf has no line {shipped!r}"
         text = re.sub(rf"(?m)^( *){re.escape(shipped)}", lambda line, here=here: line[1] + here, text)

@@ -23,7 +23,7 @@ from app import create_app, relaxations
 from app.security import errors, headers
 from app.security.headers import relax
 from app.visitors import public
-from tests.conftest import ROOT, Server, browser_like, post
+from tests.conftest import ROOT, Server, browser_like, post, stop
 from tests.policies import directives, looser, relaxed_at, with_form_targets, with_relaxations
 from tests.test_03_csp import POLICY
 
@@ -448,6 +448,15 @@ def test_6_S2_the_server_sends_them_over_the_wire(app: Flask, request: pytest.Fi
         _, received, _ = server.request(path)
         for name, value in strict_at(app, path).items():
             assert (path, name, received.get_all(name)) == (path, name, [value])
+
+
+def test_6_S2_without_the_app_the_proxy_says_when_to_come_back(serve_proxied: Callable[..., Server]) -> None:
+    server = serve_proxied()
+    stop([server.process])
+    status, headers, body = server.request("/")
+    assert (status, headers["Retry-After"], headers["Content-Type"]) == (503, "60", "text/plain")
+    assert "try again in a minute" in body.decode()
+    assert headers["X-Frame-Options"] == "DENY"
 
 
 def test_the_proxy_compresses_static_files_and_no_page(serve_proxied: Callable[..., Server]) -> None:

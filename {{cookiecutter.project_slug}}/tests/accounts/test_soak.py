@@ -1,0 +1,212 @@
+"""People use the app for a while, and meanwhile each part that it needs is killed and stopped in turn.
+
+``make soak`` does this for ten minutes and prints how it went. The suite does it for a third of a minute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.cookies import SimpleCookie
+
+import pytest
+import sqlalchemy as sa
+from urllib3.filepost import encode_multipart_formdata
+
+from app import create_app
+from app.accounts.database import schema
+from app.accounts.models import Mail, db
+from app.security.csp import REPORT_PATH
+from tests.accounts.people import PASSWORD
+from tests.accounts.postgres import Postgres, postgres
+from tests.accounts.smtp import MailServer
+from tests.conftest import TOKEN, Server
+from tests.test_08_rate_limits import Redis, redis
+
+__all__ = ("postgres", "redis")
+
+SOAK = os.environ.get("SOAK")
+SECONDS = int(SOAK or 20)
+PEOPLE = 4 if SOAK else 2  # at a time
+Fields = dict[str, str | tuple[str, str]]
+
+
+class Person:
+    """Somebody at an address of their own, who registers, stores files, and tries again after a 503."""
+
+    def __init__(self, server: Server, seen: Counter[tuple[str, int]]) -> None:
+        self.server, self.seen = server, seen
+        self.source = ".".join(["127", *(str(1 + secrets.randbelow(254)) for _ in range(3))])
+        self.email = f"{secrets.token_hex(8)}@example.com"
+        self.cookies: SimpleCookie = SimpleCookie()
+        self.token = ""
+        self.has_account = False
+        self.stored: dict[str, str] = {}
+
+    def ask(self, what: str, path: str, fields: Fields | None = None, *, good: int, accept: str = "text/html") -> str:
+        """Return the body of a response with the status ``good``. Nothing but a 503 may come before it, for a while."""
+        body, kind = encode_multipart_formdata({"csrf_token": self.token} | fields) if fields else (None, "")
+        headers = {"Content-Type": kind, "Origin": self.server.url, "Referer": f"{self.server.url}/", "Accept": accept}
+        for _ in range(60):
+            headers["Cookie"] = self.cookies.output([], "", ";")
+            method = "POST" if fields else "GET"
+            status, answer, text = self.server.request(path, method, body, headers, source=self.source, patience=60)
+            self.seen[what, status] += 1
+            if status == good:
+                for cookie in answer.get_all("Set-Cookie", ()):
+                    self.cookies.load(cookie)
+                return text.decode()
+            assert (status, bool(answer["Retry-After"])) == (503, True), f"{what}: {status} {text[:300]!r}"
+            time.sleep(0.5)
+        raise AssertionError(f"{what}: nothing but 503")
+
+    def look(self, path: str) -> None:
+        """Open a page, and keep its token."""
+        found = TOKEN.search(self.ask(f"GET {path}", path, good=200))
+        assert found
+        self.token = found[1]
+
+    def sign_in(self) -> None:
+        self.look("/login")
+        self.ask("sign in", "/login", {"email": self.email, "password": PASSWORD}, good=303)
+        self.look("/uploads")
+
+    def live(self) -> None:
+        self.look("/register")
+        form: Fields = {"email": self.email, "password": PASSWORD, "password_confirm": PASSWORD}
+        self.ask("register", "/register", form, good=303)
+        self.has_account = True
+        self.sign_in()
+        for number in range(3):
+            text = secrets.token_hex(100 + secrets.randbelow(50_000))
+            file: Fields = {"file": (f"{number}.txt", text)}
+            answer = json.loads(self.ask("upload", "/uploads", file, good=201, accept="application/json"))
+            self.stored[answer["id"]] = text
+            assert self.ask("download", f"/uploads/{answer['id']}", good=200) == text
+        report = {"document-uri": self.server.url, "blocked-uri": "inline", "effective-directive": "script-src"}
+        headers = {"Content-Type": "application/csp-report", "Origin": self.server.url}
+        body = json.dumps({"csp-report": report}).encode()
+        assert self.server.request(REPORT_PATH, "POST", body, headers, source=self.source)[0] in (204, 503)
+        stranger = Person(self.server, self.seen)
+        stranger.look("/login")
+        stranger.ask("wrong password", "/login", {"email": self.email, "password": "a wrong password"}, good=403)
+
+    def has_all(self) -> bool:
+        """Sign in again in a new browser, and look whether each file is there and whole."""
+        self.cookies.clear()
+        self.sign_in()
+        return all(self.ask("download", f"/uploads/{key}", good=200) == text for key, text in self.stored.items())
+
+
+def children(of: subprocess.Popen[bytes]) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(of.pid)], capture_output=True, text=True)
+    return [int(each) for each in found.stdout.split()]
+
+
+def largest(processes: list[int]) -> int:
+    """The memory of the largest of these processes, in MB."""
+    shown = subprocess.run(["ps", "-o", "rss=", "-p", ",".join(map(str, processes))], capture_output=True, text=True)
+    return max(map(int, shown.stdout.split()), default=0) // 1024
+
+
+@pytest.fixture
+def mails() -> Iterator[MailServer]:
+    with MailServer() as server:
+        yield server
+
+
+def test_nothing_is_lost_while_parts_fail(
+    app_config: dict[str, object],
+    serve_proxied: Callable[..., Server],
+    postgres: Postgres,
+    redis: Redis,
+    mails: MailServer,
+) -> None:
+    app_config |= mails.settings | {"DATABASE_URL": postgres.new_database(), "DATABASE_TIMEOUT": 2}
+    app_config |= {"RATELIMIT_STORAGE_URI": redis.uri, "RATELIMIT_DEFAULT": "9999 per minute"}
+    app = create_app(app_config)
+    with app.app_context():
+        schema().upgrade()
+    server = serve_proxied(**app_config, WEB_CONCURRENCY=2)
+    end = time.monotonic() + SECONDS
+    seen: Counter[tuple[str, int]] = Counter()
+    people: list[Person] = []
+    # The name of the last fault → the longest wait for /healthz in seconds, and the memory of the largest worker in MB.
+    waits, memories, last = {"": 0.0}, {}, [""]
+
+    def live() -> None:
+        while time.monotonic() < end:
+            people.append(Person(server, seen))
+            people[-1].live()
+
+    def probe() -> None:
+        while time.monotonic() < end:
+            start = time.monotonic()
+            assert server.request("/healthz", source="127.0.0.9", patience=60)[0] == 200
+            waits[last[0]] = max(waits.get(last[0], 0), time.monotonic() - start)
+            time.sleep(0.1)
+
+    def signal_worker(number: signal.Signals, then: signal.Signals | None = None) -> Callable[[], object]:
+        worker = children(server.process)[0]
+        os.kill(worker, number)
+        return lambda: os.kill(worker, then) if then else None
+
+    def kill_redis() -> Callable[[], object]:
+        redis.kill()
+        return redis.start
+
+    def stop_redis() -> Callable[[], object]:
+        redis.process.send_signal(signal.SIGSTOP)
+        return lambda: redis.process.send_signal(signal.SIGCONT)
+
+    def kill_postgres() -> Callable[[], object]:
+        postgres.process.send_signal(signal.SIGQUIT)  # "immediate": its start has to recover, as after a crash
+        postgres.process.wait()
+        return postgres.start
+
+    def stop_postgres() -> Callable[[], object]:
+        postgres.signal(signal.SIGSTOP)
+        return lambda: postgres.signal(signal.SIGCONT)
+
+    def kill_worker() -> Callable[[], object]:
+        return signal_worker(signal.SIGKILL)
+
+    def stop_worker() -> Callable[[], object]:
+        return signal_worker(signal.SIGSTOP, signal.SIGCONT)
+
+    faults = [kill_redis, kill_postgres, kill_worker, stop_redis, stop_postgres, stop_worker]
+    faults += [kill_redis, kill_postgres, kill_worker]
+    pause = SECONDS / (2 * len(faults) + 2)
+    with ThreadPoolExecutor(PEOPLE + 1) as pool:
+        running = [pool.submit(live) for _ in range(PEOPLE)] + [pool.submit(probe)]
+        for fail in faults:
+            time.sleep(pause)
+            memories[last[0]] = largest(children(server.process))
+            last[0] = fail.__name__
+            heal = fail()
+            time.sleep(min(pause, 10))
+            heal()
+        for each in running:
+            each.result()
+    memories["the end"] = largest(children(server.process))
+
+    accounts = [person for person in people if person.has_account]
+    assert len(accounts) >= PEOPLE
+    assert [person.email for person in accounts if not person.has_all()] == []
+    with app.app_context():
+        waiting = set(db.session.scalars(sa.select(Mail.recipient)))
+    assert {person.email for person in accounts} <= waiting | set(mails.recipients)
+    assert "Traceback" not in server.log.read_text()
+    files = sum(len(person.stored) for person in accounts)
+    unavailable = sum(count for (_, status), count in seen.items() if status == 503)
+    print(f"\n{SECONDS} s, {len(faults)} faults: {len(accounts)} accounts and {files} files, all there;")
+    print(f"{sum(seen.values())} requests, {unavailable} of them answered with 503;")
+    print("longest wait for /healthz (ms):", {name: round(seconds * 1000) for name, seconds in waits.items()})
+    print("memory of the largest worker (MB):", memories)
