@@ -44,8 +44,8 @@ def readyz() -> tuple[dict[str, object], int]:
     """
     states = {part: _state(part, *asked) for part, asked in current_app.extensions.get("readyz", {}).items()}
     # Not a reason to take the app out of service: while Redis is lost, each process goes on counting by itself.
+    # The storage knows, because this request has been counted, and logs each change itself.
     states["rate_limits"] = "ok" if limiter.storage.check() else "degraded"
-    _log_change("rate_limits", states["rate_limits"])
     ready = "down" not in states.values()
     answer: dict[str, object] = {"status": "ready" if ready else "not ready"}
     if _knows_token():
