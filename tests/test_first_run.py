@@ -72,8 +72,8 @@ class Machine:
 
 
 LINES = {
-    "apt-get": "sudo apt-get install chromium nginx redis-server npm",
-    "dnf": "sudo dnf install chromium nginx valkey npm",
+    "apt-get": "sudo apt-get install chromium nginx redis-server clamav-daemon npm",
+    "dnf": "sudo dnf install chromium nginx valkey clamd npm",
     "none": "the package manager of your system",
 }
 MORE = {
@@ -109,7 +109,7 @@ def test_where_the_system_has_no_chromium_that_works_playwright_brings_one_later
     machine = Machine(tmp_path, manager, UBUNTU)
     code, said = machine.run(cookiecutter.app(), sys.executable, "-m", "tests.programs")
     assert code == 1
-    assert said.startswith("Missing: nginx, redis-server, npm. Install with: " + line)
+    assert said.startswith("Missing: nginx, redis-server, clamd, npm. Install with: " + line)
 
 
 def test_on_windows_the_line_names_wsl(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_with_rights_apt_get_brings_what_is_missing_and_starts_no_service(
     assert [line for line in record if line.startswith(("apt-get", "systemctl"))] == [
         "apt-get --yes update",
         f"apt-get --yes install --no-install-recommends {packages}",
-        "systemctl --quiet disable nginx redis-server",
+        "systemctl --quiet disable nginx redis-server clamav-daemon clamav-freshclam",
     ]
     assert {line for line in record if line.startswith("runlevel")} == {"runlevel 1, offline 1"}
     assert machine.run(template, sys.executable, "-m", "tests.programs") == (0, "")
@@ -148,7 +148,9 @@ def test_what_apt_get_fails_to_bring_is_said_in_one_line(cookiecutter: Cookiecut
     machine = Machine(tmp_path, "apt-get", user=0)
     code, said = machine.run(cookiecutter.app(), sys.executable, "-m", "tests.programs")
     assert code == 1
-    assert said.splitlines()[1:] == [f"Missing: chromium, nginx, redis-server, npm. Install with: {LINES['apt-get']}"]
+    assert said.splitlines()[1:] == [
+        f"Missing: chromium, nginx, redis-server, clamd, npm. Install with: {LINES['apt-get']}"
+    ]
 
 
 @pytest.mark.parametrize("whose", ["template", "app"])

@@ -118,7 +118,7 @@ class Settings(
     RATELIMIT_STORAGE_URI: str = Field(
         default="memory://",
         repr=False,
-        pattern=r"^(memory://$|rediss?://|unix://)",
+        pattern=r"^(memory://$|rediss?://|unix://|redis\+sentinel://|redis\+cluster://)",
         description="Where requests are counted. memory:// counts per process; more than one worker needs Redis.",
         examples=["redis://localhost:6379/0"],
     )
@@ -264,6 +264,14 @@ class Settings(
     @classmethod
     def _storage_can_be_read(cls, value: str) -> str:
         if value == "memory://":
+            return value
+        if value.startswith("redis+"):
+            url = urlsplit(value)
+            hosts = [urlsplit(f"//{host}") for host in url.netloc.rpartition("@")[2].split(",")]
+            needs_name, has_name = url.scheme == "redis+sentinel", bool(url.path.strip("/"))
+            if url.query or needs_name != has_name or not all(host.hostname and host.port for host in hosts):
+                forms = "redis+sentinel://host:port,host:port/name or redis+cluster://host:port,host:port"
+                raise ValueError(f"it must have the form {forms}")
             return value
         from redis import Redis, RedisError  # here, because redis-py is a tenth of a start
 

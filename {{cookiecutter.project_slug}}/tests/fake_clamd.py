@@ -10,7 +10,10 @@ from typing import Any
 
 
 class FakeClamd(socketserver.ThreadingTCPServer):
-    """Answers each INSTREAM as ``behaviour`` says: with that reply, or it will ``hang``, ``close`` or ``drip``."""
+    """Answers each INSTREAM as ``behaviour`` says: with that reply, or it will ``hang``, ``close`` or ``drip``.
+
+    With ``early`` before a reply, it gives that after the first bytes, and hangs up.
+    """
 
     daemon_threads = True
     allow_reuse_address = True
@@ -44,6 +47,9 @@ class _Session(socketserver.StreamRequestHandler):
         if self.server.behaviour == "close":
             return
         assert self.rfile.read(10) == b"zINSTREAM\0"
+        if self.server.behaviour.startswith("early "):
+            self.wfile.write(self.server.behaviour.removeprefix("early ").encode())
+            return
         content = b""
         while length := struct.unpack("!I", self.rfile.read(4))[0]:
             content += self.rfile.read(length)

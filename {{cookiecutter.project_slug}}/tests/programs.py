@@ -19,8 +19,13 @@ from typing import NamedTuple
 
 # How a person installs packages, by the program that does it, in the order of the packages below.
 INSTALL = {"apt-get": "sudo apt-get install", "dnf": "sudo dnf install", "brew": "brew install"}
-# Packages that bring a service, which is left stopped.
-SERVICES = {"nginx", "postgresql", "redis-server"}
+# The services that packages bring. They are left stopped.
+SERVICES = {
+    "nginx": ["nginx"],
+    "postgresql": ["postgresql"],
+    "redis-server": ["redis-server"],
+    "clamav-daemon": ["clamav-daemon", "clamav-freshclam"],
+}
 
 
 class Program(NamedTuple):
@@ -90,6 +95,7 @@ PROGRAMS = {
         ("postgres",), ("postgresql", "postgresql-server", "postgresql")
     ),  # % if cookiecutter.accounts
     "redis": Program(("redis-server", "valkey-server"), ("redis-server", "valkey", "redis")),
+    "clamd": Program(("clamd",), ("clamav-daemon", "clamd", "clamav")),
     "scanners": Program(("npm",), ("npm", "npm", "node")),
 }
 # What ``python3 -m venv`` needs.
@@ -147,8 +153,9 @@ def install(programs: list[Program]) -> None:
         apt = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "SYSTEMD_OFFLINE=1", "apt-get", "--yes"]
         subprocess.run([*apt, "update"])
         subprocess.run([*apt, "install", "--no-install-recommends", *packages])
-        if (services := SERVICES & set(packages)) and shutil.which("systemctl"):  # nor at the next boot
-            subprocess.run([*prefix, "systemctl", "--quiet", "disable", *sorted(services)])
+        services = [service for name in packages for service in SERVICES.get(name, [])]
+        if services and shutil.which("systemctl"):  # nor at the next boot
+            subprocess.run([*prefix, "systemctl", "--quiet", "disable", *services])
     if importlib.util.find_spec("playwright") and any(isinstance(program, Chromium) for program in missing(programs)):
         print("Installing Playwright's Chromium", flush=True)
         libraries = ["--with-deps"] if prefix is not None else []

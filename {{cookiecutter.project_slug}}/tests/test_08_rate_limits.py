@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import signal
 import socket
 import ssl
@@ -26,6 +27,10 @@ from flask import Blueprint, Flask, before_render_template, request
 from flask.testing import FlaskClient
 from flask.views import MethodView
 from limits import parse_many
+from redis import Redis as RedisClient
+from redis import RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from app import create_app
 from app.security import counters, rate_limits, refusals
@@ -934,30 +939,42 @@ def test_8_S2_the_proxy_overwrites_what_a_client_says_of_itself(serve_proxied: C
 
 
 class Redis:
-    """A Redis of our own on loopback; nothing of it is kept on disk."""
+    """A Redis of our own on loopback; nothing of its data is kept on disk. ``options`` are more of its settings."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str) -> None:
         binary = PROGRAMS["redis"].path()
         assert binary is not None
-        self.port = free_port()
-        self.command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
-        self.uri = f"redis://127.0.0.1:{self.port}/0"
+        self.port = next(port for port in iter(free_port, None) if port < 55_536)  # a cluster also needs port + 10,000
+        own = ("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory))
+        self.command = [binary, *options, *own]
+        self.address = f"127.0.0.1:{self.port}"
+        self.uri = f"redis://{self.address}/0"
+        self.client = RedisClient(port=self.port, retry=Retry(NoBackoff(), 0))
         self.start()
 
     def start(self) -> None:
         self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
-        client = counters.GuardedStorage(counters_uri=self.uri)
-        while not client.check():
-            time.sleep(0.02)
+        until(self.client.ping)
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
 
 
+def until(ask: Callable[[], object]) -> None:
+    """Wait until a Redis says yes."""
+    patience = time.monotonic() + 60
+    while time.monotonic() < patience:
+        with suppress(RedisError):
+            if ask():
+                return
+        time.sleep(0.02)
+    raise AssertionError("Redis never said yes.")
+
+
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    server = Redis(tmp_path)
+def redis(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Redis]:
+    server = Redis(tmp_path, *getattr(request, "param", ()))
     yield server
     server.kill()
 
@@ -1009,11 +1026,97 @@ def test_8_T1_the_loss_of_redis_neither_fails_nor_opens_the_gate(
     assert ["lost" in message for message in messages] == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("broken", "mended"),
+    [("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"), ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE")],
+)
+def test_8_T1_a_redis_that_refuses_to_count_is_as_good_as_lost(
+    app_config: dict[str, object],
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    broken: str,
+    mended: str,
+) -> None:
+    """Full, or a replica since the last failover: it still answers a PING."""
+    monkeypatch.setattr(counters, "REDIS_RETRY", 0)  # each request tries whether it is back
+    token = "7f3a9c51e0b84d26a1c97e35f60d8b42"
+    settings = {"RATELIMIT_DEFAULT": "6 per minute", "RATELIMIT_STORAGE_URI": redis.uri, "READYZ_TOKEN": token}
+    app = with_door(create_app(app_config | settings))
+    client = browser_like(app)
+
+    def readyz() -> tuple[int, str]:
+        answer = client.get("/readyz", headers={"Authorization": f"Bearer {token}"})
+        return answer.status_code, answer.json["parts"]["rate_limits"]
+
+    assert [client.get("/").status_code for _ in range(2)] == [200, 200]
+    assert [guess(app)[0] for _ in range(2)] == [401, 401]
+    assert readyz() == (200, "ok")
+    redis.client.execute_command(*broken.split())
+    assert [readyz() for _ in range(3)] == [(200, "degraded")] * 3
+    assert [client.get("/").status_code for _ in range(5)] == [200] * 4 + [429]
+    assert [guess(app)[0] for _ in range(2)] == [401, 429]
+    redis.client.execute_command(*mended.split())
+    assert readyz() == (200, "ok")
+    assert guess(app, password=RIGHT)[0] == 429
+    told = [record.message for record in caplog.records if re.search("Redis|rate_limits", record.message)]
+    assert ["lost" in message for message in told] == [True, False], told
+
+
+def test_8_T1_counting_goes_on_where_sentinel_finds_the_new_master(
+    app_config: dict[str, object], redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counters, "REDIS_RETRY", 0)
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text(f"sentinel monitor counts 127.0.0.1 {redis.port} 1\nsentinel down-after-milliseconds counts 300\n")
+    redis.client.config_set("repl-diskless-sync-delay", 0)
+    with ExitStack() as stack:
+        replica = Redis(tmp_path, "--replicaof", "127.0.0.1", str(redis.port))
+        stack.callback(replica.kill)
+        until(lambda: replica.client.info()["master_link_status"] == "up")
+        sentinel = Redis(tmp_path, str(conf), "--sentinel")
+        stack.callback(sentinel.kill)
+        until(lambda: sentinel.client.sentinel_slaves("counts"))
+        uri = f"redis+sentinel://127.0.0.1:1,{sentinel.address}/counts"
+        limits = {"RATELIMIT_DEFAULT": "4 per minute", "RATELIMIT_STORAGE_URI": uri}
+        client = browser_like(create_app(app_config | limits))
+        assert [client.get("/").status_code for _ in range(2)] == [200, 200]
+        assert storage().check()
+        redis.kill()
+        assert client.get("/").status_code == 200
+        assert not storage().check()
+        until(lambda: sentinel.client.sentinel_masters()["counts"]["port"] == replica.port)
+        assert [client.get("/").status_code for _ in range(2)] == [200, 429]
+        assert storage().check()
+        assert browser_like(create_app(app_config | limits)).get("/").status_code == 429  # another worker
+
+
+@pytest.mark.parametrize("redis", [("--cluster-enabled", "yes")], indirect=True)
+def test_8_T1_a_cluster_counts(app_config: dict[str, object], redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "REDIS_RETRY", 0)
+    redis.client.config_set("requirepass", "p@ss")
+    uri = f"redis+cluster://:p%40ss@127.0.0.1:1,{redis.address}"
+    limits = {"RATELIMIT_DEFAULT": "4 per minute", "RATELIMIT_STORAGE_URI": uri}
+    client = browser_like(create_app(app_config | limits))
+    assert client.get("/").status_code == 200
+    assert not storage().check()  # the cluster still has no slots
+    redis.client.execute_command("CLUSTER ADDSLOTS", *range(16_384))
+    until(lambda: redis.client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+    assert [client.get("/").status_code for _ in range(4)] == [200, 200, 200, 429]
+    assert storage().check()
+    other = browser_like(create_app(app_config | limits))  # another worker
+    assert other.get("/").status_code == 429
+    assert storage().check()
+    redis.kill()
+    assert other.get("/readyz").status_code == 200
+    assert not storage().check()
+
+
 def questions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The questions to Redis from now on."""
     shared, asked = storage().shared, []
     assert shared
-    for method in ("count", "incr", "get", "get_expiry"):
+    for method in ("count", "get", "get_expiry"):
         ask = getattr(shared, method)
         monkeypatch.setattr(shared, method, lambda *args, ask=ask, method=method: asked.append(method) or ask(*args))
     return asked
@@ -1034,10 +1137,8 @@ def test_a_new_worker_knows_when_a_window_ends_that_another_has_begun(
 ) -> None:
     limits = {"RATELIMIT_STORAGE_URI": redis.uri, "RATELIMIT_DEFAULT": "5 per minute"}
     assert browser_like(create_app(app_config | limits)).get("/").headers["RateLimit-Remaining"] == "4"
-    shared = storage().shared
-    assert shared
-    for key in shared.get_connection().scan_iter():
-        shared.get_connection().expire(key, 20)  # as if 40 seconds had passed
+    for key in redis.client.scan_iter():
+        redis.client.expire(key, 20)  # as if 40 seconds had passed
     answer = browser_like(create_app(app_config | limits)).get("/")
     assert answer.headers["RateLimit-Remaining"] == "3"
     assert 1 <= int(answer.headers["RateLimit-Reset"]) <= 20
@@ -1055,8 +1156,9 @@ def test_a_hung_redis_is_asked_once(
     assert len(asked) == 1
 
 
-def test_the_app_starts_without_its_redis(app_config: dict[str, object]) -> None:
-    app = create_app(app_config | {"RATELIMIT_STORAGE_URI": f"redis://127.0.0.1:{free_port()}/0"})
+@pytest.mark.parametrize("uri", ["redis://{}/0", "redis+sentinel://{}/counts", "redis+cluster://{}"])
+def test_the_app_starts_without_its_redis(app_config: dict[str, object], uri: str) -> None:
+    app = create_app(app_config | {"RATELIMIT_STORAGE_URI": uri.format(f"127.0.0.1:{free_port()}")})
     assert browser_like(app).get("/").status_code == 200
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import getpass
 import io
 import itertools
 import json
@@ -16,6 +17,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 import zipfile
@@ -40,10 +42,12 @@ from app.security.csrf import exempt
 from app.security.errors import Refusal
 from app.settings import Settings
 from app.storage import content, folder, images
+from app.storage.clamd import scan
 from app.visitors import public
-from tests.conftest import HAS_ACCOUNTS, ROOT, Server, browser_like, csrf_token, new_member, post
+from tests.conftest import HAS_ACCOUNTS, ROOT, Server, browser_like, csrf_token, free_port, new_member, post, wait_for
 from tests.fake_clamd import FakeClamd
 from tests.hostile_images import HOSTILE, children, worker_memory
+from tests.programs import PROGRAMS
 from tests.samples import (
     EICAR,
     GOOD,
@@ -61,6 +65,7 @@ from tests.samples import (
     upload,
     zip_of,
 )
+from tests.servers import launch
 
 SECRET = b"not for visitors"
 
@@ -466,7 +471,9 @@ def test_9_T2_what_is_taken_is_sent_as_data(member: FlaskClient, name: str) -> N
         ("stream: OK\0", 201),
         ("stream: Eicar-Signature FOUND\0", 422),
         ("stream: Eicar-Signature FOUND\0stream: OK\0", 503),
-        ("INSTREAM size limit exceeded. ERROR\0", 503),
+        ("INSTREAM size limit exceeded. ERROR\0", 422),
+        ("INSTREAM size limit exceeded. ERROR", 503),
+        ("stream: Heuristics.Limits.Exceeded.MaxScanTime FOUND\0", 422),
         ("stream: OK", 503),
         ("", 503),
         ("HTTP/1.1 200 OK\r\n\r\n\0", 503),
@@ -487,6 +494,82 @@ def test_9_T2_the_virus_scanner_has_the_last_word(
         assert len(stored(app)) == (2 if status == 201 else 0)
         assert ("Retry-After" in answer.headers) == (status == 503)
         assert scanner.received == ([] if reply == "close" else [WHOLE_PNG])
+
+
+def test_9_T2_no_good_verdict_counts_on_a_part_of_a_file() -> None:
+    more_than_a_socket_holds = io.BytesIO(bytes(32 * 2**20))
+    with FakeClamd("early stream: OK\0") as scanner, pytest.raises(ConnectionError):
+        scan(more_than_a_socket_holds, scanner.url, seconds=10)
+
+
+MALWARE = b"What the only signature of the tests finds."
+CLAMD_CONF = """
+Foreground yes
+DatabaseDirectory {folder}
+LocalSocket {folder}/clamd.ctl
+TCPSocket {port}
+TCPAddr 127.0.0.1
+User {user}
+StreamMaxLength 200K
+MaxFileSize 100K
+AlertExceedsMax yes
+"""
+
+
+class Clamd:
+    """A real clamd of our own, with one signature and low limits."""
+
+    def __init__(self, directory: Path) -> None:
+        port = free_port()
+        self.urls = (f"unix://{directory}/clamd.ctl", f"tcp://127.0.0.1:{port}")
+        (directory / "own.ndb").write_text(f"Own.Signature:0:*:{MALWARE.hex()}\n")
+        conf = directory / "clamd.conf"
+        conf.write_text(CLAMD_CONF.format(folder=directory, port=port, user=getpass.getuser()))
+        binary = PROGRAMS["clamd"].path()
+        assert binary is not None
+        self.process = launch([binary, "--config-file", str(conf)], directory / "log")
+        wait_for(port, self.process, directory / "log")
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def clamd() -> Iterator[Clamd]:
+    with tempfile.TemporaryDirectory() as place:  # the path of a Unix socket must be short
+        server = Clamd(Path(place))
+        yield server
+        server.stop()
+
+
+def test_9_T2_a_real_clamd_has_the_last_word(
+    app_config: dict[str, object], clamd: Clamd, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, url in enumerate(clamd.urls):
+        app = create_app(app_config | {"CLAMD_URL": url})
+        mallory = new_member(app, f"mallory{number}@example.com")
+        kept = len(stored(app))
+        for text, status, told, logged in (
+            (b"harmless", 201, "", "upload_stored"),
+            (b"a" * 100_000, 201, "", "upload_stored"),
+            (b"a" * 1000 + MALWARE, 422, "found malware", "found=Own.Signature"),
+            (b"a" * 110_000, 422, "does not scan a file of this size", "MaxFileSize in clamd.conf"),
+            (b"a" * 210_000, 422, "does not scan a file of this size", "StreamMaxLength in clamd.conf"),
+            (b"a" * 9_000_000, 422, "does not scan a file of this size", "StreamMaxLength in clamd.conf"),
+        ):
+            caplog.clear()
+            answer = upload(mallory, "a.txt", text)
+            assert (answer.status_code, told in answer.text) == (status, True), answer.text
+            assert logged in caplog.text
+            assert "Own.Signature" not in answer.text
+            assert "clamd.conf" not in answer.text
+            kept += 2 * (status == 201)
+            assert len(stored(app)) == kept
+    clamd.stop()
+    answer = upload(mallory, "a.txt", b"harmless")
+    assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
+    assert len(stored(app)) == kept
 
 
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:1", "unix:///nowhere/clamd.sock"])

@@ -107,6 +107,13 @@ def test_8_T4_no_limit_later_is_the_largest_that_a_setting_may_be(app: Flask) ->
         ("redis://127.0.0.1:99999/0", "Port out of range"),
         ("rediss://127.0.0.1/0?ssl_cert_reqs=nope", "nope"),
         ("memcached://127.0.0.1", "pattern"),
+        ("redis+sentinel://127.0.0.1:26379", "host:port/name"),
+        ("redis+sentinel://127.0.0.1/counts", "host:port/name"),
+        ("redis+sentinel://127.0.0.1:26379?name=counts", "host:port/name"),
+        ("redis+cluster://127.0.0.1:6379,127.0.0.1", "host:port"),
+        ("redis+cluster://127.0.0.1:6379/0", "host:port"),
+        ("redis+cluster://127.0.0.1:6379?ssl=true", "host:port"),
+        ("redis+cluster://127.0.0.1:99999", "Port out of range"),
     ],
 )
 def test_a_redis_that_could_never_answer_stops_the_start(

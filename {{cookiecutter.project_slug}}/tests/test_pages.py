@@ -148,12 +148,19 @@ READYZ_TOKEN = "7f3a9c51e0b84d26a1c97e35f60d8b42"
 
 
 @pytest.mark.parametrize(
-    ("scanner", "status", "said"), [("", 200, "ready"), ("unix:///nowhere/clamd.sock", 503, "not ready")]
+    ("scanner", "place", "status", "said", "states"),
+    [
+        ("", "", 200, "ready", {}),
+        ("unix:///nowhere/clamd.sock", "", 200, "ready", {"virus_scanner": "degraded"}),
+        ("", "/dev/null/nowhere", 503, "not ready", {"uploads": "down"}),
+    ],
 )
 def test_readyz_tells_strangers_whether_and_operators_what(
-    app_config: dict[str, object], scanner: str, status: int, said: str
+    app_config: dict[str, object], scanner: str, place: str, status: int, said: str, states: dict[str, str]
 ) -> None:
     app = create_app(app_config | {"CLAMD_URL": scanner, "READYZ_TOKEN": READYZ_TOKEN})
+    if place:
+        app.config["UPLOAD_DIR"] = Path(place)
     client = browser_like(app)
     for sent in (
         {},
@@ -170,8 +177,7 @@ def test_readyz_tells_strangers_whether_and_operators_what(
     assert client.get(f"/readyz?token={READYZ_TOKEN}").json == {"status": said}
     answer = client.get("/readyz", headers={"Authorization": f"Bearer {READYZ_TOKEN}"})
     assert (answer.status_code, answer.json["status"]) == (status, said)
-    down = ["virus_scanner"] if scanner else []
-    assert [part for part, state in answer.json["parts"].items() if state != "ok"] == down
+    assert {part: state for part, state in answer.json["parts"].items() if state != "ok"} == states
     assert {"uploads", "rate_limits"} <= set(answer.json["parts"])
     assert "nowhere" not in answer.text
 

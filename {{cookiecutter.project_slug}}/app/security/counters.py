@@ -1,7 +1,7 @@
 """The counters of the rate limits: in Redis if it is configured, else in this process, in bounded memory.
 
-Flask-Limiter and the backoff of ``app/security/backoff.py`` share this storage. While Redis is unreachable,
-counting continues in memory from the last known counts: no request fails, and no client gets a fresh budget.
+Flask-Limiter and the backoff of ``app/security/backoff.py`` share this storage. While Redis is unreachable or refuses
+to count, counting continues in memory from the last known counts: no request fails, and no client gets a fresh budget.
 """
 
 from __future__ import annotations
@@ -103,9 +103,9 @@ class BoundedCounters:
 
 
 class GuardedStorage(Storage):
-    """A storage for ``limits`` that never fails: Redis as long as it answers, else memory.
+    """A storage for ``limits`` that never fails: Redis as long as it counts, else memory.
 
-    ``counters_uri`` is the setting ``RATELIMIT_STORAGE_URI``. Raises ValueError if it can't be parsed.
+    ``counters_uri`` is the setting ``RATELIMIT_STORAGE_URI``.
     """
 
     STORAGE_SCHEME = ["guarded"]  # noqa: RUF012 - as limits declares it
@@ -115,13 +115,14 @@ class GuardedStorage(Storage):
         self.memory = BoundedCounters(MAX_KEYS)
         self.shared: SharedCounters | None = None
         self.lost = False
+        self._lost_with = ""  # the key that could not be counted
         self._carry_over: set[str] = set()
         self._next_look = 0.0
         self._lock = threading.Lock()
         if counters_uri != "memory://":
-            from app.security.shared_counters import connect  # here, because redis-py is a tenth of a start
+            from app.security.shared_counters import SharedCounters  # here, because redis-py is a tenth of a start
 
-            self.shared = connect(counters_uri)
+            self.shared = SharedCounters(counters_uri)
 
     @property
     def base_exceptions(self) -> type[Exception] | tuple[type[Exception], ...]:
@@ -171,8 +172,8 @@ class GuardedStorage(Storage):
         return self.memory.reset()
 
     def check(self) -> bool:
-        """Return whether the configured storage is reachable. While it isn't, each worker counts on its own."""
-        return self.shared is None or self.shared.check()
+        """Return whether the configured storage counted when it was last asked. Else each worker counts on its own."""
+        return not self.lost
 
     def _ask_redis(self, method: str, key: str, *args: int) -> Any:
         """Return the answer of Redis; None if it is not configured or lost."""
@@ -180,7 +181,7 @@ class GuardedStorage(Storage):
             return None
         try:
             if self.lost:
-                self.shared.get_connection().ping()
+                self.shared.probe(self._lost_with)
                 with self._lock:
                     self.lost, self._carry_over = False, self.memory.keys()
                 logger.warning("The rate limits' Redis is back")
@@ -190,6 +191,7 @@ class GuardedStorage(Storage):
             with self._lock:
                 if not self.lost:
                     logger.error("The rate limits' Redis is lost, each worker counts on its own: %s", error)
+                    self._lost_with = key
                 self.lost, self._next_look = True, time.time() + REDIS_RETRY
             return None
 
@@ -208,4 +210,4 @@ class GuardedStorage(Storage):
             self._carry_over.discard(key)
             missing = self.memory.get(key) - shared.get(key)
             if missing > 0:
-                shared.incr(key, max(1, ceil(self.memory.get_expiry(key) - time.time())), missing)
+                shared.count(key, max(1, ceil(self.memory.get_expiry(key) - time.time())), missing)

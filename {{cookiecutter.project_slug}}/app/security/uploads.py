@@ -97,8 +97,8 @@ def new_session_owner() -> str:
 def save(file: FileStorage, owner: str) -> StoredFile:
     """Check ``file``, store it for ``owner``, and return it.
 
-    Raises Refusal: 413 too large or over quota, 415 wrong type, 422 damaged or malicious, 503 temporarily unavailable.
-    A refused file leaves nothing behind.
+    Raises Refusal: 413 too large or over quota, 415 wrong type, 422 damaged, malicious or over a limit of the virus
+    scanner, 503 temporarily unavailable. A refused file leaves nothing behind.
     """
     return save_all([file], owner)[0]
 
@@ -224,6 +224,10 @@ def _refuse_malware(stream: IO[bytes]) -> None:
     except OSError:
         log.exception("upload refused: the virus scanner gave no verdict")
         refuse(503, "Files can't be scanned for viruses at the moment, so none are accepted.", retry_after=60)
+    if found and found.startswith(clamd.OVER_LIMIT):
+        limit = found.removeprefix(clamd.OVER_LIMIT)
+        message = "The virus scanner does not scan a file of this size or complexity, so it is not accepted."
+        refuse(422, message, limit=f"{limit} in clamd.conf")
     if found:
         refuse(422, "The virus scanner found malware in this file.", event="upload_validation", found=found)
 

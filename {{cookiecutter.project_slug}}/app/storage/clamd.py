@@ -15,6 +15,9 @@ from urllib.parse import urlsplit
 CHUNK = 64 * 1024
 MAX_REPLY = 4096
 
+# How clamd calls a file over one of its limits. The name of the limit in clamd.conf follows.
+OVER_LIMIT = "Heuristics.Limits.Exceeded."
+
 
 def ping(url: str, *, seconds: float) -> None:
     """Raise OSError unless the daemon at ``url`` answers within ``seconds``."""
@@ -23,8 +26,9 @@ def ping(url: str, *, seconds: float) -> None:
 
 
 def scan(stream: IO[bytes], url: str, *, seconds: float) -> str | None:
-    """Return the name of the malware that the daemon at ``url`` finds in ``stream``, or None.
+    """Return the name of what the daemon at ``url`` finds in ``stream``, or None.
 
+    The name is that of malware, or ``OVER_LIMIT`` and the limit because of which the file was not scanned.
     Raises OSError if there is no clear verdict within ``seconds``: the file must then count as unscanned.
     """
     reply = _ask(url, _instream(stream), seconds)
@@ -32,6 +36,8 @@ def scan(stream: IO[bytes], url: str, *, seconds: float) -> str | None:
         return None
     if reply.startswith("stream: ") and reply.endswith(" FOUND"):
         return reply.removeprefix("stream: ").removesuffix(" FOUND")
+    if reply == "INSTREAM size limit exceeded. ERROR":
+        return f"{OVER_LIMIT}StreamMaxLength"
     raise ConnectionError(f"clamd gave no verdict: {reply!r}")
 
 
@@ -47,15 +53,21 @@ def _ask(url: str, request: Iterator[bytes] | list[bytes], seconds: float) -> st
     """Send and receive under one deadline: a daemon that sends a byte per second must not block a thread forever."""
     deadline = time.monotonic() + seconds
     with _connect(url, seconds) as daemon:
-        for part in request:
-            daemon.settimeout(_left(deadline))
-            daemon.sendall(part)
+        hung_up: ConnectionError | None = None
+        try:
+            for part in request:
+                daemon.settimeout(_left(deadline))
+                daemon.sendall(part)
+        except ConnectionError as error:  # clamd hangs up on a file that is too long, and its answer says so
+            hung_up = error
         reply = b""
         while not reply.endswith(b"\0") and len(reply) < MAX_REPLY:
             daemon.settimeout(_left(deadline))
             if not (received := daemon.recv(MAX_REPLY)):
                 raise ConnectionError("clamd closed the connection before its answer was complete")
             reply += received
+    if hung_up and not reply.endswith(b"ERROR\0"):  # no verdict counts on a part of a file
+        raise hung_up
     return reply.rstrip(b"\0").decode(errors="replace")
 
 

@@ -6,6 +6,7 @@ import hmac
 import logging
 import threading
 from collections.abc import Callable
+from typing import Literal
 
 from flask import Blueprint, current_app, request
 from flask.sansio.app import App
@@ -17,9 +18,12 @@ bp = Blueprint("health", __name__)
 _one_at_a_time = threading.Lock()
 
 
-def needs(app: App, part: str, ask: Callable[[], object]) -> None:
-    """Add a part to ``/readyz``. ``ask`` raises an exception while the part does not work."""
-    app.extensions.setdefault("readyz", {})[part] = ask
+def needs(app: App, part: str, ask: Callable[[], object], *, without: Literal["down", "degraded"] = "down") -> None:
+    """Add a part to ``/readyz``. ``ask`` raises an exception while the part does not work.
+
+    ``without`` is the state of the app then: ``degraded`` if most of it still works.
+    """
+    app.extensions.setdefault("readyz", {})[part] = ask, without
 
 
 @bp.get("/healthz")
@@ -48,10 +52,10 @@ def readyz() -> tuple[dict[str, object], int]:
 
 def ask_all() -> dict[str, str]:
     """Return the state of each part, and log those that have changed."""
-    states = {part: _state(part, ask) for part, ask in current_app.extensions.get("readyz", {}).items()}
+    states = {part: _state(part, *asked) for part, asked in current_app.extensions.get("readyz", {}).items()}
     # Not a reason to take the app out of service: while Redis is lost, each process goes on counting by itself.
+    # The storage knows, because each request is counted, and logs each change itself.
     states["rate_limits"] = "ok" if limiter.storage.check() else "degraded"
-    _log_change("rate_limits", states["rate_limits"])
     return states
 
 
@@ -62,12 +66,12 @@ def _knows_token() -> bool:
     return hmac.compare_digest(given.token.encode(), token.encode())
 
 
-def _state(part: str, ask: Callable[[], object]) -> str:
+def _state(part: str, ask: Callable[[], object], without: str) -> str:
     try:
         ask()
     except Exception as error:  # a health check must report every failure and not fail itself
-        _log_change(part, "down", error)
-        return "down"
+        _log_change(part, without, error)
+        return without
     _log_change(part, "ok")
     return "ok"
 

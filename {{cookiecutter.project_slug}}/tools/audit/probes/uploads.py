@@ -259,6 +259,7 @@ def malware_is_refused(subject: Subject) -> Iterator[str]:
         ("stream: OK\0", 201),
         ("stream: Evil FOUND\0", 422),
         ("stream: size limit exceeded ERROR\0", 503),
+        ("INSTREAM size limit exceeded. ERROR\0", 422),
         ("drip", 503),
     ):
         with _Scanner(reply) as scanner, subject.instead({"CLAMD_URL": scanner.url}):
