@@ -525,10 +525,13 @@ class Clamd:
         (directory / "own.ndb").write_text(f"Own.Signature:0:*:{MALWARE.hex()}\n")
         conf = directory / "clamd.conf"
         conf.write_text(CLAMD_CONF.format(folder=directory, port=port, user=getpass.getuser()))
-        binary = PROGRAMS["clamd"].path()
-        assert binary is not None
-        self.process = launch([binary, "--config-file", str(conf)], directory / "log")
-        wait_for(port, self.process, directory / "log")
+        self.command = [str(PROGRAMS["clamd"].path()), "--config-file", str(conf)]
+        self.log, self.port = directory / "log", port
+        self.start()
+
+    def start(self) -> None:
+        self.process = launch(self.command, self.log)
+        wait_for(self.port, self.process, self.log)
 
     def stop(self) -> None:
         self.process.kill()

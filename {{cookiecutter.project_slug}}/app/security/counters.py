@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from app.security.shared_counters import SharedCounters
 
 REDIS_RETRY = 5  # seconds between two attempts to reconnect
+SLOW, SLOW_ANSWERS = 0.12, 3  # seconds of an answer, and how many such in a row are as bad as none
 
 MAX_KEYS = 100_000  # about 35 MB
 OVERFLOW_SLOTS = 65_536
@@ -116,6 +118,7 @@ class GuardedStorage(Storage):
         self.shared: SharedCounters | None = None
         self.lost = False
         self._lost_with = ""  # the key that could not be counted
+        self._slow = 0  # slow answers in a row
         self._carry_over: set[str] = set()
         self._next_look = 0.0
         self._lock = threading.Lock()
@@ -125,7 +128,7 @@ class GuardedStorage(Storage):
             self.shared = SharedCounters(counters_uri)
 
     @property
-    def base_exceptions(self) -> type[Exception] | tuple[type[Exception], ...]:
+    def base_exceptions(self) -> tuple[type[Exception], ...]:
         """The exceptions of the storage. The methods handle them: losing Redis is not an error here."""
         return self.shared.base_exceptions if self.shared else ()
 
@@ -179,21 +182,31 @@ class GuardedStorage(Storage):
         """Return the answer of Redis; None if it is not configured or lost."""
         if self.shared is None or not self._may_ask():
             return None
+        failures: tuple[type[Exception], ...] = (TimeoutError, *self.base_exceptions)
         try:
             if self.lost:
-                self.shared.probe(self._lost_with)
+                self._in_time(self.shared.probe, self._lost_with)
                 with self._lock:
                     self.lost, self._carry_over = False, self.memory.keys()
                 logger.warning("The rate limits' Redis is back")
             self._carry_back(self.shared, key)
-            return getattr(self.shared, method)(key, *args)
-        except self.base_exceptions as error:
+            return self._in_time(getattr(self.shared, method), key, *args)
+        except failures as error:
             with self._lock:
                 if not self.lost:
                     logger.error("The rate limits' Redis is lost, each worker counts on its own: %s", error)
                     self._lost_with = key
                 self.lost, self._next_look = True, time.time() + REDIS_RETRY
             return None
+
+    def _in_time(self, ask: Callable[..., Any], *args: Any) -> Any:
+        """Return the answer. Raises TimeoutError after several slow ones: each request would wait for one."""
+        start = time.monotonic()
+        answer = ask(*args)
+        self._slow = self._slow + 1 if time.monotonic() - start > SLOW else 0
+        if self._slow >= SLOW_ANSWERS:
+            raise TimeoutError(f"its last {self._slow} answers took longer than {SLOW} seconds each")
+        return answer
 
     def _may_ask(self) -> bool:
         with self._lock:

@@ -26,6 +26,7 @@ from flask import Flask, Response, current_app, send_file
 from flask.cli import AppGroup
 from werkzeug.datastructures import FileStorage
 
+from app.breaker import Breaker
 from app.logs import security_event
 from app.security.bodies import door, in_units, max_body, too_large
 from app.security.errors import Refusal, refuse
@@ -44,6 +45,7 @@ SUMMARY = "Files must prove their type, are stored outside the app, and are avai
 # The disk space that uploads must leave free for the database and the logs.
 FREE_DISK_FLOOR = 256 * 2**20
 SCAN_SECONDS = 30.0
+_scanner = Breaker(threads=6)
 
 # For responses that contain a file: it can run and load nothing, and no site can embed or frame it (9.S7).
 DOWNLOAD_HEADERS = {
@@ -220,9 +222,10 @@ def _refuse_malware(stream: IO[bytes]) -> None:
     if not (url := current_app.config["CLAMD_URL"]):
         return
     try:
-        found = clamd.scan(stream, url, seconds=SCAN_SECONDS)
-    except OSError:
-        log.exception("upload refused: the virus scanner gave no verdict")
+        with _scanner.attempt(OSError):
+            found = clamd.scan(stream, url, seconds=SCAN_SECONDS)
+    except OSError as error:
+        log.error("upload refused: the virus scanner gave no verdict: %s", error)
         refuse(503, "Files can't be scanned for viruses at the moment, so none are accepted.", retry_after=60)
     if found and found.startswith(clamd.OVER_LIMIT):
         limit = found.removeprefix(clamd.OVER_LIMIT)

@@ -29,8 +29,9 @@ from tests.accounts.postgres import Postgres, postgres
 from tests.accounts.smtp import MailServer
 from tests.conftest import TOKEN, Server
 from tests.test_08_rate_limits import Redis, redis
+from tests.test_09_uploads import Clamd, clamd
 
-__all__ = ("postgres", "redis")
+__all__ = ("clamd", "postgres", "redis")
 
 SOAK = os.environ.get("SOAK")
 SECONDS = int(SOAK or 20)
@@ -127,10 +128,12 @@ def test_nothing_is_lost_while_parts_fail(
     serve_proxied: Callable[..., Server],
     postgres: Postgres,
     redis: Redis,
+    clamd: Clamd,
     mails: MailServer,
 ) -> None:
     app_config |= mails.settings | {"DATABASE_URL": postgres.new_database(), "DATABASE_TIMEOUT": 2}
     app_config |= {"RATELIMIT_STORAGE_URI": redis.uri, "RATELIMIT_DEFAULT": "9999 per minute"}
+    app_config |= {"CLAMD_URL": clamd.urls[1]}
     app = create_app(app_config)
     with app.app_context():
         schema().upgrade()
@@ -166,6 +169,14 @@ def test_nothing_is_lost_while_parts_fail(
         redis.process.send_signal(signal.SIGSTOP)
         return lambda: redis.process.send_signal(signal.SIGCONT)
 
+    def kill_clamd() -> Callable[[], object]:
+        clamd.stop()
+        return clamd.start
+
+    def stop_clamd() -> Callable[[], object]:
+        clamd.process.send_signal(signal.SIGSTOP)
+        return lambda: clamd.process.send_signal(signal.SIGCONT)
+
     def kill_postgres() -> Callable[[], object]:
         postgres.process.send_signal(signal.SIGQUIT)  # "immediate": its start has to recover, as after a crash
         postgres.process.wait()
@@ -181,8 +192,8 @@ def test_nothing_is_lost_while_parts_fail(
     def stop_worker() -> Callable[[], object]:
         return signal_worker(signal.SIGSTOP, signal.SIGCONT)
 
-    faults = [kill_redis, kill_postgres, kill_worker, stop_redis, stop_postgres, stop_worker]
-    faults += [kill_redis, kill_postgres, kill_worker]
+    kill = [kill_redis, kill_postgres, kill_clamd, kill_worker]
+    faults = [*kill, stop_redis, stop_postgres, stop_clamd, stop_worker, *kill]
     pause = SECONDS / (2 * len(faults) + 2)
     with ThreadPoolExecutor(PEOPLE + 1) as pool:
         running = [pool.submit(live) for _ in range(PEOPLE)] + [pool.submit(probe)]

@@ -1,0 +1,109 @@
+"""What visitors notice of a part that hangs or is slow: the site goes on. See also tests/accounts/test_postgres.py."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from flask import Flask
+from urllib3.filepost import encode_multipart_formdata
+
+from app import create_app
+from app.security import counters
+from tests.conftest import Server, browser_like, csrf_token, new_member
+from tests.test_08_rate_limits import Redis, redis
+from tests.test_09_uploads import Clamd, clamd
+
+__all__ = ("clamd", "redis")
+
+
+def test_9_T4_a_scanner_that_hangs_does_not_stop_the_site(
+    app: Flask, app_config: dict[str, object], clamd: Clamd, serve: Callable[..., Server]
+) -> None:
+    """More uploads wait for it than the server has threads. Nothing times out while the others are served."""
+    server = serve(**app_config | {"CLAMD_URL": clamd.urls[0]}, THREADS=12)
+    member = new_member(app)
+    token = csrf_token(member)
+    cookie = member.get_cookie("__Host-session")
+    assert cookie is not None
+    body, kind = encode_multipart_formdata({"csrf_token": token, "file": ("a.txt", "harmless")})
+    headers = {"Content-Type": kind, "Cookie": f"__Host-session={cookie.value}", "Origin": server.url}
+
+    def upload() -> int:
+        return server.request("/uploads", "POST", body, headers, patience=60)[0]
+
+    assert upload() == 303
+    with ThreadPoolExecutor(20) as pool:
+        clamd.process.send_signal(signal.SIGSTOP)
+        try:
+            waiting = [pool.submit(upload) for _ in range(20)]
+            for _ in range(20):
+                assert [server.request(path)[0] for path in ("/healthz", "/", "/static/app.css")] == [200] * 3
+            assert 0 < sum(not each.done() for each in waiting) < 12
+        finally:
+            clamd.process.send_signal(signal.SIGCONT)
+        assert {each.result() for each in waiting} == {303, 503}
+    assert upload() == 303
+
+
+class Delay:
+    """A way to a server on loopback on which each answer takes ``seconds`` longer."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.seconds, self.answers = port, 0.0, 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._take, daemon=True).start()
+
+    def _take(self) -> None:
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self.port))
+            threading.Thread(target=self._pass_on, args=(client, server, False), daemon=True).start()
+            threading.Thread(target=self._pass_on, args=(server, client, True), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, late: bool) -> None:
+        with source, target:
+            try:
+                while data := source.recv(65536):
+                    if late:
+                        self.answers += 1
+                        time.sleep(self.seconds)
+                    target.sendall(data)
+            except OSError:
+                return
+
+
+@pytest.fixture
+def delay(redis: Redis) -> Iterator[Delay]:
+    way = Delay(redis.port)
+    yield way
+    way.listener.close()
+
+
+def test_a_redis_that_is_slow_counts_as_lost_until_it_is_fast(
+    app_config: dict[str, object], delay: Delay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = f"redis://127.0.0.1:{delay.listener.getsockname()[1]}/0"
+    client = browser_like(create_app(app_config | {"RATELIMIT_STORAGE_URI": uri, "RATELIMIT_DEFAULT": "99 per minute"}))
+    left = [client.get("/").headers["RateLimit-Remaining"]]
+    delay.seconds = 0.15
+    before = delay.answers
+    left += [client.get("/").headers["RateLimit-Remaining"] for _ in range(10)]
+    assert delay.answers - before < 6  # and not one for each request
+    assert left == [str(number) for number in range(98, 87, -1)]
+    assert caplog.text.count("Redis is lost") == 1
+    monkeypatch.setattr(counters, "REDIS_RETRY", 0)
+    monkeypatch.setattr(counters.time, "time", lambda start=time.time: start() + 6)
+    client.get("/")
+    assert "Redis is back" not in caplog.text  # it is as slow as before
+    delay.seconds = 0
+    assert client.get("/").headers["RateLimit-Remaining"] == "86"
+    assert caplog.text.count("Redis is back") == 1
