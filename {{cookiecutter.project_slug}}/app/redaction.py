@@ -122,8 +122,8 @@ def secrets_of(config: Mapping[str, object]) -> Iterator[str]:
     redacted everywhere, it would garble the log, and a reader could tell from the gaps what it is. So it is redacted
     only where it stands as a password: in a URL, or after its name.
     """
-    keys = [config.get("SECRET_KEY"), config.get("READYZ_TOKEN"), *config.get("SECRET_KEY_FALLBACKS", ())]  # type: ignore[misc]
-    yield from filter(None, keys)
+    keys = map(config.get, ("SECRET_KEY", "SECRET_KEY_NEXT", "READYZ_TOKEN"))
+    yield from filter(None, [*keys, *config.get("SECRET_KEY_FALLBACKS", ())])  # type: ignore[misc]
     for value in config.values():
         if isinstance(value, str) and "://" in value and "@" in value:
             # With characters that a URL must not contain, programs differ in what they take for the password.

@@ -69,6 +69,12 @@ class Settings(
         description="Signs sessions and CSRF tokens. Make one with: python -m app.security.secret_key new",
         examples=["(make one with: python -m app.security.secret_key new)"],
     )
+    SECRET_KEY_NEXT: str = Field(
+        default="",
+        repr=False,
+        description="Accepted, but does not sign yet. Set by: python -m app.security.secret_key rotate --stage",
+        examples=["(written by: python -m app.security.secret_key rotate --stage)"],
+    )
     SECRET_KEY_FALLBACKS: CommaList = Field(
         default=(),
         repr=False,
@@ -230,9 +236,9 @@ class Settings(
                 raise ValueError(fault)
         return value
 
-    @field_validator("READYZ_TOKEN")
+    @field_validator("SECRET_KEY_NEXT", "READYZ_TOKEN")
     @classmethod
-    def _token_cannot_be_guessed(cls, value: str) -> str:
+    def _if_set_it_cannot_be_guessed(cls, value: str) -> str:
         if value and (fault := weakness(value)):
             raise ValueError(fault)
         return value

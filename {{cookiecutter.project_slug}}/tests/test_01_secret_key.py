@@ -126,9 +126,12 @@ def test_1_S4_the_app_does_not_start_with_a_guessable_key(app_config: dict[str, 
 
 
 @pytest.mark.parametrize("key", ["changeme-changeme-changeme-42", "Zx3_vQ-8LmPk2TyR"])
-def test_1_S4_no_former_key_is_guessable_either(app_config: dict[str, object], key: str) -> None:
-    with pytest.raises(settings.SettingsError, match="SECRET_KEY_FALLBACKS: ") as refused:
-        create_app(app_config | {"SECRET_KEY_FALLBACKS": f"{OTHER_KEY},{key}"})
+@pytest.mark.parametrize(("name", "before"), [("SECRET_KEY_FALLBACKS", f"{OTHER_KEY},"), ("SECRET_KEY_NEXT", "")])
+def test_1_S4_no_former_or_next_key_is_guessable_either(
+    app_config: dict[str, object], name: str, before: str, key: str
+) -> None:
+    with pytest.raises(settings.SettingsError, match=f"{name}: ") as refused:
+        create_app(app_config | {name: before + key})
     assert key not in refused.value.message
 
 
@@ -249,6 +252,33 @@ def keys_and_comment(folder: Path) -> tuple[str, str]:
     return values["SECRET_KEY"], values.get("SECRET_KEY_FALLBACKS", "")
 
 
+def test_1_S5_a_staged_key_signs_with_the_next_rotation(checkout: Path) -> None:
+    (checkout / ".env").write_text(f"SECRET_KEY={KEY}\nSECRET_KEY_FALLBACKS={OTHER_KEY}\n")
+    assert secret_key(checkout, "rotate", "--stage").returncode == 0
+    staged = dict(line.split("=", 1) for line in (checkout / ".env").read_text().splitlines())
+    assert (staged["SECRET_KEY"], staged["SECRET_KEY_FALLBACKS"]) == (KEY, OTHER_KEY)
+    assert len({KEY, OTHER_KEY, staged["SECRET_KEY_NEXT"]}) == 3
+    # Other machines may have it already.
+    again = secret_key(checkout, "rotate", "--stage")
+    assert (again.returncode, "staged" in again.stderr) == (1, True)
+    both = secret_key(checkout, "rotate", "--stage", "--prune")
+    assert both.returncode == 2
+    assert secret_key(checkout, "rotate").returncode == 0
+    assert keys(checkout) == (staged["SECRET_KEY_NEXT"], f"{KEY},{OTHER_KEY}")
+    assert "SECRET_KEY_NEXT" not in (checkout / ".env").read_text()
+
+
+def test_1_S5_a_staged_key_is_accepted_and_does_not_sign_yet(app_config: dict[str, object]) -> None:
+    plain, next_key = create_app(app_config), create_app(app_config | {"SECRET_KEY": OTHER_KEY})
+    other = browser_like(next_key)
+    token, cookie = csrf_token(other), cookie_of(other)
+    staged = create_app(app_config | {"SECRET_KEY_NEXT": OTHER_KEY})
+    assert token_still_works(with_cookie(staged, cookie), token)
+    own = browser_like(staged)
+    token, cookie = csrf_token(own), cookie_of(own)
+    assert token_still_works(with_cookie(plain, cookie), token)
+
+
 def test_1_S5_a_rotation_writes_the_file_in_one_step(checkout: Path) -> None:
     (checkout / ".env").write_text(f"SECRET_KEY={KEY}\n")
     with (checkout / ".env").open() as opened:  # by somebody who has not read it yet
@@ -257,7 +287,40 @@ def test_1_S5_a_rotation_writes_the_file_in_one_step(checkout: Path) -> None:
     assert [path.name for path in checkout.glob(".env*")] == [".env"]
 
 
-@pytest.mark.parametrize("name", ["SECRET_KEY", "SECRET_KEY_FALLBACKS"])
+# What ends the command as a crash does, just before the new file takes the place of the old one.
+KILLED = (
+    "import os, signal; os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL); "
+    "from app.security.secret_key import cli; cli(['rotate'])"
+)
+
+
+def test_1_S2_the_next_run_removes_what_a_killed_one_has_left(checkout: Path) -> None:
+    own = {".env": f"SECRET_KEY={KEY}\n", ".env.local": "a", ".env.example": "b", ".env.x7k2": "c", ".envrc": "d"}
+    for name, text in own.items():
+        (checkout / name).write_text(text)
+    assert subprocess.run([sys.executable, "-c", KILLED], cwd=checkout).returncode == -9
+    assert {path.name: path.read_text() for path in checkout.glob(".env*") if path.name in own} == own
+    (left,) = {path.name for path in checkout.glob(".env*")} - own.keys()
+    assert (checkout / left).stat().st_mode & 0o777 == 0o600
+    assert secret_key(checkout, "rotate").returncode == 0
+    assert {path.name for path in checkout.glob(".env*")} == own.keys()
+    assert all((checkout / name).read_text() == text for name, text in own.items() if name != ".env")
+
+
+def test_1_S2_a_rotation_keeps_the_owner_of_the_file(checkout: Path) -> None:
+    """Root rotates the key of an app that runs as another user: the app must still be able to read the file."""
+    file = checkout / ".env"
+    file.write_text(f"SECRET_KEY={KEY}\n")
+    file.chmod(0o640)
+    owner = (12345, 54321) if os.geteuid() == 0 else (os.geteuid(), os.getgroups()[-1])
+    os.chown(file, *owner)
+    for options in (["--stage"], [], ["--prune"]):
+        assert secret_key(checkout, "rotate", *options).returncode == 0
+        assert (file.stat().st_uid, file.stat().st_gid) == owner
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "SECRET_KEY_NEXT", "SECRET_KEY_FALLBACKS"])
 def test_1_S5_a_key_from_the_environment_is_not_rotated_in_vain(checkout: Path, name: str) -> None:
     (checkout / ".env").write_text(f"SECRET_KEY={KEY}\n")
     refused = secret_key(checkout, "rotate", **{name: OTHER_KEY})

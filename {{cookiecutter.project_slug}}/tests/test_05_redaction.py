@@ -18,6 +18,7 @@ from tests.test_05_errors import capture_log
 SIGNED = "IjRhYmMi.aVx8Qw.q1Z0m3vXbE7cT5yR9uK2wLsDfGh"  # the shape of all that itsdangerous signs
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.q1Z0m3vXbE7cT5yR9uK2wLsDfGhJkLzX"
 FORMER_KEY = "former-key-of-this-app-0123456789"
+NEXT_KEY = "next-key-of-this-app-9876543210"
 
 # What somebody may write to a log. Each has secrets, of which no "hunter" may be left; "kept" must be.
 MESSAGES = rf"""
@@ -85,13 +86,16 @@ GET /reset/{SIGNED} kept
 Unexpected {JWT} kept
 the key is {KEY} kept
 the old key is {FORMER_KEY} kept
+the staged key is {NEXT_KEY} kept
 """.strip().splitlines()
-SECRETS = re.compile(rf"(?i)hunter|0{{64}}|{re.escape(KEY)}|{FORMER_KEY}|{SIGNED.split('.')[2]}|{JWT.split('.')[2]}")
+KEYS = [KEY, FORMER_KEY, NEXT_KEY]
+SECRETS = re.compile(rf"(?i)hunter|0{{64}}|{'|'.join(KEYS)}|{SIGNED.split('.')[2]}|{JWT.split('.')[2]}")
 
 
 @pytest.fixture(params=["text", "json"])
 def app(app_config: dict[str, object], request: pytest.FixtureRequest) -> Flask:
-    return create_app(app_config | {"LOG_FORMAT": request.param, "SECRET_KEY_FALLBACKS": (FORMER_KEY,)})
+    keys = {"SECRET_KEY_FALLBACKS": (FORMER_KEY,), "SECRET_KEY_NEXT": NEXT_KEY}
+    return create_app(app_config | {"LOG_FORMAT": request.param} | keys)
 
 
 def test_5_S3_secrets_do_not_reach_the_log(app: Flask) -> None:
@@ -132,7 +136,7 @@ def test_5_S3_each_pattern_redacts_what_no_other_does(name: str, monkeypatch: py
     for table in ("_COMPILED", "_COMPILED_NAMED"):
         left = [each for each in getattr(redaction, table) if each.pattern != (NAMED | PATTERNS)[name]]
         monkeypatch.setattr(redaction, table, left)
-    assert any(SECRETS.search(redact(message, [KEY, FORMER_KEY])) for message in MESSAGES)
+    assert any(SECRETS.search(redact(message, KEYS)) for message in MESSAGES)
 
 
 # What makes a regular expression try the same characters again and again.

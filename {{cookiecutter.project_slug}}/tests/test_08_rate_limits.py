@@ -44,7 +44,7 @@ from app.security.rate_limits import (
     unlimited as without_limit,
 )
 from app.visitors import public
-from tests.conftest import HAS_ACCOUNTS, ORIGIN, Server, address_of, browser_like, free_port, new_member
+from tests.conftest import HAS_ACCOUNTS, KEY, ORIGIN, Server, address_of, browser_like, free_port, new_member
 from tests.programs import PROGRAMS
 
 UNLIMITED = "1000000 per minute"
@@ -998,6 +998,29 @@ def test_8_S4_waits_end_on_time_in_redis(unlimited: dict[str, object], redis: Re
         time.sleep(told)
         assert guess(app)[0] == 401
     assert guess(app, password=RIGHT)[0] == 429
+
+
+# What a rotation does to the keys, step by step, and a second one before the first key is pruned.
+SECOND, THIRD = "q9WmZ3xLr7VtB5nKc2HsY8fJd4GpTa6R", "Zx3vQ8LmPk2TyRb7WnJd5GhCs9FaKe4U"
+ROTATION = [
+    {"SECRET_KEY_NEXT": SECOND},
+    {"SECRET_KEY": SECOND, "SECRET_KEY_FALLBACKS": KEY},
+    {"SECRET_KEY": SECOND, "SECRET_KEY_FALLBACKS": KEY, "SECRET_KEY_NEXT": THIRD},
+    {"SECRET_KEY": THIRD, "SECRET_KEY_FALLBACKS": f"{SECOND},{KEY}"},
+]
+
+
+@pytest.mark.parametrize("keys", ROTATION)
+def test_8_T1_a_rotation_of_the_key_gives_no_new_guesses(
+    unlimited: dict[str, object], redis: Redis, keys: dict[str, object]
+) -> None:
+    """Each machine has its own state of the rotation, and all share the counters."""
+    left, source = [], addresses()
+    for changed in ({}, {}, keys):
+        client = browser_like(with_door(create_app(unlimited | {"RATELIMIT_STORAGE_URI": redis.uri} | changed)))
+        client.environ_base["REMOTE_ADDR"] = next(source)
+        left.append(client.post("/tested-door", data={"account": VICTIM, "password": WRONG}).text)
+    assert left == ["2", "1", "0"]
 
 
 def test_two_workers_share_their_counters(app_config: dict[str, object], redis: Redis) -> None:

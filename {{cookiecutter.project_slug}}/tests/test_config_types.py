@@ -35,6 +35,7 @@ VALUES: list[tuple[str, object, str | None]] = [
     ("SERVER_NAME", None, None),
     ("SECRET_KEY", KEY.encode(), None),
     ("SECRET_KEY", BINARY, "no UTF-8 text"),
+    ("SECRET_KEY_NEXT", None, None),
     ("SECRET_KEY_FALLBACKS", None, None),
     ("SECRET_KEY_FALLBACKS", [KEY[::-1]], None),
     ("SECRET_KEY_FALLBACKS", [KEY[::-1].encode()], None),

@@ -7,13 +7,15 @@ V7.3.1, V7.3.2, V7.4.1, V7.4.3, V8.2.2, V13.4.2, V14.3.1.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import time
 from datetime import timedelta
+from typing import Any
 
 from flask import Flask, Request, Response, g, has_app_context, request, session
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
-from itsdangerous import BadData
+from itsdangerous import BadData, TimedSerializer, TimestampSigner
 
 from app.logs import security_event
 from app.security.declarations import static_folder
@@ -25,6 +27,30 @@ SUMMARY = "The session cookie is sent over https only, is hidden from scripts an
 # Browsers accept a __Host- cookie only with Secure, Path=/ and no Domain, so a sibling domain cannot plant one.
 NAME = "__Host-session"
 BORN = "_born"
+# What a page stores without the visitor doing anything: the token of its forms, messages, the owner of no files yet.
+STORED_BY_PAGES = {"csrf_token", "_flashes", "owner"}
+
+# Seconds that the clocks of servers may differ: what one of them signs has a time in the future for another one, which
+# itsdangerous would refuse. The other times need no tolerance. Those in the database are only compared with the past,
+# the tickets of images (turns.py) last 12 seconds longer than their requests, and Redis has a clock of its own.
+CLOCK_TOLERANCE = 10
+
+
+class TolerantSigner(TimestampSigner):
+    """Signs with the time. It accepts a time that is up to ``CLOCK_TOLERANCE`` seconds in the future."""
+
+    def unsign(self, signed_value: str | bytes, max_age: int | None = None, return_timestamp: bool = False) -> Any:
+        """Return what was signed, also with its time. Raises BadData if it is forged, too old or too far ahead."""
+        _, signed_at = super().unsign(signed_value, return_timestamp=True)
+        if 0 < signed_at.timestamp() - self.get_timestamp() <= CLOCK_TOLERANCE:
+            max_age = None
+        return super().unsign(signed_value, max_age, return_timestamp)  # type: ignore[call-overload]
+
+
+class CookieSession(SecureCookieSession):
+    """A session. If ``unread``, it stands for one that this server can't read, and that another one may know."""
+
+    unread = False
 
 
 class ExpiringSessions(SecureCookieSessionInterface):
@@ -32,25 +58,39 @@ class ExpiringSessions(SecureCookieSessionInterface):
 
     Flask enforces the idle lifetime: it signs the cookie again with each response, and refuses an old signature.
     The absolute lifetime is counted from the session's creation time, which is stored in the session.
+
+    A server can't read a cookie that was signed with a key of another server, or written by a newer version. Its pages
+    leave that cookie in the browser: the visitor is still signed in where it came from. Their forms work all the same:
+    a hash of the cookie takes the place of the secret that a session has for its CSRF tokens. The first form that is
+    sent, or anything else that a view stores, starts a new session: a sign-in after the key was replaced.
     """
 
+    session_class = CookieSession
+
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        """Return the cookie's session. One that is too old, or has no creation time, is replaced by an empty one."""
-        found = super().open_session(app, request)
-        if found is None:
-            return None
-        now = int(time.time())
+        """Return the cookie's session, an empty one for one that is too old, or one that is ``unread``."""
+        try:
+            found = super().open_session(app, request)
+        except BadData:  # the signature is right
+            found = self.session_class()
+        cookie = request.cookies.get(self.get_cookie_name(app))
+        if found is None or not cookie:
+            return found
         born = found.get(BORN)
-        if found and not (isinstance(born, int) and 0 <= now - born < absolute_lifetime(app).total_seconds()):
+        if isinstance(born, int):
+            if -CLOCK_TOLERANCE <= int(time.time()) - born < absolute_lifetime(app).total_seconds():
+                return found
             _remember_end("lifetime")
             return self.session_class()
-        if not found and (cookie := request.cookies.get(self.get_cookie_name(app))):
-            serializer = self.get_signing_serializer(app)
-            # Not loads_unsafe: it decompresses what nobody has signed, and 7 kB can become 300 MB.
-            with contextlib.suppress(BadData):
-                if serializer and serializer.loads(cookie):  # without max_age: the signature is right, only too old
-                    _remember_end("idle")
-        return found
+        serializer = self.get_signing_serializer(app)
+        # Not loads_unsafe: it decompresses what nobody has signed, and 7 kB can become 300 MB.
+        with contextlib.suppress(BadData):
+            if not found and serializer and serializer.loads(cookie):  # without max_age: it is only too old
+                _remember_end("idle")
+                return self.session_class()
+        unread = self.session_class({"csrf_token": hashlib.sha256(cookie.encode()).hexdigest()})
+        unread.unread = True
+        return unread
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Set the cookie, with the session's creation time in it, except on what is for all and over http."""
@@ -60,7 +100,9 @@ class ExpiringSessions(SecureCookieSessionInterface):
             return  # a shared cache may store it, and would store the visitor's cookie with it
         if self.get_cookie_secure(app) and not request.is_secure:
             return  # the browser rejects it, but an eavesdropper on http would see it
-        if session and BORN not in session:
+        if getattr(session, "unread", False) and not g.get("csrf_valid") and session.keys() <= STORED_BY_PAGES:
+            session.modified = False
+        elif session and BORN not in session:
             session[BORN] = int(time.time())
             session.permanent = True
         super().save_session(app, session, response)
@@ -96,6 +138,8 @@ def init_app(app: Flask) -> None:
         SESSION_REFRESH_EACH_REQUEST=True,
     )
     app.session_interface = ExpiringSessions()
+    # For sessions, CSRF tokens and links in mails: neither Flask nor its extensions have a setting for it.
+    TimedSerializer.default_signer = TolerantSigner
     app.before_request(_log_end)  # after the rate limits: a flood with an old cookie must not fill the log
 
 

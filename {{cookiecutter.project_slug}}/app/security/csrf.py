@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Flask, Response, g, request
+from flask import Blueprint, Flask, Response, g, request, session
 from flask_wtf.csrf import CSRFError, CSRFProtect
 
 from app.security.declarations import declare, declared
@@ -86,7 +86,7 @@ def _protect() -> None:
             try:
                 csrf.protect()
             except CSRFError as error:
-                if error.description not in STALE_REASONS or not declared(SHOWS_FORM_AGAIN):
+                if not _is_stale(error) or not declared(SHOWS_FORM_AGAIN):
                     raise
                 g.has_stale_token = True  # the hooks after this one still decide who may see the form
 
@@ -112,8 +112,13 @@ def _refuse_other_origins() -> None:
         refuse(400, FOREIGN_MESSAGE, event="malicious_cors", origin=f"{scheme}://{host}")
 
 
+def _is_stale(error: CSRFError) -> bool:
+    # The session of the token may be one that this server can't read: see cookies.py.
+    return error.description in STALE_REASONS or getattr(session, "unread", False)
+
+
 def _refuse_the_token(error: CSRFError) -> Response:
-    message = STALE_MESSAGE if error.description in STALE_REASONS else MISSING_MESSAGE
+    message = STALE_MESSAGE if _is_stale(error) else MISSING_MESSAGE
     return respond(Refusal(400, message, reason=error.description))
 
 

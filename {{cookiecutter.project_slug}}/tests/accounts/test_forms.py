@@ -9,10 +9,11 @@ import time_machine
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app import create_app
 from app.security.declarations import declared_by
 from app.security.rate_limits import KIND, LIMITS
 from tests.accounts.people import PASSWORD, can_sign_in, sign_in
-from tests.conftest import browser_like, csrf_token, new_member, post
+from tests.conftest import TOKEN, browser_like, csrf_token, new_member, post
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,19 @@ def test_a_stale_token_gives_the_form_back_filled_in(client: FlaskClient, pauses
     assert answer.status_code == 400
     assert 'value="alice@example.com"' in answer.text
     assert "open for too long" in answer.text
+
+
+def test_a_form_of_a_server_with_another_key_comes_back_filled_in(app_config: dict[str, object]) -> None:
+    visitor = browser_like(create_app(app_config | {"SECRET_KEY": "q9WmZ3xLr7VtB5nKc2HsY8fJd4GpTa6R"}))
+    form = {"csrf_token": csrf_token(visitor), "email": "alice@example.com", "password": "x"}
+    visitor.application = create_app(app_config)
+    answer = visitor.post("/login", data=form)
+    assert answer.status_code == 400
+    assert 'value="alice@example.com"' in answer.text
+    assert "open for too long" in answer.text
+    again = TOKEN.search(answer.text)
+    assert again
+    assert visitor.post("/login", data=form | {"csrf_token": again[1]}).status_code == 403  # a wrong password
 
 
 def test_8_S3_the_forms_of_accounts_have_limits_of_their_own(app: Flask) -> None:

@@ -17,10 +17,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from app import create_app
 from app.security.rate_limits import limiter
 from tests.accounts.mailbox import Mailbox
 from tests.accounts.people import PASSWORD, can_sign_in, is_signed_in, register, sign_in
-from tests.conftest import browser_like, csrf_token, post
+from tests.conftest import browser_like, csrf_token, new_member, post
 
 ALICE = "alice@example.com"
 NEW = "an entirely different phrase"
@@ -241,6 +242,14 @@ def test_4_T3_the_session_of_before_is_worthless(client: FlaskClient) -> None:
     assert not is_signed_in(attacker)
     assert client.post("/logout", data={"csrf_token": token}).status_code == 400
     assert is_signed_in(client)
+
+
+def test_4_S4_a_sign_in_replaces_a_session_that_the_server_cannot_read(app_config: dict[str, object]) -> None:
+    visitor = new_member(create_app(app_config | {"SECRET_KEY": "q9WmZ3xLr7VtB5nKc2HsY8fJd4GpTa6R"}))
+    visitor.application = create_app(app_config)
+    assert not is_signed_in(visitor)
+    assert sign_in(visitor).status_code == 303
+    assert is_signed_in(visitor)
 
 
 def test_4_T3_the_next_sign_in_has_another_session(client: FlaskClient) -> None:
