@@ -34,7 +34,7 @@ def counters_hold(subject: Subject) -> Iterator[str]:
     elif answers[-1] != 429:
         yield "Without its Redis the app counts nothing."
     storage = GuardedStorage(counters_uri="memory://")
-    storage.shared = redis = mock.Mock(base_exceptions=NoRedis)
+    storage.shared = redis = mock.Mock(base_exceptions=(NoRedis,))
     redis.get.side_effect, redis.count.side_effect = [5], [(5, 60.0)]
     storage.incr("audit", 60)
     redis.count.side_effect = NoRedis
