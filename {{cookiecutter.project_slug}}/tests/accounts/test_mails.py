@@ -32,6 +32,7 @@ from tests.accounts.mailbox import Mailbox
 from tests.accounts.people import PASSWORD, register
 from tests.accounts.smtp import MailServer
 from tests.conftest import TOKEN, Server, browser_like, new_member, post
+from tests.test_kills import KILLS, kill
 
 ALICE = "alice@example.com"
 NOBODY = "nobody@example.com"
@@ -241,6 +242,25 @@ def test_a_killed_worker_loses_no_mail(
     with time_machine.travel(time.time() + 150):
         mail.send_next(create_app(app_config | smtp.settings))
     assert sorted(smtp.recipients) == sorted(PEOPLE)
+    assert waiting(app) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_kills_at_random_moments_lose_no_mail(
+    app: Flask, app_config: dict[str, object], still: None, smtp: MailServer
+) -> None:
+    sender = create_app(app_config | smtp.settings)
+    for number in range(KILLS):
+        with app.app_context():
+            person = f"person{number}@example.com"
+            db.session.add(Mail(recipient=person, subject="s", body="b", needs_token=False, due_at=mail.utcnow()))
+            db.session.commit()
+        kill(lambda: mail.send_next(sender), within=0.03)
+    with time_machine.travel(time.time() + 150):  # after the claims of those that were killed
+        while mail.send_next(sender) is not None:
+            pass
+    assert set(smtp.recipients) == {f"person{number}@example.com" for number in range(KILLS)}
     assert waiting(app) == []
 
 
