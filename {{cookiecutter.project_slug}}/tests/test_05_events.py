@@ -75,7 +75,13 @@ ATTACKS: dict[str, tuple[Callable[[FlaskClient], Any], str, str, dict[str, str]]
         lambda client: client.post("/uploads", headers={"Origin": "https://evil.example"}),
         "malicious_cors",
         "/uploads",
-        {"level": "CRITICAL", "status": "400", "origin": "https://evil.example"},
+        {"level": "CRITICAL", "status": "400", "origin": "https://evil.example", "expected": "https://localhost"},
+    ),
+    "this site on another port, as behind a proxy that drops the port": (
+        lambda client: client.post("/uploads", headers={"Origin": "https://localhost:8443"}),
+        "malicious_cors",
+        "/uploads",
+        {"level": "CRITICAL", "origin": "https://localhost:8443", "expected": "https://localhost"},
     ),
     "a cross-site fetch": (
         lambda client: client.post("/uploads", headers={"Sec-Fetch-Site": "cross-site"}),

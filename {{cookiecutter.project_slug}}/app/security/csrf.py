@@ -109,7 +109,9 @@ def _refuse_other_origins() -> None:
     except ValueError:
         scheme, host = "", ""
     if (scheme, normal_host(host)) != (request.scheme, request.host):
-        refuse(400, FOREIGN_MESSAGE, event="malicious_cors", origin=f"{scheme}://{host}")
+        # A proxy that drops the port from Host looks like an attack: the log names both.
+        here = f"{request.scheme}://{request.host}"
+        refuse(400, FOREIGN_MESSAGE, event="malicious_cors", origin=f"{scheme}://{host}", expected=here)
 
 
 def _is_stale(error: CSRFError) -> bool:
