@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 import sqlalchemy as sa
-from flask import Flask, Response, current_app, g
+from flask import Flask, Response, current_app
 from sqlalchemy import orm
 
 from app import paths
@@ -177,9 +177,6 @@ def _refuse_to_make_a_file(_dialect: object, _record: object, arguments: list[st
 
 def answer_to_a_race(_: Exception) -> Response:
     """Return a 409 for a request that another one has overtaken, by changing or deleting the account."""
-    db.session.rollback()
-    db.session.expunge_all()
-    g.pop("_login_user", None)  # the error page asks again who is here
     return respond(Refusal(409, CHANGED_MEANWHILE))
 
 
@@ -188,7 +185,6 @@ def _answer_without_database(error: sa.exc.SQLAlchemyError) -> Response:
     if isinstance(error, sa.exc.ProgrammingError) and not _is_behind(error):
         return respond(error)
     current_app.logger.error("%s", _in_words(error))
-    db.session.rollback()  # the error page asks who is here, and PostgreSQL answers nothing in a failed transaction
     message = "Accounts are not available at the moment. Please try again in a minute."
     return respond(Refusal(503, message, retry_after=60))
 

@@ -150,7 +150,6 @@ class StrictRequest(FlaskRequest):
 def init_app(app: Flask) -> None:
     """Handle everything: HTTP errors, exceptions in views and hooks, and failures outside of them."""
     app.config["PROPAGATE_EXCEPTIONS"] = False  # TESTING and debug would pass exceptions to the server or its debugger
-    app.request_class = StrictRequest
     app.before_request(_begin)
     app.after_request(_without_default_page)
     app.register_error_handler(Exception, respond)

@@ -52,7 +52,10 @@ class Person:
         self.stored: dict[str, str] = {}
 
     def ask(self, what: str, path: str, fields: Fields | None = None, *, good: int, accept: str = "text/html") -> str:
-        """Return the body of a response with the status ``good``. Nothing but a 503 may come before it, for a while."""
+        """Return the body of a response with the status ``good``.
+
+        For a while a 503 may come before it, and a 429 for one who has tried too often after that.
+        """
         body, kind = encode_multipart_formdata({"csrf_token": self.token} | fields) if fields else (None, "")
         headers = {"Content-Type": kind, "Origin": self.server.url, "Referer": f"{self.server.url}/", "Accept": accept}
         for _ in range(60):
@@ -64,8 +67,8 @@ class Person:
                 for cookie in answer.get_all("Set-Cookie", ()):
                     self.cookies.load(cookie)
                 return text.decode()
-            assert (status, bool(answer["Retry-After"])) == (503, True), f"{what}: {status} {text[:300]!r}"
-            time.sleep(0.5)
+            assert status in (429, 503), f"{what}: {status} {text[:300]!r}"
+            time.sleep(0.5 if status == 503 else int(answer["Retry-After"]))
         raise AssertionError(f"{what}: nothing but 503")
 
     def look(self, path: str) -> None:
