@@ -19,6 +19,7 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
     from flask import Flask
 
     from app import (
+        access_log,
         accounts,  # % if cookiecutter.accounts
         logs,
         paths,
@@ -66,6 +67,7 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
         accounts,  # % if cookiecutter.accounts
         views,
         static_files,
+        access_log,
     )
     for part in app.extensions["parts"]:
         part.init_app(app)

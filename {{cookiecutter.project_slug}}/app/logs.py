@@ -11,9 +11,10 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from typing import Any
 
 from flask import Flask, has_request_context, request
 
@@ -58,9 +59,13 @@ def security_event(name: str, *, account: str | None = None, **fields: object) -
     for field, value in fields.items():
         event.setdefault(field, REDACTED if is_secret(field) else redact(str(value)))
     event = {field: value[:MAX_FIELD] for field, value in event.items()}
-    message = " ".join(f"{field}={_quoted(value)}" for field, value in event.items())
     level, _ = EVENTS.get(name, (logging.WARNING, ""))
-    _security.log(level, "%s", message, extra={EVENT_FIELDS: event}, stacklevel=2)
+    _security.log(level, "%s", as_text(event), extra={EVENT_FIELDS: event}, stacklevel=2)
+
+
+def as_text(fields: Mapping[str, object]) -> str:
+    """Return ``name=value …``, where all but plain values are quoted as in JSON."""
+    return " ".join(f"{name}={_quoted(str(value))}" for name, value in fields.items())
 
 
 def _quoted(value: str) -> str:
@@ -81,7 +86,7 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without a line ending."""
-        fields = {
+        fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
@@ -92,7 +97,7 @@ class LineFormatter(logging.Formatter):
             fields["exception"] = redact(self.formatException(record.exc_info), self.secrets)
         if self.as_json:
             for name, value in getattr(record, EVENT_FIELDS, {}).items():
-                fields.setdefault(name, redact(value, self.secrets))
+                fields.setdefault(name, redact(value, self.secrets) if isinstance(value, str) else value)
             return json.dumps(fields)
         traceback = fields.pop("exception", "").split("\n") if self.for_people else []
         return "\n".join(map(_escaped, [" ".join(fields.values()), *traceback]))

@@ -217,6 +217,11 @@ class Settings(
         description="Who sends it to /readyz (Authorization: Bearer …) learns which part is down. Unset: nobody does.",
         examples=["(make one with: openssl rand -hex 32)"],
     )
+    ACCESS_LOG: bool = Field(
+        default=False,
+        description="Log each request: its route, status, duration, network and account, and nothing that was sent.",
+        examples=["1"],
+    )
     LOG_FORMAT: Literal["text", "json"] = Field(default="text", description="Format of log lines.", examples=["json"])
 
     @field_validator("*", mode="before")

@@ -36,6 +36,10 @@ class Visitors:
         """Return what the signed-in account signs in with, or None. The log has a digest of it."""
         return None
 
+    def known_name(self) -> str | None:
+        """Return ``account_name`` if this request has asked for it already, else None. It asks no database."""
+        return None
+
     def ask_to_sign_in(self) -> ResponseReturnValue | None:
         """Return the response that asks the visitor to sign in, or None if this request's view is open to them."""
         return None

@@ -43,7 +43,7 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS)
 def test_5_S4_the_normal_end_of_a_socket_is_no_error(serve_proxied: Callable[..., Server], end: str) -> None:
-    server = serve_proxied("tests.streams:app", THREADS=1)
+    server = serve_proxied("tests.streams:app", THREADS=1, ACCESS_LOG=1)
     last, answers = ENDS[end]
     with server.raw() as connection:
         connection.sendall(handshake(**own(server)))
@@ -58,6 +58,7 @@ def test_5_S4_the_normal_end_of_a_socket_is_no_error(serve_proxied: Callable[...
     assert server.request("/healthz")[0] == 200  # by the only thread: so the view has ended
     log = server.log.read_text()
     assert [line for line in log.splitlines() if "ERROR" in line or "Traceback" in line] == []
+    assert "method=GET route=/tested-echo status=0 " in log
 
 
 # Who opens it → the headers, and the status. A page can't choose its Origin.

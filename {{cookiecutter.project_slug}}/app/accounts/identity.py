@@ -100,6 +100,11 @@ class Members(Visitors):
         """Return the address of the signed-in account, or None."""
         return current_user.email if current_user.is_authenticated else None
 
+    def known_name(self) -> str | None:
+        """Return the address of the account if Flask-Login has loaded it for this request, else None."""
+        name: str | None = vars(g._login_user).get("email") if "_login_user" in g else None
+        return name
+
     def ask_to_sign_in(self) -> ResponseReturnValue | None:
         """Return a redirect to the sign-in, or None for a signed-in user and for a public view.
 

@@ -7,6 +7,12 @@ no mail waits. A mail in the table starts it, and so does a request at most once
 that another process wrote. Workers claim a mail before they send it, so it is sent once; only a process that is killed
 while it sends leaves a mail that is sent again, with the same Message-ID.
 
+A log line about a mail has the id of the request that asked for it, and its kind: the name of its template.
+
+A failed mail gives back nothing of ``LIMIT``. The hour of the limit is over long before the mail is given up; without a
+MAIL_SERVER, another one would fail too. And a mail to nobody never fails: who gets a sixth link for an address would
+know that it has an account.
+
 Response times must not reveal whether an address has an account. A mail to nobody is written and deleted in the same
 transaction, which takes as long, and never waits with the others.
 """
@@ -15,9 +21,11 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import smtplib
 import ssl
 import time
+from contextlib import closing, suppress
 from datetime import timedelta
 from email.message import EmailMessage
 from email.utils import formatdate
@@ -33,6 +41,7 @@ from flask_security.recoverable import generate_reset_password_token
 from limits import RateLimitItemPerHour
 
 from app.accounts.models import Mail, User, db, utcnow
+from app.logs import request_id
 from app.security.rate_limits import limiter
 from app.visitors import digest
 
@@ -91,6 +100,7 @@ class WaitingMail(MailUtil):
         text, token = body or "", str(context.get("reset_token", ""))
         mail = Mail(recipient=str(recipient), subject=str(subject), needs_token=bool(token), due_at=utcnow())
         mail.body = text.replace(token, TOKEN) if token else text
+        mail.kind, mail.request_id = template.rpartition("/")[2][:40], request_id.get()
         db.session.add(mail)
         db.session.flush()
         if mail.recipient:  # either way, one statement more
@@ -151,7 +161,11 @@ def send_next(app: Flask) -> float | None:
         due = sa.select(Mail).where(Mail.due_at <= now).order_by(Mail.needs_token.desc(), Mail.due_at).limit(1)
         if mail := db.session.scalar(due):
             if _claimed(mail):
-                _send(app, mail)
+                own = request_id.set(mail.request_id)
+                try:
+                    _send(app, mail)
+                finally:
+                    request_id.reset(own)
             return 0.0
         next_due = db.session.scalar(sa.select(sa.func.min(Mail.due_at)))
         return None if next_due is None else (next_due - now).total_seconds()
@@ -177,16 +191,21 @@ def _send(app: Flask, mail: Mail) -> None:
             _deliver(app, _message(app, mail, user))
     except Exception as error:
         again = age + pause < GIVEN_UP and not isinstance(error, NoServerError)
-        line = "Mail %s was not sent (try %s, %s): %s: %s"
+        line = "Mail %s (%s) was not sent (try %s, %s): %s: %s"
         what = f"the next one is in {pause}" if again else "it is given up and deleted"
-        said = str(error).replace(mail.recipient, "the recipient")
-        logger.error(line, mail.id, mail.tries, what, type(error).__name__, said)
+        logger.error(line, mail.id, mail.kind, mail.tries, what, type(error).__name__, _said(error, mail))
         if again:
             mail.due_at = utcnow() + pause
             db.session.commit()
             return
     db.session.delete(mail)
     db.session.commit()
+
+
+def _said(error: Exception, mail: Mail) -> str:
+    """Return the text of ``error`` without links and the recipient, which a mail server repeats in its own spelling."""
+    name = re.escape(mail.recipient.rpartition("@")[0])
+    return re.sub(rf"(?i)https?://\S*|(?<!\w){name}(?!\w)(@[\w.-]*)?", "[…]", str(error))
 
 
 def _message(app: Flask, mail: Mail, user: User | None) -> EmailMessage:
@@ -216,9 +235,11 @@ def _deliver(app: Flask, message: EmailMessage) -> None:
         raise NoServerError("MAIL_SERVER is not set")
     # Without a context, smtplib accepts any certificate.
     connect = partial(smtplib.SMTP_SSL, context=_tls()) if config["MAIL_USE_SSL"] else smtplib.SMTP
-    with connect(config["MAIL_SERVER"], config["MAIL_PORT"], timeout=TIMEOUT) as server:
+    with closing(connect(config["MAIL_SERVER"], config["MAIL_PORT"], timeout=TIMEOUT)) as server:
         if config["MAIL_USE_TLS"] and not config["MAIL_USE_SSL"]:
             server.starttls(context=_tls())
         if config["MAIL_USERNAME"]:
             server.login(config["MAIL_USERNAME"], config["MAIL_PASSWORD"])
         server.send_message(message)
+        with suppress(OSError):  # the server has taken the mail: a failure now must not send it again
+            server.quit()

@@ -77,7 +77,8 @@ class Session(Model):
 class Mail(Model):
     """A mail that waits to be sent. ``app/accounts/mail.py`` deletes the row when the mail server has taken the mail.
 
-    With ``needs_token``, the link in ``body`` lacks its token. It is made when the mail is sent.
+    With ``needs_token``, the link in ``body`` lacks its token. It is made when the mail is sent. ``kind`` and
+    ``request_id`` are for the log.
     """
 
     __tablename__ = "mails"
@@ -90,3 +91,5 @@ class Mail(Model):
     tries: Mapped[int] = mapped_column(default=0)
     due_at: Mapped[datetime] = mapped_column(index=True)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    kind: Mapped[str] = mapped_column(sa.String(40), server_default="unknown")
+    request_id: Mapped[str] = mapped_column(sa.String(128), server_default="-")

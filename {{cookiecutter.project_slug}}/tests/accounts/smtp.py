@@ -9,13 +9,15 @@ import threading
 from types import TracebackType
 from typing import Any
 
-ANSWERS = {"DATA": "354 go on", "QUIT": "221 bye"}
+# What it says to a command, and to the "." that ends a mail. An empty text closes the connection.
+ANSWERS = {"DATA": "354 go on", "QUIT": "221 bye", ".": "250 taken"}
 
 
 class MailServer(socketserver.ThreadingTCPServer):
     """``recipients`` lists whom the taken mails were for, and ``texts`` has their texts, in the order of arrival.
 
-    While ``answers`` is cleared, connections are accepted and get no answer.
+    While ``answers`` is cleared, connections are accepted and get no answer. ``says`` has other answers than
+    ``ANSWERS``; they may repeat the ``{recipient}`` and the ``{link}`` of the mail.
     """
 
     daemon_threads = True
@@ -29,6 +31,7 @@ class MailServer(socketserver.ThreadingTCPServer):
         self.texts: list[str] = []
         self.answers = threading.Event()
         self.answers.set()
+        self.says: dict[str, str] = {}
         self.stopped = False
 
     @property
@@ -58,16 +61,21 @@ class _Dialogue(socketserver.StreamRequestHandler):
             return
         self._say("220 mail")
         recipient = ""
+        says = ANSWERS | self.server.says
         while line := self.rfile.readline().decode():
             verb = line[:4].upper().strip()
             if verb == "RCPT":
                 recipient = re.sub(r".*<(.*)>.*", r"\1", line.strip())
-            self._say(ANSWERS.get(verb, "250 ok"))
+            if not (said := says.get(verb, "250 ok").format(recipient=recipient.upper())):
+                return
+            self._say(said)
             if verb == "DATA":
                 text = b"".join(iter(self.rfile.readline, b".\r\n")).decode()
-                self.server.recipients.append(recipient)
-                self.server.texts.append(text)
-                self._say("250 taken")
+                if says["."].startswith("250"):
+                    self.server.recipients.append(recipient)
+                    self.server.texts.append(text)
+                link = "".join(re.findall(r"https?://\S+", text)[:1])
+                self._say(says["."].format(recipient=recipient.upper(), link=link))
 
     def _say(self, line: str) -> None:
         self.wfile.write(f"{line}\r\n".encode())

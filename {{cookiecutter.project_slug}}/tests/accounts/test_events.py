@@ -6,11 +6,13 @@ import pytest
 from flask import Flask
 
 from app import create_app
+from app.accounts.models import db
 from app.security.backoff import FREE_TRIES
 from app.visitors import digest
 from tests.accounts.mailbox import Mailbox
-from tests.accounts.people import PASSWORD, register, sign_in
+from tests.accounts.people import PASSWORD, register, sign_in, statements
 from tests.conftest import browser_like, post
+from tests.test_05_access_log import lines_of
 from tests.test_05_errors import capture_log
 from tests.test_05_events import logged
 
@@ -126,3 +128,25 @@ def test_5_S3_an_event_needs_no_database(app: Flask, monkeypatch: pytest.MonkeyP
     client.get("/", headers={"Host": "evil.example"})
     (event,) = logged(log)
     assert event["event"] == "input_validation_fail"
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_5_S3_an_access_line_has_the_account_if_it_is_known_and_asks_no_database(
+    app_config: dict[str, object], is_on: bool
+) -> None:
+    """The digest is that of the events. A report counts for its address, so nobody asks who sent it."""
+    app = create_app(app_config | {"ACCESS_LOG": is_on})
+    client = browser_like(app)
+    register(client)
+    sign_in(client)
+    log = capture_log()
+    with app.app_context():
+        asked, alice = statements(db.engine), digest(EMAIL)[:16]
+    client.get("/account")
+    client.post("/csp-reports", data='{"csp-report": {}}', content_type="application/csp-report")
+    assert len(asked) == 2  # for the page: the session with its account, and the list of sessions
+    lines = lines_of(log.getvalue()).values()
+    assert [(line["route"], line.get("account")) for line in lines] == is_on * [
+        ("/account", alice),
+        ("/csp-reports", None),
+    ]

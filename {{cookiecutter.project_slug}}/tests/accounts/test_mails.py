@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -29,9 +30,10 @@ from app import create_app
 from app.accounts import identity, mail
 from app.accounts.models import Mail, db
 from tests.accounts.mailbox import Mailbox
-from tests.accounts.people import PASSWORD, register
+from tests.accounts.people import PASSWORD, register, sign_in
 from tests.accounts.smtp import MailServer
 from tests.conftest import TOKEN, Server, browser_like, new_member, post
+from tests.test_05_errors import capture_log
 from tests.test_kills import KILLS, kill
 
 ALICE = "alice@example.com"
@@ -141,6 +143,80 @@ def test_a_failed_delivery_is_tried_again_later_and_later_for_a_day(
     assert len(errors) == len(times)
     assert "given up" in errors[-1]
     assert not any("given up" in error for error in errors[:-1])
+
+
+@pytest.mark.parametrize("said", ["421 too busy", "554 no", "no answer of SMTP", ""])
+def test_what_the_server_has_taken_is_not_sent_again(
+    app_config: dict[str, object], still: None, smtp: MailServer, said: str
+) -> None:
+    """Whatever it says to the QUIT after it."""
+    smtp.says["QUIT"] = said
+    app = create_app(app_config | smtp.settings)
+    register(browser_like(app))
+    assert mail.send_next(app) == 0
+    assert smtp.recipients == [ALICE]
+    assert waiting(app) == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"RCPT": "550 5.1.1 <{recipient}>: user {recipient} is unknown"},
+        {"RCPT": "550 5.1.1 no mailbox for ALICE here"},
+        {".": "554 5.7.1 the mail to {recipient} has the link {link}"},
+    ],
+)
+def test_a_line_about_a_mail_has_its_kind_and_its_request_and_nothing_of_the_mail(
+    app_config: dict[str, object], still: None, smtp: MailServer, said: dict[str, str]
+) -> None:
+    """The server repeats parts of the mail in its own spelling."""
+    smtp.says = said
+    app = create_app(app_config | smtp.settings | {"LOG_FORMAT": "json"})
+    member = browser_like(app)
+    asked = {"welcome": register(member)}
+    sign_in(member)
+    asked["reset_instructions"] = post(browser_like(app), "/reset", {"email": ALICE})
+    asked["confirmation_instructions"] = post(member, "/account/confirm")
+    log = capture_log()
+    for _ in asked:
+        mail.send_next(app)
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    kinds = {re.findall(r"^Mail \d+ \((\w+)\) was not sent", line["message"])[0]: line["request_id"] for line in lines}
+    assert kinds == {kind: answer.headers["X-Request-ID"] for kind, answer in asked.items()}
+    for line in lines:
+        assert re.search(r"5\.\d\.1", line["message"])
+        assert [part for part in ("alice", "https:", "/reset/") if part in line["message"].lower()] == []
+
+
+@pytest.mark.parametrize("said", [{}, {"RCPT": "550 no such user"}, {".": "451 later"}])
+def test_5_T2_mails_that_fail_do_not_tell_who_has_an_account(
+    app_config: dict[str, object], still: None, smtp: MailServer, said: dict[str, str]
+) -> None:
+    """Mails to nobody never fail. So no failure gives an address another link."""
+    smtp.says = said
+    app = create_app(app_config | smtp.settings)
+    register(browser_like(app))
+    mail.send_next(app)
+    seen = []
+    for email in (ALICE, NOBODY):
+        seen.append([])
+        for number in range(6):
+            seen[-1].append(ON_ITS_WAY in ask(app, email, f"198.51.100.{number}"))
+            mail.send_next(app)
+    assert seen == [[True] * 5 + [False]] * 2
+
+
+def test_mails_that_fail_hold_up_nobody_for_longer_than_an_hour(app: Flask, down: list[str]) -> None:
+    """None of the five is lost by then, and five more are taken."""
+    register(browser_like(app))
+    with time_machine.travel(time.time(), tick=False) as clock:
+        for minutes in (0, 61):
+            clock.shift(timedelta(minutes=minutes))
+            while mail.send_next(app) == 0:
+                pass
+            pages = [ask(app, ALICE, f"198.51.100.{number}") for number in range(6)]
+            assert [ON_ITS_WAY in page for page in pages] == [True] * 5 + [False]
+        assert len([entry for entry in waiting(app) if entry.needs_token]) == 10
 
 
 def test_what_waits_is_sent_after_a_restart_without_another_mail(

@@ -16,6 +16,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app, paths
+from app.accounts import mail
 from app.accounts.database import schema
 from app.accounts.models import db
 from app.security import uploads
@@ -68,6 +69,42 @@ def test_the_migrations_go_down_and_up_again(app: Flask) -> None:
         assert set(sa.inspect(db.engine).get_table_names()) == {"alembic_version"}
         schema().upgrade()
     assert is_signed_in(new_member(app))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_mails_that_wait_outlive_the_migrations(
+    app_config: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """One that a worker of the former release writes too, before the upgrade or after it."""
+    monkeypatch.setattr(mail.Postman, "wake", lambda _, response=None: response)
+    if kind == "sqlite":
+        app_config["DATABASE_URL"] = f"sqlite:///{tmp_path}/old.db"
+    app = create_app(app_config)
+    row = {"recipient": "old@example.com", "subject": "s", "body": "b", "needs_token": False, "tries": 0}
+    row |= {"due_at": mail.utcnow(), "created_at": mail.utcnow()}
+    old = sa.insert(sa.table("mails", *map(sa.column, row))).values(row)
+
+    def migrate(target: str) -> None:
+        with app.app_context():
+            schema().upgrade(target) if "@" not in target else schema().downgrade(target)
+
+    def ask(statement: str) -> list[object]:
+        with app.app_context():
+            return list(db.session.scalars(sa.text(statement)))
+
+    for target in ("accounts_0002", "heads"):
+        migrate(target)
+        with app.app_context():
+            db.session.execute(old)
+            db.session.commit()
+    assert register(browser_like(app), "new@example.com").status_code == 303
+    assert ask("SELECT kind FROM mails ORDER BY id") == ["unknown", "unknown", "welcome"]
+    migrate("default@accounts_0002")
+    with app.app_context():
+        assert "kind" not in {column["name"] for column in sa.inspect(db.engine).get_columns("mails")}
+        assert "ix_mails_due_at" in {index["name"] for index in sa.inspect(db.engine).get_indexes("mails")}
+    migrate("heads")
+    assert ask("SELECT kind FROM mails") == ["unknown"] * 3
 
 
 def test_a_revision_that_was_made_on_sqlite_runs(

@@ -23,7 +23,7 @@ GUARDS: tuple[tuple[str, int | None, str], ...] = (
     (r"app/accounts/.*|app/visitors\.py|app/models\.py", None, "who is signed in, and how they prove it"),
     (r"app/views/.*", None, "what each page accepts, and from whom"),
     (r"app/templates/.*", 7, "how the pages print what people sent"),
-    (r"app/logs\.py", 5, "what the log keeps, and what it leaves out"),
+    (r"app/(?:logs|access_log)\.py", 5, "what the log keeps, and what it leaves out"),
     (r"wsgi\.py|gunicorn\.conf\.py|deploy/nginx\.conf", None, "how the app is served in production"),
     (r"deploy/.*|\.dockerignore", None, "what runs in production, as whom, and what is in it"),
     (r"\.github/.*", None, "what every push has to pass"),

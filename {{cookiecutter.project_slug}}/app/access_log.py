@@ -1,0 +1,78 @@
+"""The access log, with ``ACCESS_LOG``: one line for each request, without anything that the client wrote (5.S3).
+
+Paths, queries, headers and forms may hold passwords and tokens that no pattern recognizes, also cut or encoded ones.
+So the route stands for the path, ``-`` for no route, and ``other`` for a method that HTTP does not define. Static files
+and health checks have a line only if they fail: they would be most of the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from http import HTTPMethod
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Request, request
+
+from app.logs import EVENT_FIELDS, as_text
+from app.redaction import route_of
+from app.security.declarations import static_folder
+from app.security.networks import network
+from app.visitors import digest, visitors
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+# In the environ: the rule of the request, and the digest of the signed-in account.
+_RULE, _ACCOUNT = "app.rule", "app.account"
+
+logger = logging.getLogger("access")
+
+
+def init_app(app: Flask) -> None:
+    """Log each request, if ``ACCESS_LOG`` says so. This comes last, to stand in front of all that may refuse one."""
+    if app.config["ACCESS_LOG"]:
+        app.teardown_request(_note)
+        app.wsgi_app = _logging(app, app.wsgi_app)  # type: ignore[method-assign, assignment]
+
+
+def _note(_error: BaseException | None) -> None:
+    request.environ[_RULE] = request.url_rule
+    if name := visitors().known_name():
+        request.environ[_ACCOUNT] = digest(name)[:16]
+
+
+def _logging(app: Flask, wsgi_app: WSGIApplication) -> WSGIApplication:
+    def logged(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        begun, status = perf_counter(), 0
+
+        def start(line: str, *rest: Any) -> Any:
+            nonlocal status
+            status = int(line[:3])
+            return start_response(line, *rest)
+
+        try:
+            return wsgi_app(environ, start)
+        finally:
+            _log(app, environ, status, perf_counter() - begun)
+
+    return logged
+
+
+def _log(app: Flask, environ: WSGIEnvironment, status: int, seconds: float) -> None:
+    """Write the line. A ``status`` of 0 means that the view answered on the connection itself: a WebSocket."""
+    early: Request | None = environ.get("werkzeug.request")  # of a refusal in front of Flask, which removes its own
+    rule = early.url_rule if early else environ.get(_RULE)
+    if rule and status < 400 and (rule.endpoint.startswith("health.") or static_folder(app, rule.endpoint)):
+        return
+    fields = {
+        "method": environ["REQUEST_METHOD"] if environ["REQUEST_METHOD"] in HTTPMethod.__members__ else "other",
+        "route": route_of(rule) if rule else "-",
+        "status": status,
+        "duration_ms": round(seconds * 1000, 1),
+        "network": network(environ.get("REMOTE_ADDR", "")),
+    }
+    if _ACCOUNT in environ:
+        fields["account"] = environ[_ACCOUNT]
+    logger.info("%s", as_text(fields), extra={EVENT_FIELDS: fields})
