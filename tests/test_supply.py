@@ -120,7 +120,9 @@ def test_the_images_of_a_deployment_are_pinned() -> None:
 def test_nothing_is_installed_without_its_hash(folder: Path) -> None:
     """The lock's own tool is a package like the others: it could write anything into the lock."""
     places = [folder / "Makefile", *folder.glob("deploy/Dockerfile"), *folder.glob(".github/workflows/*")]
-    installs = re.findall(r"(?m)^.*\bpip (?:--\S+ \S+ )?install\b.*$", "\n".join(path.read_text(encoding="utf-8") for path in places))
+    installs = re.findall(
+        r"(?m)^.*\bpip (?:--\S+ \S+ )?install\b.*$", "\n".join(path.read_text(encoding="utf-8") for path in places)
+    )
     assert installs
     assert [line for line in installs if "--require-hashes" not in line] == []
     assert re.search(r"(?m)^uv==[\d.]+ \\\n    --hash=sha256:", (folder / "requirements-dev.txt").read_text())
@@ -263,7 +265,7 @@ def test_the_app_starts_after_what_it_needs(cookiecutter: Cookiecutter, tmp_path
     assert patience > int(re.search(r"(?m)^graceful_timeout = (\d+)$", (app / "gunicorn.conf.py").read_text())[1])
     (tmp_path / "sleep").symlink_to("/bin/false")
     shell, option, loop = services["sweep"]["command"]
-    once = loop.replace("while :; do", "for day in 1 2; do").replace("/tmp/swept", str(tmp_path / "swept"))
+    once = loop.replace("while :; do", "for day in 1 2; do").replace("/tmp/swept", str(tmp_path / "swept"))  # noqa: S108
     assert run([shell, option, f"{once}; true"], app, tmp_path) == ["flask --app app uploads sweep"] * 2
     assert (tmp_path / "swept").exists()
 
