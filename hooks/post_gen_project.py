@@ -26,7 +26,7 @@ The app is in {folder}, with a secret key of its own in .env (keep that out of g
 NO_REPOSITORY = "  git init && git add . && git commit -m Generated   # make drift needs a repository\n"
 
 # Every file with such a mark, and the one with the names. A mark that stays elsewhere fails the template's tests.
-SETTLED = ("app/__init__.py", "app/settings.py", "app/project.py")
+SETTLED = ("app/__init__.py", "app/settings.py", "app/project.py", "tests/programs.py")
 # The pre-gen hook lets nothing through that could end a Python literal.
 NAMES = {
     "NAME": ANSWERS["project_name"],

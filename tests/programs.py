@@ -29,5 +29,8 @@ PROGRAMS = [
     app.Program(("pdfattach",), ("poppler-utils", "poppler-utils", "poppler")),
 ]
 
+if sys.platform == "linux":
+    PROGRAMS.append(app.Program(("systemd-analyze",), ("systemd", "systemd", "")))
+
 if __name__ == "__main__":
     app.main([app.VENV] if sys.argv[1:] == ["venv"] else [app.VENV, *PROGRAMS])

@@ -22,8 +22,8 @@ from tests.conftest import Cookiecutter, files
 
 # What each option adds. Written by hand: it is what the README promises, whatever the hooks do.
 ADDED = {
-    "accounts": [r"app/accounts/.*", r"docs/accounts\.md", r"tests/accounts/.*"],
-    "docker": [r"\.dockerignore", r"deploy/(Dockerfile|compose\.yaml)"],
+    "accounts": [r"app/accounts/.*", r"docs/accounts\.md", r"tests/accounts/.*", r"deploy/postgres\.sql"],
+    "docker": [r"\.dockerignore", r"deploy/(Dockerfile|(compose|kubernetes)\.yaml)"],
     "ci": [r"\.github/.*"],
     "lessons": [r"docs/lessons/.*"],
 }

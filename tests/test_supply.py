@@ -30,7 +30,8 @@ UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
 # A commit, and the release that it is, for the reader and for Dependabot.
 ACTION = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 # A whole version. A digest as well, where its publisher does not rebuild what is under the tag.
-IMAGE = re.compile(r"[\w./-]+:\d+\.\d+\.\d+[\w.-]*(@sha256:[0-9a-f]{64})?")
+# PostgreSQL's versions have two numbers.
+IMAGE = re.compile(r"(postgres:\d+\.\d+|[\w./-]+:v?\d+\.\d+\.\d+)[\w.-]*(@sha256:[0-9a-f]{64})?")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,9 @@ def test_the_judge_of_actions(reference: str, pinned: bool) -> None:
         ("nginx:1.30.5-alpine3.24", True),
         (f"nginx:1.30.5@sha256:{'0a' * 32}", True),
         ("registry.example/team/app:1.2.3", True),
+        ("axllent/mailpit:v1.31.2", True),
+        ("postgres:17.11-alpine3.24", True),
+        ("postgres:17-alpine3.24", False),
         ("nginx", False),
         ("nginx:latest", False),
         ("nginx:1.30-alpine", False),
@@ -102,9 +106,13 @@ def test_both_workflows_are_judged() -> None:
 
 def test_the_images_of_a_deployment_are_pinned() -> None:
     dockerfile = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
-    images = [service["image"] for service in SERVICES.values() if "build" not in service]
-    images += re.findall(r"(?m)^(?:FROM|COPY --from=) *(?:--\S+ +)*(\S+)", dockerfile)
-    assert len(images) == len(SERVICES)
+    others = [service["image"] for service in SERVICES.values() if "build" not in service]
+    # The stages of the Dockerfile come from each other, and one of them from outside.
+    stages = {"base", "packages"}
+    used = set(re.findall(r"(?m)^(?:FROM|COPY --from=) *(?:--\S+ +)*(\S+)", dockerfile)) - stages
+    images = [*others, *used]
+    assert len(used) == 1
+    assert stages == set(re.findall(r"(?m)^FROM \S+ AS (\S+)$", dockerfile))
     assert [image for image in images if not IMAGE.fullmatch(image)] == []
 
 
@@ -112,7 +120,9 @@ def test_the_images_of_a_deployment_are_pinned() -> None:
 def test_nothing_is_installed_without_its_hash(folder: Path) -> None:
     """The lock's own tool is a package like the others: it could write anything into the lock."""
     places = [folder / "Makefile", *folder.glob("deploy/Dockerfile"), *folder.glob(".github/workflows/*")]
-    installs = re.findall(r"(?m)^.*\bpip install\b.*$", "\n".join(path.read_text(encoding="utf-8") for path in places))
+    installs = re.findall(
+        r"(?m)^.*\bpip (?:--\S+ \S+ )?install\b.*$", "\n".join(path.read_text(encoding="utf-8") for path in places)
+    )
     assert installs
     assert [line for line in installs if "--require-hashes" not in line] == []
     assert re.search(r"(?m)^uv==[\d.]+ \\\n    --hash=sha256:", (folder / "requirements-dev.txt").read_text())
@@ -141,20 +151,22 @@ def test_a_service_has_each_bound(name: str) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["restart"] == "unless-stopped"
+    assert service["restart"] == ("no" if name == "migrate" else "unless-stopped")
     assert service["logging"]["options"].keys() == {"max-size", "max-file"}
     assert 0 < service["pids_limit"] <= 256
-    assert service["networks"]
+    assert service.get("networks") or service["network_mode"] == "none"
     # What is in memory counts against its limit, and none of it is without one.
     sizes = [re.search(r":size=(\d+[kmg])$", mount) for mount in service.get("tmpfs", [])]
     assert all(sizes)
     in_memory = sum(mebibytes(size[1]) for size in sizes) + mebibytes(service.get("shm_size", "64m"))
     assert 0 < in_memory < mebibytes(service["mem_limit"])
     # Neither a way out of the container, nor one in around the proxy.
-    refused = {"privileged", "network_mode", "pid", "ipc", "userns_mode", "devices", "group_add"}
+    refused = {"privileged", "pid", "ipc", "userns_mode", "devices", "group_add"}
     assert not refused & service.keys()
     assert "docker.sock" not in json.dumps(service)
-    assert ("ports" in service) is (name == "proxy")
+    ports = {"proxy": ["0.0.0.0:80:80", "0.0.0.0:443:443"], "mailpit": ["127.0.0.1:8025:8025"]}
+    assert service.get("ports") == ports.get(name)
+    assert service.get("profiles") == (["try"] if name == "mailpit" else None)
 
 
 def test_only_the_proxy_starts_as_root_to_read_its_key() -> None:
@@ -167,18 +179,27 @@ def test_only_the_proxy_starts_as_root_to_read_its_key() -> None:
 
 
 def test_each_service_says_whether_it_works() -> None:
-    checks = [name for name, service in SERVICES.items() if "healthcheck" in service]
+    checks = [name for name, service in SERVICES.items() if "test" in service.get("healthcheck", {})]
     assert "\nHEALTHCHECK " in (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
-    assert {*checks, "app"} == SERVICES.keys()
+    assert {*checks, "app", "migrate"} == SERVICES.keys()  # the last one ends
 
 
 def test_a_service_reaches_only_what_it_needs() -> None:
     networks = {name: network or {} for name, network in COMPOSE["networks"].items()}
     open_ones = {name for name, network in networks.items() if not network.get("internal")}
-    joined = {name: set(service["networks"]) for name, service in SERVICES.items()}
+    joined = {name: set(service.get("networks", ())) for name, service in SERVICES.items()}
     peers = {name: {other for other in joined if other != name and joined[other] & joined[name]} for name in joined}
-    assert peers == {"proxy": {"app"}, "app": {"proxy", "valkey", "clamav"}, "valkey": {"app"}, "clamav": {"app"}}
-    assert not joined["valkey"] & open_ones  # it asks for no password
+    assert peers == {
+        "proxy": {"app"},
+        "app": {"proxy", "valkey", "clamav", "db", "migrate", "mailpit"},
+        "migrate": {"app", "db"},
+        "sweep": set(),
+        "valkey": {"app"},
+        "db": {"app", "migrate"},
+        "mailpit": {"app"},
+        "clamav": {"app"},
+    }
+    assert not (joined["valkey"] | joined["db"] | joined["migrate"]) & open_ones  # Valkey asks for no password
     # ClamAV fetches its signatures by a network that it shares with nobody.
     for network in joined["clamav"] & open_ones:
         assert [name for name in joined if network in joined[name]] == ["clamav"]
@@ -196,7 +217,7 @@ def test_the_temporary_files_of_all_uploads_at_once_fit() -> None:
     assert threads * body <= room
     assert mebibytes(app["mem_limit"]) >= room + 1024  # two workers, and the pictures that they decode
     assert app["pids_limit"] >= 2 * threads
-    assert "--worker-tmp-dir /dev/shm" in (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    assert '"--worker-tmp-dir", "/dev/shm"' in (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
 
 
 def test_valkey_is_full_before_its_container_is() -> None:
@@ -205,40 +226,59 @@ def test_valkey_is_full_before_its_container_is() -> None:
     assert mebibytes(limit) + 64 <= mebibytes(SERVICES["valkey"]["mem_limit"])
 
 
-def start(app: Path, tmp_path: Path) -> list[str]:
-    """Run the image's command with stubs in the place of its programs, and give how they were called."""
+def run(command: list[str], app: Path, tmp_path: Path) -> list[str]:
+    """Run a command of an image with stubs in the place of its programs, and give how they were called."""
     for name in ("flask", "gunicorn"):
         (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*"\n')
         (tmp_path / name).chmod(0o755)
-    dockerfile = (app / "deploy/Dockerfile").read_text(encoding="utf-8")
-    command = json.loads(re.search(r"(?m)^CMD (\[.*\])$", dockerfile)[1])
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     ended = subprocess.run(command, cwd=app, env={"PATH": path}, check=True, capture_output=True, encoding="utf-8")
     return ended.stdout.splitlines()
 
 
 @pytest.mark.parametrize("how", ["accounts=yes", "accounts=no", "switched off, and the folder left"])
-def test_the_container_upgrades_the_database_where_there_are_accounts(
-    cookiecutter: Cookiecutter, tmp_path: Path, how: str
-) -> None:
+def test_the_app_starts_after_what_it_needs(cookiecutter: Cookiecutter, tmp_path: Path, how: str) -> None:
+    """Its tables too, which are there and up to date before it starts. Only a person can give the password of them."""
     if "left" in how:
         app = cookiecutter.app()
         assert cookiecutter.run("-f", "accounts=no").returncode == 0
         assert (app / "app/accounts").is_dir()
     else:
         app = cookiecutter.app(how)
-    upgrade = ["flask --app app db upgrade"] * (how == "accounts=yes")
-    assert start(app, tmp_path) == [*upgrade, "gunicorn --worker-tmp-dir /dev/shm wsgi:app"]
+    text = (app / "deploy/compose.yaml").read_text(encoding="utf-8")
+    services = yaml.safe_load(text)["services"]
+    needs = {name: needed["condition"] for name, needed in services["app"]["depends_on"].items()}
+    accounts = how == "accounts=yes"
+    tables = {"db": "service_healthy", "migrate": "service_completed_successfully"} if accounts else {}
+    assert needs == {"valkey": "service_healthy", "clamav": "service_started"} | tables
+    assert {"db", "migrate", "mailpit"} & services.keys() == ({"db", "migrate", "mailpit"} if accounts else set())
+    assert ("${POSTGRES_PASSWORD:?" in services["app"]["environment"].get("DATABASE_URL", "")) is accounts
+    dockerfile = (app / "deploy/Dockerfile").read_text(encoding="utf-8")
+    command = json.loads(re.search(r"(?m)^CMD (\[.*\])$", dockerfile)[1])
+    assert run(command, app, tmp_path) == ["gunicorn --worker-tmp-dir /dev/shm wsgi:app"]
+    if accounts:
+        assert run(services["migrate"]["command"], app, tmp_path) == ["flask --app app db upgrade"]
+        assert services["migrate"]["depends_on"] == {"db": {"condition": "service_healthy"}}
+        assert services["migrate"]["environment"]["DATABASE_URL"] == services["app"]["environment"]["DATABASE_URL"]
+    # Whoever stops the app waits for its requests.
+    patience = int(services["app"]["stop_grace_period"].removesuffix("s"))
+    assert patience > int(re.search(r"(?m)^graceful_timeout = (\d+)$", (app / "gunicorn.conf.py").read_text())[1])
+    (tmp_path / "sleep").symlink_to("/bin/false")
+    shell, option, loop = services["sweep"]["command"]
+    once = loop.replace("while :; do", "for day in 1 2; do").replace("/tmp/swept", str(tmp_path / "swept"))  # noqa: S108
+    assert run([shell, option, f"{once}; true"], app, tmp_path) == ["flask --app app uploads sweep"] * 2
+    assert (tmp_path / "swept").exists()
 
 
 def test_make_alone_lists_each_target_and_changes_nothing(cookiecutter: Cookiecutter) -> None:
     app = cookiecutter.app()
     for folder in (ROOT, app):
         text = (folder / "Makefile").read_text(encoding="utf-8")
-        targets = re.search(r"(?m)^\.PHONY: (.*)$", text)[1].split()
+        targets = " ".join(re.findall(r"(?m)^\.PHONY: (.*)$", text)).split()
         assert re.search(r"(?m)^([a-z]+):", text)[1] == "help"
         make = [shutil.which("make") or "make"]
         ended = subprocess.run(make, cwd=folder, env=outside(), capture_output=True, encoding="utf-8")
         assert ended.returncode == 0, ended.stderr
-        assert [line.split()[:2] for line in ended.stdout.splitlines()] == [["make", target] for target in targets]
+        listed = sorted(line.split()[:2] for line in ended.stdout.splitlines())
+        assert listed == [["make", target] for target in sorted(targets)]
     assert not (app / ".venv").exists()

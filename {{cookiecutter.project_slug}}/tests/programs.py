@@ -87,13 +87,12 @@ class Postgres(Program):
         return shutil.which(self.names[0], path=os.pathsep.join(places))
 
 
+POSTGRES = Postgres(("postgres",), ("postgresql", "postgresql-server", "postgresql"))
 # Each is needed by the tests that use the fixture of that name.
 PROGRAMS = {
     "browser": Chromium(("chromium", "chromium-browser"), ("chromium", "chromium", "")),
     "serve_proxied": Program(("nginx",), ("nginx", "nginx", "nginx")),
-    "postgres": Postgres(
-        ("postgres",), ("postgresql", "postgresql-server", "postgresql")
-    ),  # % if cookiecutter.accounts
+    "postgres": POSTGRES,  # % if cookiecutter.accounts
     "redis": Program(("redis-server", "valkey-server"), ("redis-server", "valkey", "redis")),
     "clamd": Program(("clamd",), ("clamav-daemon", "clamd", "clamav")),
     "scanners": Program(("npm",), ("npm", "npm", "node")),

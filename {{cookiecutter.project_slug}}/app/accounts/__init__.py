@@ -20,9 +20,10 @@ def init_app(app: Flask) -> None:
     """Set up the database, the sign-in, and the pages."""
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # it logs its own import
     # Imported here: app.settings imports this package for its settings, and these modules import app.settings.
-    from app.accounts import database, identity, mail, views
+    from app.accounts import backup, database, identity, mail, views
 
     database.init_app(app)
+    backup.init_app(app)
     identity.init_app(app)
     mail.init_app(app)
     views.init_app(app)

@@ -1,0 +1,122 @@
+"""Back up the database and the uploads, and restore them: ``flask --app app backup FOLDER``, ``… restore FOLDER``.
+
+A backup is made while the app runs: first a consistent copy of the database, then the uploads. So each file that a row
+names is in the backup, unless its owner deleted it meanwhile. The other way round, a newer row could name a missing
+file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess  # nosec B404
+from pathlib import Path
+
+import click
+import sqlalchemy as sa
+from flask import Flask, current_app
+from flask.cli import with_appcontext
+
+from app import paths
+from app.accounts.database import sqlite_file
+from app.accounts.models import Session, db
+from app.storage import folder
+
+DONE = (
+    "Restored. Everybody has to sign in again. If the backup is from an earlier version of the app, run: "
+    "flask --app app db upgrade"
+)
+
+
+def init_app(app: Flask) -> None:
+    """Add the commands."""
+    app.cli.add_command(_backup)
+    app.cli.add_command(_restore)
+
+
+@click.command("backup")
+@click.argument("place", metavar="FOLDER", type=click.Path(path_type=Path))
+@with_appcontext
+def _backup(place: Path) -> None:
+    """Copy the database and the uploads to FOLDER, which must not exist.
+
+    Keep it as safe as the database: it holds addresses and password hashes. SECRET_KEY is not in it.
+    """
+    part = place.with_name(f"{place.name}.part")  # until it is complete, it has another name
+    _refuse_if_there(place, part)
+    paths.make_private_folder(part)
+    if file := sqlite_file(_app()):
+        _copy_sqlite(file, part / "database.db")
+    else:
+        _run("pg_dump", "--format=custom", f"--file={part / 'database.dump'}")
+    _copy_uploads(folder.root(), part / "uploads")
+    part.rename(place)
+
+
+@click.command("restore")
+@click.argument("place", metavar="FOLDER", type=click.Path(path_type=Path))
+@with_appcontext
+def _restore(place: Path) -> None:
+    """Restore the database and the uploads from FOLDER. Stop the app first.
+
+    Nothing is overwritten: SQLite's file, the tables in PostgreSQL and the uploads must not exist.
+    """
+    _refuse_if_there(*(path for path in folder.root().iterdir() if folder.OWNER.fullmatch(path.name)))
+    if file := sqlite_file(_app()):
+        # A -wal of another database would damage this one.
+        _refuse_if_there(*(file.with_name(f"{file.name}{suffix}") for suffix in ("", "-wal", "-shm")))
+        _copy_sqlite(place / "database.db", file)
+    else:
+        # All or nothing: a table that is there ends it, and the database stays as it was.
+        _run("pg_restore", "--exit-on-error", "--single-transaction", "--no-owner", str(place / "database.dump"))
+    # A session that was ended after the backup must not be alive again: its cookie may be a stolen copy (4.T1).
+    db.session.execute(sa.delete(Session))
+    db.session.commit()
+    _copy_uploads(place / "uploads", folder.root())
+    click.echo(DONE)
+
+
+def _app() -> Flask:
+    return current_app._get_current_object()  # type: ignore[attr-defined,no-any-return]
+
+
+def _refuse_if_there(*files: Path) -> None:
+    if there := next((path for path in files if path.exists()), None):
+        raise click.ClickException(f"{there} is there already. Nothing was changed.")
+
+
+def _copy_sqlite(source: Path, target: Path) -> None:
+    """Copy a database as it is at one moment, also while others write to it."""
+    if not source.is_file():
+        raise click.ClickException(f"There is no {source}.")
+    paths.make_private_folder(target.parent)
+    target.touch(0o600, exist_ok=False)
+    with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+
+
+def _run(tool: str, *arguments: str) -> None:
+    """Run a tool of PostgreSQL. Other users of this machine can see its arguments, so the password is not in them."""
+    url = sa.make_url(current_app.config["SQLALCHEMY_ENGINES"]["default"]["url"])
+    if url.get_backend_name() != "postgresql":
+        raise click.ClickException("Only SQLite and PostgreSQL are backed up here. Use the tools of your database.")
+    address = url._replace(drivername="postgresql", password=None).render_as_string()
+    environment = os.environ | ({"PGPASSWORD": str(url.password)} if url.password else {})
+    try:
+        subprocess.run([tool, f"--dbname={address}", *arguments], env=environment, umask=0o077, check=True)  # noqa: S603 # nosec B603
+    except FileNotFoundError:
+        raise click.ClickException(f"There is no {tool} here. Its package is postgresql-client.") from None
+    except subprocess.CalledProcessError:
+        raise click.ClickException(f"{tool} failed.") from None
+
+
+def _copy_uploads(source: Path, target: Path) -> None:
+    """Copy all files that are visible, with their modes and times."""
+    for facts in source.glob("*/*.json"):
+        owned = target / facts.parent.name
+        paths.make_private_folder(owned)
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+            for path in (facts.with_suffix(""), facts):
+                shutil.copy2(path, owned / path.name)
