@@ -77,8 +77,8 @@ LINES = {
     "none": "the package manager of your system",
 }
 MORE = {
-    "apt-get": " imagemagick fonts-dejavu-core webp git ghostscript make poppler-utils",
-    "dnf": " ImageMagick libwebp-tools git ghostscript make poppler-utils",
+    "apt-get": " imagemagick fonts-dejavu-core webp git ghostscript make poppler-utils systemd",
+    "dnf": " ImageMagick libwebp-tools git ghostscript make poppler-utils systemd",
     "none": "",
 }
 
