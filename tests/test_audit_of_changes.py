@@ -268,6 +268,15 @@ WITHOUT_UPLOADS = {
         ("from app.storage.content import TYPES\n", "TYPES = ('txt', 'pdf', 'png', 'jpg', 'webp', 'gif')\n")
     ],
     "app/views/__init__.py": [(", security, uploads", ", security"), ("(pages, uploads, ", "(pages, ")],
+    "app/accounts/backup.py": [
+        ("from app.storage import folder\n", ""),
+        ('    _copy_uploads(folder.root(), part / "uploads")\n', ""),
+        (
+            "    _refuse_if_there(*(path for path in folder.root().iterdir() if folder.OWNER.fullmatch(path.name)))\n",
+            "",
+        ),
+        ('    _copy_uploads(place / "uploads", folder.root())\n', ""),
+    ],
     "app/accounts/identity.py": [
         ("from app.storage import folder\n", ""),
         ("    folder.delete_all(user.owner_key)\n", ""),

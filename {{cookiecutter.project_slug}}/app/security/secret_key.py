@@ -117,7 +117,7 @@ def rotate(stage: bool, prune: bool) -> None:
         return
     former = [current, *filter(None, (env.get("SECRET_KEY_FALLBACKS") or "").split(","))]
     key = staged or generate()
-    _write({"SECRET_KEY": key, "SECRET_KEY_NEXT": "", "SECRET_KEY_FALLBACKS": ",".join(former)})
+    _write({"SECRET_KEY": key, "SECRET_KEY_NEXT": "", "SECRET_KEY_FALLBACKS": ",".join(former)})  # nosec B105
     click.echo(f"{'The staged' if staged else 'A new'} key signs after a restart of the app. The former one is kept.")
     click.echo("After the longest session has expired, run: python -m app.security.secret_key rotate --prune")
 
