@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import socket
 import threading
@@ -16,6 +17,7 @@ from urllib3.filepost import encode_multipart_formdata
 from app import create_app
 from app.security import counters
 from tests.conftest import Server, browser_like, csrf_token, new_member
+from tests.fake_clamd import FakeClamd
 from tests.test_08_rate_limits import Redis, redis
 from tests.test_09_uploads import Clamd, clamd
 
@@ -49,6 +51,21 @@ def test_9_T4_a_scanner_that_hangs_does_not_stop_the_site(
             clamd.process.send_signal(signal.SIGCONT)
         assert {each.result() for each in waiting} == {303, 503}
     assert upload() == 303
+
+
+def test_9_T4_a_scanner_that_answers_is_not_taken_for_one_that_hangs(app_config: dict[str, object]) -> None:
+    """More files at once than may be scanned at once: the others wait as long as it answers."""
+    with FakeClamd("stream: OK\0", seconds=0.15) as scanner:
+        app = create_app(app_config | {"CLAMD_URL": scanner.url})
+        members = [new_member(app, f"member{number}@example.com") for number in range(3)]
+        tokens = [csrf_token(member) for member in members]
+
+        def upload(number: int) -> int:
+            form = {"csrf_token": tokens[number % 3], "file": (io.BytesIO(b"mine"), "a.txt")}
+            return members[number % 3].post("/uploads", data=form).status_code
+
+        with ThreadPoolExecutor(24) as pool:
+            assert set(pool.map(upload, range(24))) == {303}
 
 
 class Delay:
