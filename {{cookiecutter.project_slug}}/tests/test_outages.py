@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from flask import Flask
@@ -66,6 +67,20 @@ def test_9_T4_a_scanner_that_answers_is_not_taken_for_one_that_hangs(app_config:
 
         with ThreadPoolExecutor(24) as pool:
             assert set(pool.map(upload, range(24))) == {303}
+
+
+def test_8_T4_health_checks_do_not_all_wait_for_a_scanner_that_hangs(app_config: dict[str, object]) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as scanner:  # it takes connections, and never answers
+        app = create_app(app_config | {"CLAMD_URL": f"tcp://127.0.0.1:{scanner.getsockname()[1]}"})
+        with ThreadPoolExecutor(20) as pool:
+            list(pool.map(lambda _: browser_like(app).get("/readyz"), range(20)))
+        scanner.settimeout(0)
+        waited = 0
+        with suppress(BlockingIOError):
+            while True:
+                scanner.accept()[0].close()
+                waited += 1
+    assert 0 < waited < 5
 
 
 class Delay:
