@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from flask import Flask
@@ -22,9 +25,9 @@ from app.accounts.models import db
 from app.security import uploads
 from app.storage import folder
 from tests.accounts.people import can_sign_in, is_signed_in, register, sign_in
-from tests.accounts.postgres import Postgres, postgres
+from tests.accounts.postgres import Postgres, postgres, running
 from tests.accounts.test_database import ORDERS
-from tests.conftest import Server, browser_like, new_member, post
+from tests.conftest import ROOT, Server, browser_like, new_member, post
 
 __all__ = ("postgres",)
 
@@ -267,3 +270,17 @@ def test_8_T4_an_answer_that_takes_too_long_is_a_503(
     assert "Traceback" not in caplog.text
     assert is_signed_in(member)
     assert sign_in(browser_like(app)).status_code == 303
+
+
+@pytest.mark.usefixtures("postgres")
+def test_the_password_of_the_app_opens_no_superuser() -> None:
+    """deploy/postgres.sql, with a password that the superuser has too, as in compose.yaml."""
+    with running("postgres") as server:
+        server.execute("ALTER ROLE postgres PASSWORD 'the same'")
+        command = ["psql", "--no-psqlrc", "--set=ON_ERROR_STOP=1", f"--file={ROOT / 'deploy/postgres.sql'}"]
+        environment = os.environ | {"POSTGRES_PASSWORD": "the same"}
+        subprocess.run([*command, server.address("postgres")], env=environment, check=True, stdout=subprocess.DEVNULL)
+        with psycopg.connect(server.address("app")) as connection:
+            roles = connection.execute("SELECT rolname, rolsuper FROM pg_authid WHERE rolpassword IS NOT NULL").fetchall()
+            owner = connection.execute("SELECT datdba::regrole::text FROM pg_database WHERE datname = 'app'").fetchone()
+    assert (roles, owner) == ([("app", False)], ("app",))
