@@ -281,6 +281,8 @@ def test_the_password_of_the_app_opens_no_superuser() -> None:
         environment = os.environ | {"POSTGRES_PASSWORD": "the same"}
         subprocess.run([*command, server.address("postgres")], env=environment, check=True, stdout=subprocess.DEVNULL)
         with psycopg.connect(server.address("app")) as connection:
-            roles = connection.execute("SELECT rolname, rolsuper FROM pg_authid WHERE rolpassword IS NOT NULL").fetchall()
+            roles = connection.execute(
+                "SELECT rolname, rolsuper FROM pg_authid WHERE rolpassword IS NOT NULL"
+            ).fetchall()
             owner = connection.execute("SELECT datdba::regrole::text FROM pg_database WHERE datname = 'app'").fetchone()
     assert (roles, owner) == ([("app", False)], ("app",))
