@@ -129,9 +129,11 @@ def _ask(app: Flask, engine: sa.Engine) -> None:
 def _complete(app: Flask) -> sa.URL:
     """Return ``DATABASE_URL`` with a driver, and a path in it as an absolute one.
 
-    Raises SettingsError for SQLite without a file.
+    Raises SettingsError for SQLite without a file, and for a host that begins within the password: logs name the host.
     """
     url = sa.make_url(app.config["DATABASE_URL"])
+    if "@" in (url.host or ""):
+        raise SettingsError("DATABASE_URL: an @ in its password must be percent-encoded, as %40")
     if url.drivername in ("postgres", "postgresql"):
         return url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() != "sqlite":
