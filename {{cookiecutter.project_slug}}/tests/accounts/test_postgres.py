@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from app.storage import folder
 from tests.accounts.people import can_sign_in, is_signed_in, register, sign_in
 from tests.accounts.postgres import Postgres, postgres, running
 from tests.accounts.test_database import ORDERS
-from tests.conftest import ROOT, Server, browser_like, new_member, post
+from tests.conftest import ROOT, Server, browser_like, free_port, new_member, post
 
 __all__ = ("postgres",)
 
@@ -187,6 +188,17 @@ def test_a_restart_costs_no_error_page(app: Flask, postgres: Postgres) -> None:
     postgres.stop()
     postgres.start()
     assert [member.get("/account").status_code for member in members] == [200] * 4
+
+
+def test_the_upgrade_does_not_wait_for_an_absent_database_as_long_as_for_a_migration(
+    app_config: dict[str, object],
+) -> None:
+    address = f"postgresql://app@127.0.0.1:{free_port()}/app"
+    environment = os.environ | {name: str(value) for name, value in (app_config | {"DATABASE_URL": address}).items()}
+    command = [sys.executable, "-m", *UPGRADE.split()]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "Connection refused" in ended.stderr
 
 
 @pytest.fixture
