@@ -33,6 +33,7 @@ NO_DATABASE = (
     "The file of DATABASE_URL is damaged or no SQLite database. Restore it from a backup, or move it away and run: "
     "flask --app app db upgrade"
 )
+LONG = 24 * 3600  # seconds that an answer to a command may take
 BUSY_TIMEOUT = 5000  # milliseconds that a writer waits for another writer
 
 
@@ -65,7 +66,7 @@ class _Commands(click.Group):
 @click.pass_context
 def commands(ctx: click.Context) -> None:
     """Create and update the tables of the database."""
-    current_app.config["DATABASE_TIMEOUT"] = 24 * 3600  # a migration of a large table takes long
+    current_app.config["DATABASE_TIMEOUT"] = LONG  # a migration of a large table takes long
     ctx.obj = schema()
     ctx.default_map = {"revision": {"branch": "app"}}  # your own, not those of the template
 

@@ -22,7 +22,7 @@ from flask.testing import FlaskClient
 from app import create_app, paths
 from app.accounts import mail
 from app.accounts.database import schema
-from app.accounts.models import db
+from app.accounts.models import Session, db
 from app.security import uploads
 from app.storage import folder
 from tests.accounts.people import can_sign_in, is_signed_in, register, sign_in
@@ -33,6 +33,11 @@ from tests.conftest import ROOT, Server, browser_like, free_port, new_member, po
 __all__ = ("postgres",)
 
 THREADS = 32  # of the server: see gunicorn.conf.py
+# Longer than DATABASE_TIMEOUT below, as for a large table.
+SLOW_TO_DELETE = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(3); RETURN OLD; END';
+CREATE TRIGGER slow BEFORE DELETE ON sessions FOR EACH STATEMENT EXECUTE FUNCTION slow()
+"""
 UPGRADE = "flask --app app db upgrade"
 
 
@@ -199,6 +204,21 @@ def test_the_upgrade_does_not_wait_for_an_absent_database_as_long_as_for_a_migra
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert "Connection refused" in ended.stderr
+
+
+def test_a_restore_ends_all_sessions_however_long_that_takes(
+    app: Flask, app_config: dict[str, object], postgres: Postgres, tmp_path: Path
+) -> None:
+    new_member(app)
+    with app.app_context():
+        db.session.execute(sa.text(SLOW_TO_DELETE))
+        db.session.commit()
+    assert app.test_cli_runner().invoke(args=["backup", f"{tmp_path}/backup"]).exit_code == 0
+    empty = {"DATABASE_URL": postgres.new_database(), "UPLOAD_DIR": tmp_path / "restored"}
+    restored = create_app(app_config | empty)
+    assert restored.test_cli_runner().invoke(args=["restore", f"{tmp_path}/backup"]).exit_code == 0
+    with restored.app_context():
+        assert list(db.session.scalars(sa.select(Session))) == []
 
 
 @pytest.fixture
