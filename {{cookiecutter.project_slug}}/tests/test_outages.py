@@ -83,6 +83,20 @@ def test_8_T4_health_checks_do_not_all_wait_for_a_scanner_that_hangs(app_config:
     assert 0 < waited < 5
 
 
+def test_a_clock_that_is_set_back_does_not_keep_redis_lost(
+    app_config: dict[str, object], redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(counters, "REDIS_RETRY", 0)
+    client = browser_like(create_app(app_config | {"RATELIMIT_STORAGE_URI": redis.uri}))
+    redis.kill()
+    client.get("/")
+    assert "Redis is lost" in caplog.text
+    redis.start()
+    monkeypatch.setattr(counters.time, "time", lambda now=time.time: now() - 3600)
+    client.get("/")
+    assert "Redis is back" in caplog.text
+
+
 class Delay:
     """A way to a server on loopback on which each answer takes ``seconds`` longer."""
 
@@ -133,7 +147,7 @@ def test_a_redis_that_is_slow_counts_as_lost_until_it_is_fast(
     assert left == [str(number) for number in range(98, 87, -1)]
     assert caplog.text.count("Redis is lost") == 1
     monkeypatch.setattr(counters, "REDIS_RETRY", 0)
-    monkeypatch.setattr(counters.time, "time", lambda start=time.time: start() + 6)
+    monkeypatch.setattr(counters.time, "monotonic", lambda start=time.monotonic: start() + 6)
     client.get("/")
     assert "Redis is back" not in caplog.text  # it is as slow as before
     delay.seconds = 0
