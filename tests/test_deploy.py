@@ -105,6 +105,8 @@ def test_kubernetes_takes_the_manifest_and_confines_the_app(cookiecutter: Cookie
         assert "memory" in container["resources"]["limits"]
         assert container["envFrom"] == [{"configMapRef": {"name": "app"}}, {"secretRef": {"name": "app"}}]
         assert "env" not in container
+    settings = next(document["data"] for document in documents if document["kind"] == "ConfigMap")
+    assert "REQUEST_ID_HEADER" not in settings  # ingress-nginx hands on that of the client
     pod = pods(documents)["web"]
     (container,) = pod["containers"]
     probes = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")}

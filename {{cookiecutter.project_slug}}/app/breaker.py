@@ -50,4 +50,4 @@ class Breaker:
             with self._answered:
                 self._waiting -= 1
                 self._away = away
-                self._answered.notify()
+                self._answered.notify_all()  # not only one: an answer tells all that wait that they may go on waiting

@@ -276,6 +276,9 @@ class Settings(
     def _storage_can_be_read(cls, value: str) -> str:
         if value == "memory://":
             return value
+        # The faults below quote what seems to be a port or a database, and would be a part of the password.
+        if re.search("[^!-~]|[/?#].*@", value.partition("://")[2]):
+            raise ValueError("what stands before its @ must be percent-encoded, for example / as %2F")
         if value.startswith("redis+"):
             url = urlsplit(value)
             hosts = [urlsplit(f"//{host}") for host in url.netloc.rpartition("@")[2].split(",")]

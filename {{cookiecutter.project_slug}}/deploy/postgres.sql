@@ -4,3 +4,5 @@
 SET log_min_error_statement = panic;
 CREATE ROLE app LOGIN PASSWORD :'password';
 CREATE DATABASE app OWNER app;
+-- The app knows that password. Without one, a superuser can come from this container only.
+ALTER ROLE CURRENT_USER PASSWORD NULL;

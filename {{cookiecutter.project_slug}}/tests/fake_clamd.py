@@ -12,15 +12,15 @@ from typing import Any
 class FakeClamd(socketserver.ThreadingTCPServer):
     """Answers each INSTREAM as ``behaviour`` says: with that reply, or it will ``hang``, ``close`` or ``drip``.
 
-    With ``early`` before a reply, it gives that after the first bytes, and hangs up.
+    With ``early`` before a reply, it gives that after the first bytes, and hangs up. A reply takes ``seconds``.
     """
 
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, behaviour: str) -> None:
+    def __init__(self, behaviour: str, seconds: float = 0) -> None:
         super().__init__(("127.0.0.1", 0), _Session)
-        self.behaviour = behaviour
+        self.behaviour, self.seconds = behaviour, seconds
         self.received: list[bytes] = []
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
@@ -62,4 +62,5 @@ class _Session(socketserver.StreamRequestHandler):
                     self.server.over.wait(0.1)
                     self.wfile.write(bytes([byte]))
         else:
+            self.server.over.wait(self.server.seconds)
             self.wfile.write(self.server.behaviour.encode())

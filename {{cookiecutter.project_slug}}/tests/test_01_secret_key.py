@@ -410,6 +410,15 @@ def test_several_wrong_settings_are_told_together_and_no_secret_is_shown(app_con
     assert "hunter2" not in refused.value.message
 
 
+@pytest.mark.parametrize("scheme", ["redis", "redis+sentinel"])
+@pytest.mark.parametrize("mark", "/?#\u2100")
+def test_a_password_with_a_mark_is_not_shown(app_config: dict[str, object], scheme: str, mark: str) -> None:
+    """To a parser, it ends the host. What stands before it is the port then, what follows is the database."""
+    with pytest.raises(settings.SettingsError, match=r"RATELIMIT_STORAGE_URI: .*percent-encoded") as refused:
+        create_app(app_config | {"RATELIMIT_STORAGE_URI": f"{scheme}://:hunter{mark}3lm1r4@redis:6379/0"})
+    assert not any(part in refused.value.message for part in ("hunter", "3lm1r4"))
+
+
 def test_the_production_server_refuses_debug(checkout: Path) -> None:
     command = [sys.executable, "-c", "import wsgi"]
     environment = os.environ | {"PYTHONPATH": f"{checkout}:{ROOT}", "SECRET_KEY": KEY, "FLASK_DEBUG": "1"}

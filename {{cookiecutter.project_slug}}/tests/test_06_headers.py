@@ -23,7 +23,7 @@ from app import create_app, relaxations
 from app.security import errors, headers
 from app.security.headers import relax
 from app.visitors import public
-from tests.conftest import ROOT, Server, browser_like, post, stop
+from tests.conftest import ROOT, Server, browser_like, csrf_token, post, stop
 from tests.policies import directives, looser, relaxed_at, with_form_targets, with_relaxations
 from tests.test_03_csp import POLICY
 
@@ -469,6 +469,23 @@ def test_the_proxy_compresses_static_files_and_no_page(serve_proxied: Callable[.
         assert status == 200
         assert len(gzip.decompress(body) if headers["Content-Encoding"] else body) > 1000
     assert encodings == {"/static/app.css": "gzip", "/static/app.js": "gzip", "/": None}
+
+
+@pytest.mark.parametrize("path", ["/static/nothing", "/account/..%2fstatic/nothing"])
+def test_what_the_proxy_compresses_is_the_same_for_all(
+    member: FlaskClient, serve_proxied: Callable[..., Server], path: str
+) -> None:
+    """An error page too: another one has the visitor's token. For a path with dots, the app has no static file."""
+    token = csrf_token(member).partition(".")[0]
+    session = member.get_cookie("__Host-session")
+    assert session is not None
+    headers = {"Accept-Encoding": "gzip", "Cookie": f"__Host-session={session.value}"}
+    status, received, body = serve_proxied().request(path, headers=headers)
+    assert (status, received["Content-Encoding"], received["Set-Cookie"]) == (404, "gzip", None)
+    page = gzip.decompress(body).decode()
+    assert "Nothing here" in page
+    assert token not in page
+    assert "Sign out" not in page
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from flask import Flask
@@ -16,6 +18,7 @@ from urllib3.filepost import encode_multipart_formdata
 from app import create_app
 from app.security import counters
 from tests.conftest import Server, browser_like, csrf_token, new_member
+from tests.fake_clamd import FakeClamd
 from tests.test_08_rate_limits import Redis, redis
 from tests.test_09_uploads import Clamd, clamd
 
@@ -49,6 +52,49 @@ def test_9_T4_a_scanner_that_hangs_does_not_stop_the_site(
             clamd.process.send_signal(signal.SIGCONT)
         assert {each.result() for each in waiting} == {303, 503}
     assert upload() == 303
+
+
+def test_9_T4_a_scanner_that_answers_is_not_taken_for_one_that_hangs(app_config: dict[str, object]) -> None:
+    """More files at once than may be scanned at once: the others wait as long as it answers."""
+    with FakeClamd("stream: OK\0", seconds=0.15) as scanner:
+        app = create_app(app_config | {"CLAMD_URL": scanner.url})
+        members = [new_member(app, f"member{number}@example.com") for number in range(3)]
+        tokens = [csrf_token(member) for member in members]
+
+        def upload(number: int) -> int:
+            form = {"csrf_token": tokens[number % 3], "file": (io.BytesIO(b"mine"), "a.txt")}
+            return members[number % 3].post("/uploads", data=form).status_code
+
+        with ThreadPoolExecutor(24) as pool:
+            assert set(pool.map(upload, range(24))) == {303}
+
+
+def test_8_T4_health_checks_do_not_all_wait_for_a_scanner_that_hangs(app_config: dict[str, object]) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as scanner:  # it takes connections, and never answers
+        app = create_app(app_config | {"CLAMD_URL": f"tcp://127.0.0.1:{scanner.getsockname()[1]}"})
+        with ThreadPoolExecutor(20) as pool:
+            list(pool.map(lambda _: browser_like(app).get("/readyz"), range(20)))
+        scanner.settimeout(0)
+        waited = 0
+        with suppress(BlockingIOError):
+            while True:
+                scanner.accept()[0].close()
+                waited += 1
+    assert 0 < waited < 5
+
+
+def test_a_clock_that_is_set_back_does_not_keep_redis_lost(
+    app_config: dict[str, object], redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(counters, "REDIS_RETRY", 0)
+    client = browser_like(create_app(app_config | {"RATELIMIT_STORAGE_URI": redis.uri}))
+    redis.kill()
+    client.get("/")
+    assert "Redis is lost" in caplog.text
+    redis.start()
+    monkeypatch.setattr(counters.time, "time", lambda now=time.time: now() - 3600)
+    client.get("/")
+    assert "Redis is back" in caplog.text
 
 
 class Delay:
@@ -101,7 +147,7 @@ def test_a_redis_that_is_slow_counts_as_lost_until_it_is_fast(
     assert left == [str(number) for number in range(98, 87, -1)]
     assert caplog.text.count("Redis is lost") == 1
     monkeypatch.setattr(counters, "REDIS_RETRY", 0)
-    monkeypatch.setattr(counters.time, "time", lambda start=time.time: start() + 6)
+    monkeypatch.setattr(counters.time, "monotonic", lambda start=time.monotonic: start() + 6)
     client.get("/")
     assert "Redis is back" not in caplog.text  # it is as slow as before
     delay.seconds = 0

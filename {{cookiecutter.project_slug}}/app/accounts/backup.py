@@ -20,7 +20,7 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 from app import paths
-from app.accounts.database import sqlite_file
+from app.accounts.database import LONG, sqlite_file
 from app.accounts.models import Session, db
 from app.storage import folder
 
@@ -72,6 +72,7 @@ def _restore(place: Path) -> None:
         # All or nothing: a table that is there ends it, and the database stays as it was.
         _run("pg_restore", "--exit-on-error", "--single-transaction", "--no-owner", str(place / "database.dump"))
     # A session that was ended after the backup must not be alive again: its cookie may be a stolen copy (4.T1).
+    current_app.config["DATABASE_TIMEOUT"] = LONG  # there may be millions
     db.session.execute(sa.delete(Session))
     db.session.commit()
     _copy_uploads(place / "uploads", folder.root())

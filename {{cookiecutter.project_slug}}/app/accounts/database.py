@@ -33,6 +33,7 @@ NO_DATABASE = (
     "The file of DATABASE_URL is damaged or no SQLite database. Restore it from a backup, or move it away and run: "
     "flask --app app db upgrade"
 )
+LONG = 24 * 3600  # seconds that an answer to a command may take
 BUSY_TIMEOUT = 5000  # milliseconds that a writer waits for another writer
 
 
@@ -65,7 +66,7 @@ class _Commands(click.Group):
 @click.pass_context
 def commands(ctx: click.Context) -> None:
     """Create and update the tables of the database."""
-    current_app.config["DATABASE_TIMEOUT"] = 24 * 3600  # a migration of a large table takes long
+    current_app.config["DATABASE_TIMEOUT"] = LONG  # a migration of a large table takes long
     ctx.obj = schema()
     ctx.default_map = {"revision": {"branch": "app"}}  # your own, not those of the template
 
@@ -129,9 +130,11 @@ def _ask(app: Flask, engine: sa.Engine) -> None:
 def _complete(app: Flask) -> sa.URL:
     """Return ``DATABASE_URL`` with a driver, and a path in it as an absolute one.
 
-    Raises SettingsError for SQLite without a file.
+    Raises SettingsError for SQLite without a file, and for a host that begins within the password: logs name the host.
     """
     url = sa.make_url(app.config["DATABASE_URL"])
+    if "@" in (url.host or ""):
+        raise SettingsError("DATABASE_URL: an @ in its password must be percent-encoded, as %40")
     if url.drivername in ("postgres", "postgresql"):
         return url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() != "sqlite":

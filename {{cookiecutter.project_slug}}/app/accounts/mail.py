@@ -187,6 +187,8 @@ def _send(app: Flask, mail: Mail) -> None:
     age = utcnow() - mail.created_at
     pause = min(FIRST_RETRY * 2 ** min(mail.tries - 1, 16), LAST_RETRY)
     try:
+        if age >= GIVEN_UP:  # the app was down, or this is from a restored backup: it may have been sent long ago
+            raise TimeoutError("it is too old")
         if user or not mail.needs_token:  # an account that was deleted meanwhile has no password to reset
             _deliver(app, _message(app, mail, user))
     except Exception as error:

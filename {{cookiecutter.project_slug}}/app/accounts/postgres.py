@@ -52,9 +52,9 @@ class Connection(psycopg.Connection[Any]):
 def init_app(app: Flask, engine: sa.Engine) -> None:
     """Set up the connections of ``engine``."""
     breaker = app.extensions.setdefault("database_breaker", Breaker(app.config["DATABASE_POOL_SIZE"]))
+    seconds = app.config["DATABASE_TIMEOUT"]  # to connect; for answers, the commands of migrations raise it
 
     def connect(_dialect: object, _record: object, arguments: list[str], parameters: dict[str, Any]) -> Connection:
-        seconds = app.config["DATABASE_TIMEOUT"]
         deadline = time.monotonic() + seconds
         with _in_psycopgs_words(), breaker.attempt(psycopg.OperationalError):
             while True:
@@ -66,7 +66,7 @@ def init_app(app: Flask, engine: sa.Engine) -> None:
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(RETRY_SECONDS)
-        made.breaker, made.seconds = breaker, seconds
+        made.breaker, made.seconds = breaker, app.config["DATABASE_TIMEOUT"]
         return made
 
     sa.event.listen(engine, "do_connect", connect)

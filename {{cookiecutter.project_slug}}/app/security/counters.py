@@ -196,7 +196,7 @@ class GuardedStorage(Storage):
                 if not self.lost:
                     logger.error("The rate limits' Redis is lost, each worker counts on its own: %s", error)
                     self._lost_with = key
-                self.lost, self._next_look = True, time.time() + REDIS_RETRY
+                self.lost, self._next_look = True, time.monotonic() + REDIS_RETRY
             return None
 
     def _in_time(self, ask: Callable[..., Any], *args: Any) -> Any:
@@ -211,10 +211,10 @@ class GuardedStorage(Storage):
     def _may_ask(self) -> bool:
         with self._lock:
             if self.lost:
-                if time.time() < self._next_look:
+                if time.monotonic() < self._next_look:  # a clock may be set back
                     return False
                 # One request checks whether Redis is back; the others don't wait for it.
-                self._next_look = time.time() + REDIS_RETRY
+                self._next_look = time.monotonic() + REDIS_RETRY
             return True
 
     def _carry_back(self, shared: SharedCounters, key: str) -> None:

@@ -11,6 +11,7 @@ from flask_wtf import FlaskForm
 from flask_wtf.file import FileRequired, MultipleFileField
 from werkzeug.datastructures import CombinedMultiDict, FileStorage
 
+from app.breaker import Breaker
 from app.security import uploads
 from app.security.csrf import form_view
 from app.security.errors import Refusal, log_refusal, refuse, wants_json, wants_problem
@@ -22,6 +23,7 @@ from app.visitors import visitors
 bp = Blueprint("uploads", __name__)
 
 CLAMD_SECONDS = 2
+_pings = Breaker(threads=1)  # anybody can ask for /readyz; not that of the scans, which a ping says nothing about
 
 
 class UploadForm(FlaskForm):  # type: ignore[misc]
@@ -119,4 +121,5 @@ def _write_to_upload_dir() -> None:
 
 
 def _ping_scanner() -> None:
-    clamd.ping(current_app.config["CLAMD_URL"], seconds=CLAMD_SECONDS)
+    with _pings.attempt(OSError):
+        clamd.ping(current_app.config["CLAMD_URL"], seconds=CLAMD_SECONDS)

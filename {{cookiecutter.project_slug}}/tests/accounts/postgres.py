@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -24,13 +25,14 @@ USER = "postgres" if os.geteuid() == 0 else None
 class Postgres:
     """The server. ``url`` is an empty database on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, superuser: str = "app") -> None:
+        self.superuser = superuser
         self.binary = Path(str(PROGRAMS["postgres"].path()))
         self.folder = tempfile.mkdtemp()  # not below pytest's folders, which only root may enter
         if USER:
             shutil.chown(self.folder, USER)
         self.port = free_port()
-        options = ["--username=app", "--auth=trust", "--encoding=UTF8", "--no-sync", "--no-instructions"]
+        options = [f"--username={superuser}", "--auth=trust", "--encoding=UTF8", "--no-sync", "--no-instructions"]
         self._run(self.binary.with_name("initdb"), *options, "-D", self.folder)
         self.start()
 
@@ -63,7 +65,7 @@ class Postgres:
             connection.execute(statement.encode())
 
     def address(self, database: str) -> str:
-        return f"postgresql://app@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{self.superuser}@127.0.0.1:{self.port}/{database}"
 
     def new_database(self) -> str:
         """The address of a new one, which is empty."""
@@ -74,8 +76,16 @@ class Postgres:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    server = Postgres()
-    yield server
-    server.process.kill()
-    server.process.wait()
-    shutil.rmtree(server.folder, ignore_errors=True)
+    with running() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(superuser: str = "app") -> Iterator[Postgres]:
+    server = Postgres(superuser)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+        shutil.rmtree(server.folder, ignore_errors=True)

@@ -98,6 +98,12 @@ def test_a_database_without_a_file_stops_the_start(app_config: dict[str, object]
         create_app(app_config | {"DATABASE_URL": url})
 
 
+def test_a_password_does_not_become_a_host(app_config: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match=r"DATABASE_URL: .*%40") as refused:
+        create_app(app_config | {"DATABASE_URL": "postgresql://app:hunter@3lm1r4@db/app"})
+    assert "3lm1r4" not in refused.value.message
+
+
 def test_a_relative_path_is_one_in_the_instance_folder(
     app_config: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -369,6 +369,20 @@ def test_who_reads_the_table_can_set_no_password(app: Flask, app_config: dict[st
     assert {browser_like(app).get(link).headers.get("Location") for link in links} == {"/reset"}
 
 
+def test_a_mail_of_a_restored_backup_is_not_sent_again(
+    app: Flask, mailbox: Mailbox, still: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It waited when the backup was made. Its link would be a new one, which sets a password."""
+    with time_machine.travel(time.time()) as clock:
+        register(browser_like(app))
+        ask(app, ALICE)
+        clock.shift(86_400)
+        while mail.send_next(app) is not None:
+            pass
+    assert mailbox.mails.empty()
+    assert caplog.text.count("given up") == 2
+
+
 def test_a_link_to_a_deleted_account_is_not_sent(app: Flask, mailbox: Mailbox, still: None) -> None:
     member = new_member(app)
     ask(app, ALICE)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from flask import Flask
@@ -18,17 +22,22 @@ from flask.testing import FlaskClient
 from app import create_app, paths
 from app.accounts import mail
 from app.accounts.database import schema
-from app.accounts.models import db
+from app.accounts.models import Session, db
 from app.security import uploads
 from app.storage import folder
 from tests.accounts.people import can_sign_in, is_signed_in, register, sign_in
-from tests.accounts.postgres import Postgres, postgres
+from tests.accounts.postgres import Postgres, postgres, running
 from tests.accounts.test_database import ORDERS
-from tests.conftest import Server, browser_like, new_member, post
+from tests.conftest import ROOT, Server, browser_like, free_port, new_member, post
 
 __all__ = ("postgres",)
 
 THREADS = 32  # of the server: see gunicorn.conf.py
+# Longer than DATABASE_TIMEOUT below, as for a large table.
+SLOW_TO_DELETE = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(3); RETURN OLD; END';
+CREATE TRIGGER slow BEFORE DELETE ON sessions FOR EACH STATEMENT EXECUTE FUNCTION slow()
+"""
 UPGRADE = "flask --app app db upgrade"
 
 
@@ -186,6 +195,32 @@ def test_a_restart_costs_no_error_page(app: Flask, postgres: Postgres) -> None:
     assert [member.get("/account").status_code for member in members] == [200] * 4
 
 
+def test_the_upgrade_does_not_wait_for_an_absent_database_as_long_as_for_a_migration(
+    app_config: dict[str, object],
+) -> None:
+    address = f"postgresql://app@127.0.0.1:{free_port()}/app"
+    environment = os.environ | {name: str(value) for name, value in (app_config | {"DATABASE_URL": address}).items()}
+    command = [sys.executable, "-m", *UPGRADE.split()]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "Connection refused" in ended.stderr
+
+
+def test_a_restore_ends_all_sessions_however_long_that_takes(
+    app: Flask, app_config: dict[str, object], postgres: Postgres, tmp_path: Path
+) -> None:
+    new_member(app)
+    with app.app_context():
+        db.session.execute(sa.text(SLOW_TO_DELETE))
+        db.session.commit()
+    assert app.test_cli_runner().invoke(args=["backup", f"{tmp_path}/backup"]).exit_code == 0
+    empty = {"DATABASE_URL": postgres.new_database(), "UPLOAD_DIR": tmp_path / "restored"}
+    restored = create_app(app_config | empty)
+    assert restored.test_cli_runner().invoke(args=["restore", f"{tmp_path}/backup"]).exit_code == 0
+    with restored.app_context():
+        assert list(db.session.scalars(sa.select(Session))) == []
+
+
 @pytest.fixture
 def stopped(app: Flask, postgres: Postgres) -> Iterator[FlaskClient]:
     """A member whose database was stopped."""
@@ -267,3 +302,19 @@ def test_8_T4_an_answer_that_takes_too_long_is_a_503(
     assert "Traceback" not in caplog.text
     assert is_signed_in(member)
     assert sign_in(browser_like(app)).status_code == 303
+
+
+@pytest.mark.usefixtures("postgres")
+def test_the_password_of_the_app_opens_no_superuser() -> None:
+    """deploy/postgres.sql, with a password that the superuser has too, as in compose.yaml."""
+    with running("postgres") as server:
+        server.execute("ALTER ROLE postgres PASSWORD 'the same'")
+        command = ["psql", "--no-psqlrc", "--set=ON_ERROR_STOP=1", f"--file={ROOT / 'deploy/postgres.sql'}"]
+        environment = os.environ | {"POSTGRES_PASSWORD": "the same"}
+        subprocess.run([*command, server.address("postgres")], env=environment, check=True, stdout=subprocess.DEVNULL)
+        with psycopg.connect(server.address("app")) as connection:
+            roles = connection.execute(
+                "SELECT rolname, rolsuper FROM pg_authid WHERE rolpassword IS NOT NULL"
+            ).fetchall()
+            owner = connection.execute("SELECT datdba::regrole::text FROM pg_database WHERE datname = 'app'").fetchone()
+    assert (roles, owner) == ([("app", False)], ("app",))
