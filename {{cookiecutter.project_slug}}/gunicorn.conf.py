@@ -30,7 +30,7 @@ bind = f"{os.environ.get('HOST') or '127.0.0.1'}:{number('PORT', 8000, 65535)}"
 workers = number("WEB_CONCURRENCY", 1, 1000)
 worker_class = "gthread"
 # Up to 11 threads of all workers may wait for images (app/storage/images.py), and of each worker 12 for PostgreSQL
-# (DATABASE_POOL_SIZE) and 6 for ClamAV. Keep clearly more, so that pages that need none of them are always served.
+# (DATABASE_POOL_SIZE) and 8 for ClamAV. Keep clearly more, so that pages that need none of them are always served.
 threads = number("THREADS", 32, 1000)
 preload_app = True  # faulty settings stop the start once, not each worker; see on_reload
 

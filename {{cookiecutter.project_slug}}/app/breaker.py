@@ -13,16 +13,20 @@ STALL_SECONDS = 0.2
 
 
 class AwayError(ConnectionError):
-    """The service was not asked, because it does not answer other requests."""
+    """The service was not asked, because others wait for it already."""
 
 
 class Breaker:
     """Limits how many threads of this process wait for a service at a time, and notices when it does not answer."""
 
-    def __init__(self, threads: int) -> None:
-        """``threads`` is that limit. Keep it clearly below the threads of the server."""
-        self._threads = threads
-        self._waiting = 0
+    def __init__(self, threads: int, *, patient: int = 0, patience: float = 0) -> None:
+        """``threads`` is that limit. Keep it clearly below the threads of the server.
+
+        Above it, threads wait as long as one of the others gets an answer every ``STALL_SECONDS``. For a service that
+        takes longer, ``patient`` of them wait up to ``patience`` seconds for the next answer.
+        """
+        self._threads, self._patient, self._patience = threads, patient, patience
+        self._asking = self._waiting = 0
         self._away = False
         self._answered = threading.Condition()
 
@@ -31,14 +35,13 @@ class Breaker:
         """Run the block, which asks the service. One of ``failures`` in it says that there was no answer.
 
         From then on one thread at a time may ask, until there is an answer. All others get AwayError at once. So do
-        threads above the limit, when none of those that wait gets an answer for ``STALL_SECONDS``.
+        threads above the limit that have waited in vain.
         """
         with self._answered:
-            while self._waiting >= (1 if self._away else self._threads):
-                if self._away or not self._answered.wait(STALL_SECONDS):
-                    self._away = True
-                    raise AwayError("it does not answer other requests, so this one did not ask")
-            self._waiting += 1
+            while self._asking >= (1 if self._away else self._threads):
+                if self._away or not (self._answered.wait(STALL_SECONDS) or self._waited_patiently()):
+                    raise AwayError("others wait for its answer, so this request did not ask")
+            self._asking += 1
         away = self._away
         try:
             yield
@@ -48,6 +51,17 @@ class Breaker:
             raise
         finally:
             with self._answered:
-                self._waiting -= 1
+                self._asking -= 1
                 self._away = away
                 self._answered.notify_all()  # not only one: an answer tells all that wait that they may go on waiting
+
+    def _waited_patiently(self) -> bool:
+        """Return whether there was an answer meanwhile."""
+        if self._patient and self._waiting == self._patient:
+            return False
+        self._waiting += 1
+        try:
+            self._away = not self._answered.wait(self._patience) or self._away
+        finally:
+            self._waiting -= 1
+        return not self._away

@@ -45,7 +45,7 @@ SUMMARY = "Files must prove their type, are stored outside the app, and are avai
 # The disk space that uploads must leave free for the database and the logs.
 FREE_DISK_FLOOR = 256 * 2**20
 SCAN_SECONDS = 30.0
-_scanner = Breaker(threads=6)
+_scanner = Breaker(threads=4, patient=4, patience=10)
 
 # For responses that contain a file: it can run and load nothing, and no site can embed or frame it (9.S7).
 DOWNLOAD_HEADERS = {
