@@ -149,14 +149,19 @@ class _Parser(FormDataParser):
 
 
 class _Counted:
-    """A stream that counts a mark in what is read of it."""
+    """A stream that counts a mark in what is read of it, and never ends a read within or right after one.
+
+    Werkzeug (3.1.9) takes the line break before such a boundary for a part of the file, which gets a byte more.
+    """
 
     def __init__(self, stream: IO[bytes], mark: bytes) -> None:
         self.stream, self.mark, self.last, self.count = stream, mark, b"", 0
 
     def read(self, size: int = -1) -> bytes:
-        """Return what the stream returns."""
+        """Return what the stream returns, and a few bytes more if a boundary is at its end."""
         data = self.stream.read(size)
+        if self.mark[:-2] in data[-len(self.mark) - 2 :]:
+            data += self.stream.read(4)
         seen = self.last + data  # a mark may span two reads
         self.count += seen.count(self.mark)
         self.last = seen[1 - len(self.mark) :]
