@@ -136,8 +136,8 @@ class Postman:
         return response
 
     def _work(self) -> None:
-        pause: float | None = 0.0
-        while pause is not None:
+        pause: float | None
+        while True:
             self._called.clear()
             try:
                 pause = send_next(self.app)

@@ -204,7 +204,7 @@ class GuardedStorage(Storage):
         start = time.monotonic()
         answer = ask(*args)
         self._slow = self._slow + 1 if time.monotonic() - start > SLOW else 0
-        if self._slow >= SLOW_ANSWERS:
+        if self._slow >= (1 if self.lost else SLOW_ANSWERS):  # one is enough not to be back
             raise TimeoutError(f"its last {self._slow} answers took longer than {SLOW} seconds each")
         return answer
 

@@ -95,6 +95,23 @@ def test_mails_to_nobody_take_no_room(app: Flask, mailbox: Mailbox, still: None)
     assert "/reset/" in mailbox.next(ALICE)
 
 
+def test_a_mail_that_is_written_while_the_thread_ends_is_sent(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread finds no mail. Before it has ended, a request writes one."""
+    postman, looks = app.extensions["postman"], []
+
+    def find_nothing(_: Flask) -> None:
+        looks.append(time.monotonic())
+        if len(looks) == 1:
+            postman.wake()
+
+    monkeypatch.setattr(mail, "send_next", find_nothing)
+    postman.wake()
+    patience = time.monotonic() + 5
+    while len(looks) < 2 and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert len(looks) == 2
+
+
 def test_a_link_for_a_new_password_overtakes_other_mails(app: Flask, down: list[str]) -> None:
     for email in (ALICE, *PEOPLE[:4]):
         register(browser_like(app), email)
