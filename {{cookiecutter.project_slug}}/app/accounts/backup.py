@@ -47,7 +47,7 @@ def _backup(place: Path) -> None:
     part = place.with_name(f"{place.name}.part")  # until it is complete, it has another name
     _refuse_if_there(place, part)
     paths.make_private_folder(part)
-    if file := sqlite_file(_app()):
+    if file := sqlite_file(current_app):
         _copy_sqlite(file, part / "database.db")
     else:
         _run("pg_dump", "--format=custom", f"--file={part / 'database.dump'}")
@@ -64,7 +64,7 @@ def _restore(place: Path) -> None:
     Nothing is overwritten: SQLite's file, the tables in PostgreSQL and the uploads must not exist.
     """
     _refuse_if_there(*(path for path in folder.root().iterdir() if folder.OWNER.fullmatch(path.name)))
-    if file := sqlite_file(_app()):
+    if file := sqlite_file(current_app):
         # A -wal of another database would damage this one.
         _refuse_if_there(*(file.with_name(f"{file.name}{suffix}") for suffix in ("", "-wal", "-shm")))
         _copy_sqlite(place / "database.db", file)
@@ -77,10 +77,6 @@ def _restore(place: Path) -> None:
     db.session.commit()
     _copy_uploads(place / "uploads", folder.root())
     click.echo(DONE)
-
-
-def _app() -> Flask:
-    return current_app._get_current_object()  # type: ignore[attr-defined,no-any-return]
 
 
 def _refuse_if_there(*files: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -55,26 +54,24 @@ def init_app(app: Flask, engine: sa.Engine) -> None:
     seconds = app.config["DATABASE_TIMEOUT"]  # to connect; for answers, the commands of migrations raise it
 
     def connect(_dialect: object, _record: object, arguments: list[str], parameters: dict[str, Any]) -> Connection:
-        deadline = time.monotonic() + seconds
-        with _in_psycopgs_words(), breaker.attempt(psycopg.OperationalError):
-            while True:
-                try:
-                    made = Connection.connect(*arguments, **{"connect_timeout": seconds} | parameters)
-                    break
-                except psycopg.OperationalError:
-                    # A restart takes a moment, which need not be an error page.
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(RETRY_SECONDS)
+        try:
+            with breaker.attempt(psycopg.OperationalError):
+                made = _connect(seconds, arguments, {"connect_timeout": seconds} | parameters)
+        except AwayError as error:
+            raise psycopg.OperationalError(f"PostgreSQL: {error}") from None
         made.breaker, made.seconds = breaker, app.config["DATABASE_TIMEOUT"]
         return made
 
     sa.event.listen(engine, "do_connect", connect)
 
 
-@contextlib.contextmanager
-def _in_psycopgs_words() -> Iterator[None]:
-    try:
-        yield
-    except AwayError as error:
-        raise psycopg.OperationalError(f"PostgreSQL: {error}") from None
+def _connect(seconds: float, arguments: list[str], parameters: dict[str, Any]) -> Connection:
+    """Return a connection. Try again for some seconds: a restart takes a moment, which need not be an error page."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return Connection.connect(*arguments, **parameters)
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_SECONDS)

@@ -23,7 +23,7 @@ USER = "postgres" if os.geteuid() == 0 else None
 
 
 class Postgres:
-    """The server. ``url`` is an empty database on it."""
+    """The server. ``new_database()`` returns the address of an empty database on it."""
 
     def __init__(self, superuser: str = "app") -> None:
         self.superuser = superuser
@@ -68,7 +68,6 @@ class Postgres:
         return f"postgresql://{self.superuser}@127.0.0.1:{self.port}/{database}"
 
     def new_database(self) -> str:
-        """The address of a new one, which is empty."""
         name = f"test_{time.monotonic_ns()}"
         self.execute(f"CREATE DATABASE {name}")
         return self.address(name)
