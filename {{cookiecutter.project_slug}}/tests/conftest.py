@@ -186,6 +186,13 @@ def browser_like(app: Flask, origin: str = ORIGIN) -> FlaskClient:
     return client
 
 
+def session_cookie(client: FlaskClient) -> str:
+    """The value of a browser's session cookie, as a thief copies it."""
+    cookie = client.get_cookie(client.application.config["SESSION_COOKIE_NAME"])
+    assert cookie is not None
+    return cookie.value
+
+
 def pages(visitor: FlaskClient) -> list[str]:
     """The addresses of all pages that a visitor can open without an argument."""
     rules = visitor.application.url_map.iter_rules()

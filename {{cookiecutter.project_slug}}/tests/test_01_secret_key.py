@@ -19,7 +19,7 @@ from itsdangerous import URLSafeTimedSerializer
 from app import create_app, paths, settings
 from app.security.cookies import NAME
 from app.security.secret_key import generate
-from tests.conftest import KEY, ROOT, browser_like, csrf_token
+from tests.conftest import KEY, ROOT, browser_like, csrf_token, session_cookie
 
 DELETE = "/uploads/0123456789abcdef0123456789abcdef/delete"  # there is no such file
 OTHER_KEY = "q9WmZ3xLr7VtB5nKc2HsY8fJd4GpTa6R"
@@ -42,9 +42,7 @@ def with_cookie(app: Flask, value: str) -> FlaskClient:
 
 def cookie_of(client: FlaskClient) -> str:
     client.get("/")
-    cookie = client.get_cookie(NAME, domain="localhost")
-    assert cookie is not None
-    return cookie.value
+    return session_cookie(client)
 
 
 def token_still_works(client: FlaskClient, token: str) -> bool:

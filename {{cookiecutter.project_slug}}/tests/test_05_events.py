@@ -21,7 +21,7 @@ from flask.testing import FlaskClient
 from app import create_app, events, logs, visitors
 from app.storage.content import EICAR
 from app.visitors import public
-from tests.conftest import HAS_ACCOUNTS, ROOT, browser_like, csrf_token, new_member, post
+from tests.conftest import HAS_ACCOUNTS, ROOT, browser_like, csrf_token, new_member, post, session_cookie
 from tests.test_05_errors import capture_log
 
 FIELD = re.compile(r'([a-z_]+)=("(?:[^"\\]|\\.)*"|[^\s"]+)')
@@ -204,12 +204,11 @@ def test_5_S3_the_end_of_a_session_is_an_event(app: Flask, seconds: int, reason:
         for _ in range(seconds // 3000 if reason == "lifetime" else 0):
             clock.shift(3000)
             csrf_token(client)
-        cookie = client.get_cookie("__Host-session")
-        assert cookie
+        stolen = session_cookie(client)
         clock.move_to(1_800_000_000 + seconds)
         log = capture_log()
         thief = browser_like(app)
-        thief.set_cookie("__Host-session", cookie.value, domain="localhost")
+        thief.set_cookie("__Host-session", stolen)
         thief.get("/tested-alive")
     (event,) = logged(log)
     assert (event["event"], event["reason"], event["level"]) == ("session_expired", reason, "INFO")

@@ -23,7 +23,7 @@ from app import create_app, relaxations
 from app.security import errors, headers
 from app.security.headers import relax
 from app.visitors import public
-from tests.conftest import ROOT, Server, browser_like, csrf_token, post, stop
+from tests.conftest import ROOT, Server, browser_like, csrf_token, post, session_cookie, stop
 from tests.policies import directives, looser, relaxed_at, with_form_targets, with_relaxations
 from tests.test_03_csp import POLICY
 
@@ -477,9 +477,7 @@ def test_what_the_proxy_compresses_is_the_same_for_all(
 ) -> None:
     """An error page too: another one has the visitor's token. For a path with dots, the app has no static file."""
     token = csrf_token(member).partition(".")[0]
-    session = member.get_cookie("__Host-session")
-    assert session is not None
-    headers = {"Accept-Encoding": "gzip", "Cookie": f"__Host-session={session.value}"}
+    headers = {"Accept-Encoding": "gzip", "Cookie": f"__Host-session={session_cookie(member)}"}
     status, received, body = serve_proxied().request(path, headers=headers)
     assert (status, received["Content-Encoding"], received["Set-Cookie"]) == (404, "gzip", None)
     page = gzip.decompress(body).decode()

@@ -44,7 +44,18 @@ from app.settings import Settings
 from app.storage import content, folder, images
 from app.storage.clamd import scan
 from app.visitors import public
-from tests.conftest import HAS_ACCOUNTS, ROOT, Server, browser_like, csrf_token, free_port, new_member, post, wait_for
+from tests.conftest import (
+    HAS_ACCOUNTS,
+    ROOT,
+    Server,
+    browser_like,
+    csrf_token,
+    free_port,
+    new_member,
+    post,
+    session_cookie,
+    wait_for,
+)
 from tests.fake_clamd import FakeClamd
 from tests.hostile_images import HOSTILE, children, worker_memory
 from tests.programs import PROGRAMS
@@ -777,9 +788,7 @@ class Sender:
 
     @property
     def cookie(self) -> str:
-        found = self.client.get_cookie(self.client.application.config["SESSION_COOKIE_NAME"], "localhost")
-        assert found
-        return found.value
+        return session_cookie(self.client)
 
     def at(self, address: str) -> Sender:
         """The same person, in another browser."""

@@ -17,7 +17,7 @@ from urllib3.filepost import encode_multipart_formdata
 
 from app import create_app
 from app.security import counters
-from tests.conftest import Server, browser_like, csrf_token, new_member
+from tests.conftest import Server, browser_like, csrf_token, new_member, session_cookie
 from tests.fake_clamd import FakeClamd
 from tests.test_08_rate_limits import Redis, redis
 from tests.test_09_uploads import Clamd, clamd
@@ -32,10 +32,8 @@ def test_9_T4_a_scanner_that_hangs_does_not_stop_the_site(
     server = serve(**app_config | {"CLAMD_URL": clamd.urls[0]}, THREADS=12)
     member = new_member(app)
     token = csrf_token(member)
-    cookie = member.get_cookie("__Host-session")
-    assert cookie is not None
     body, kind = encode_multipart_formdata({"csrf_token": token, "file": ("a.txt", "harmless")})
-    headers = {"Content-Type": kind, "Cookie": f"__Host-session={cookie.value}", "Origin": server.url}
+    headers = {"Content-Type": kind, "Cookie": f"__Host-session={session_cookie(member)}", "Origin": server.url}
 
     def upload() -> int:
         return server.request("/uploads", "POST", body, headers, patience=60)[0]

@@ -20,7 +20,7 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.security.cookies import NAME
 from app.visitors import public
-from tests.conftest import KEY, ROOT, TOKEN, Server, browser_like, csrf_token, new_member, pages
+from tests.conftest import KEY, ROOT, TOKEN, Server, browser_like, csrf_token, new_member, pages, session_cookie
 from tests.samples import JSON, upload
 
 NEW_KEY = "q9WmZ3xLr7VtB5nKc2HsY8fJd4GpTa6R"
@@ -60,9 +60,7 @@ class Traveller:
     """A browser whose requests go to one machine or the other. It begins with the cookie of ``client``."""
 
     def __init__(self, client: FlaskClient) -> None:
-        cookie = client.get_cookie(NAME, domain="localhost")
-        assert cookie
-        self.cookie = cookie.value
+        self.cookie = session_cookie(client)
 
     def ask(self, machine: Machine, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
         """Send a request, keep the cookie that the response sets, and return its status and text."""

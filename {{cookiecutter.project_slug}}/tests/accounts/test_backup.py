@@ -18,7 +18,7 @@ from app.accounts.database import schema
 from app.accounts.models import db
 from tests.accounts.people import PASSWORD, is_signed_in, sign_in
 from tests.accounts.postgres import Postgres, postgres
-from tests.conftest import browser_like, new_member, post
+from tests.conftest import browser_like, new_member, post, session_cookie
 
 __all__ = ("postgres",)
 
@@ -66,12 +66,11 @@ def test_what_was_lost_comes_back(
     upload = post(
         member, "/uploads", {"file": (io.BytesIO(b"mine"), "notes.txt")}, headers={"Accept": "application/json"}
     )
-    cookie = member.get_cookie("__Host-session")
-    assert cookie is not None
+    stolen = session_cookie(member)
 
     def stolen_cookie_is_alive() -> bool:
         thief = browser_like(app)
-        thief.set_cookie("__Host-session", cookie.value, secure=True)
+        thief.set_cookie("__Host-session", stolen, secure=True)
         return is_signed_in(thief)
 
     assert stolen_cookie_is_alive()

@@ -28,7 +28,7 @@ from app.storage import folder
 from tests.accounts.people import can_sign_in, is_signed_in, register, sign_in
 from tests.accounts.postgres import Postgres, postgres, running
 from tests.accounts.test_database import ORDERS
-from tests.conftest import ROOT, Server, browser_like, free_port, new_member, post
+from tests.conftest import ROOT, Server, browser_like, free_port, new_member, post, session_cookie
 
 __all__ = ("postgres",)
 
@@ -270,9 +270,7 @@ def test_8_T4_a_database_that_hangs_does_not_stop_the_site(
 ) -> None:
     """80 people wait for it, more than the server has threads. Nothing times out while the others are served."""
     server = serve(**app_config | {"RATELIMIT_DEFAULT": "9999 per minute", "DATABASE_TIMEOUT": 60})
-    cookie = new_member(app).get_cookie("__Host-session")
-    assert cookie is not None
-    signed_in = {"Cookie": f"__Host-session={cookie.value}"}
+    signed_in = {"Cookie": f"__Host-session={session_cookie(new_member(app))}"}
     assert server.request("/account", headers=signed_in)[0] == 200
     with ThreadPoolExecutor(80) as pool:
         postgres.signal(signal.SIGSTOP)

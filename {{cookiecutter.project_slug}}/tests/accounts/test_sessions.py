@@ -21,7 +21,7 @@ from app import create_app
 from app.security.rate_limits import limiter
 from tests.accounts.mailbox import Mailbox
 from tests.accounts.people import PASSWORD, can_sign_in, is_signed_in, register, sign_in
-from tests.conftest import browser_like, csrf_token, new_member, post
+from tests.conftest import browser_like, csrf_token, new_member, post, session_cookie
 
 ALICE = "alice@example.com"
 NEW = "an entirely different phrase"
@@ -30,9 +30,7 @@ NEW = "an entirely different phrase"
 def thief_of(victim: FlaskClient) -> FlaskClient:
     """A browser with a copy of the victim's cookie."""
     thief = browser_like(victim.application)
-    stolen = victim.get_cookie("__Host-session", domain="localhost")
-    assert stolen
-    thief.set_cookie("__Host-session", stolen.value, domain="localhost", secure=True)
+    thief.set_cookie("__Host-session", session_cookie(victim), secure=True)
     return thief
 
 
