@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import socket
 import threading
@@ -19,6 +20,7 @@ from app import create_app
 from app.security import counters
 from tests.conftest import Server, browser_like, csrf_token, new_member, session_cookie
 from tests.fake_clamd import FakeClamd
+from tests.hostile_images import children
 from tests.test_08_rate_limits import Redis, redis
 from tests.test_09_uploads import Clamd, clamd
 
@@ -87,6 +89,23 @@ def test_8_T4_health_checks_do_not_all_wait_for_a_scanner_that_hangs(app_config:
                 scanner.accept()[0].close()
                 waited += 1
     assert 0 < waited < 5
+
+
+def test_8_T4_a_worker_that_hangs_does_not_stop_the_site(serve_proxied: Callable[..., Server]) -> None:
+    """The other one serves all requests that come meanwhile, also those of clients that both have served before."""
+    server = serve_proxied(WEB_CONCURRENCY=2, RATELIMIT_DEFAULT="9999 per minute")
+
+    def look(_: int = 0) -> int:
+        return server.request("/healthz")[0]
+
+    with ThreadPoolExecutor(10) as pool:
+        assert set(pool.map(look, range(60))) == {200}
+    worker = children(server.process.pid)[0]
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        assert {look() for _ in range(20)} == {200}
+    finally:
+        os.kill(worker, signal.SIGCONT)
 
 
 def test_a_clock_that_is_set_back_does_not_keep_redis_lost(

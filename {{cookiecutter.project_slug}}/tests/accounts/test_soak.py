@@ -28,6 +28,7 @@ from tests.accounts.people import PASSWORD
 from tests.accounts.postgres import Postgres, postgres
 from tests.accounts.smtp import MailServer
 from tests.conftest import TOKEN, Server
+from tests.hostile_images import children
 from tests.test_08_rate_limits import Redis, redis
 from tests.test_09_uploads import Clamd, clamd
 
@@ -109,11 +110,6 @@ class Person:
         return all(self.ask("download", f"/uploads/{key}", good=200) == text for key, text in self.stored.items())
 
 
-def children(of: subprocess.Popen[bytes]) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(of.pid)], capture_output=True, text=True)
-    return [int(each) for each in found.stdout.split()]
-
-
 def largest(processes: list[int]) -> int:
     """The memory of the largest of these processes, in MB."""
     shown = subprocess.run(["ps", "-o", "rss=", "-p", ",".join(map(str, processes))], capture_output=True, text=True)
@@ -161,7 +157,7 @@ def test_nothing_is_lost_while_parts_fail(
             time.sleep(0.1)
 
     def signal_worker(number: signal.Signals, then: signal.Signals | None = None) -> Callable[[], object]:
-        worker = children(server.process)[0]
+        worker = children(server.process.pid)[0]
         os.kill(worker, number)
         return lambda: os.kill(worker, then) if then else None
 
@@ -203,14 +199,14 @@ def test_nothing_is_lost_while_parts_fail(
         running = [pool.submit(live) for _ in range(PEOPLE)] + [pool.submit(probe)]
         for fail in faults:
             time.sleep(pause)
-            memories[last[0]] = largest(children(server.process))
+            memories[last[0]] = largest(children(server.process.pid))
             last[0] = fail.__name__
             heal = fail()
             time.sleep(min(pause, 10))
             heal()
         for each in running:
             each.result()
-    memories["the end"] = largest(children(server.process))
+    memories["the end"] = largest(children(server.process.pid))
 
     accounts = [person for person in people if person.has_account]
     assert len(accounts) >= PEOPLE
