@@ -445,7 +445,8 @@ def test_6_T4_markup_in_any_parameter_of_any_route_is_inert(odd_app: Flask, memb
 def test_6_S2_the_server_sends_them_over_the_wire(app: Flask, request: pytest.FixtureRequest, how: str) -> None:
     server = request.getfixturevalue("serve" if how == "gunicorn" else "serve_proxied")()
     for path in ("/", "/nothing", "/static/app.css"):
-        _, received, _ = server.request(path)
+        status, received, body = server.request(path)
+        assert status == (404 if path == "/nothing" else 200), (path, body, server.log.read_text())
         for name, value in strict_at(app, path).items():
             assert (path, name, received.get_all(name)) == (path, name, [value])
 
