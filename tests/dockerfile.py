@@ -59,11 +59,15 @@ def context(folder: Path) -> set[str]:
 
 
 class Stage:
-    """A stage of a Dockerfile: ``root`` is what its processes see, ``layers`` is what its instructions have written."""
+    """A stage of a Dockerfile: ``root`` is what its processes see, ``layers`` what its instructions have written.
+
+    ``copied`` has all files that it took from the project's folder. They stay in an image if they are removed again.
+    """
 
     def __init__(self, place: Path, below: Stage | None) -> None:
         self.root, self.layers = place / "root", [place / "layer", *(below.layers if below else [])]
         self.environment = dict(below.environment) if below else {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin"}
+        self.copied = set(below.copied) if below else set()
         self.folder, self.user, self.volumes = "/", "root", list[str]()
         self.command, self.check, self.confinement = list[str](), list[str](), list[str]()
         base = place.parent / "base"
@@ -97,13 +101,18 @@ class Stage:
         return told
 
     def written(self) -> dict[str, Path]:
-        """All that is in the layers, by its path in the root. What was removed again is still there."""
+        """All that is in the layers, by its path in the root."""
         found = {}
         for layer in self.layers:
             for name in ("", *SYSTEM):
                 files = layer / name / "files"
                 found |= {f"/{Path(name, path.relative_to(files))}": path for path in files.rglob("*")}
         return found
+
+    def show(self, folder: Path, place: str) -> None:
+        """Mount a folder of this machine there, read-only."""
+        (self.root / place.lstrip("/")).mkdir()
+        mount("--bind", "-o", "ro", folder, self.root / place.lstrip("/"))
 
     def confine(self, places: dict[str, str]) -> None:
         """From now on, allow no privileges, and writing only to some places: in memory, with their mount options."""
@@ -186,3 +195,4 @@ def copy(names: list[str], stage: Stage, folder: Path, seen: set[str], stages: d
             below = name if source in (".", name) and place.is_dir() else name.removeprefix(source).lstrip("/")
             (place / below).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(folder / name, place / below)
+            stage.copied.add(name)

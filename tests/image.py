@@ -34,6 +34,7 @@ SECRETS = {
 }
 
 
+CHECKOUT = "/srv/checkout"
 CONFINED = (True, ["ALL"], ["no-new-privileges:true"])
 
 
@@ -60,6 +61,25 @@ class Container:
         return found
 
 
+def in_production(service: dict[str, Any]) -> dict[str, str]:
+    """The environment of the service in compose.yaml, and what a team has in its .env."""
+    environment = {name: str(value) for name, value in service["environment"].items()}
+    environment["DATABASE_URL"] = re.sub(r"\$\{POSTGRES_PASSWORD\b.*?\}", "secret", environment["DATABASE_URL"])
+    own = {"TRUSTED_HOSTS": "www.example.com", "SERVER_NAME": "www.example.com", "SECRET_KEY": os.urandom(24).hex()}
+    return environment | own | {"MAIL_SERVER": "mail.example.com", "MAIL_DEFAULT_SENDER": "app@www.example.com"}
+
+
+# What is different where none of the other services are.
+HERE = {
+    "TRUSTED_HOSTS": "localhost",
+    "SERVER_NAME": "localhost",
+    "RATELIMIT_STORAGE_URI": "memory://",
+    "CLAMD_URL": "",
+    "DATABASE_URL": "sqlite:///app.db",
+    "MAIL_SERVER": "",
+}
+
+
 @pytest.fixture(scope="module")
 def services(project: Path) -> dict[str, dict[str, Any]]:
     return yaml.safe_load((project / "deploy/compose.yaml").read_text(encoding="utf-8"))["services"]
@@ -82,20 +102,21 @@ def image(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 
 @pytest.fixture(scope="module")
-def container(image: Stage, services: dict[str, dict[str, Any]], tmp_path_factory: Any) -> Iterator[Container]:
+def container(
+    image: Stage, services: dict[str, dict[str, Any]], project: Path, tmp_path_factory: Any
+) -> Iterator[Container]:
     """The image, started as compose.yaml does, but with counters in memory, a SQLite database and no scanner."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     service = services["app"]
-    settings = {name: str(value) for name, value in service["environment"].items()}
-    settings |= {"PORT": str(port), "SECRET_KEY": os.urandom(24).hex()}
-    settings |= {"RATELIMIT_STORAGE_URI": "memory://", "CLAMD_URL": "", "DATABASE_URL": "sqlite:///app.db"}
+    settings = in_production(service) | HERE | {"PORT": str(port)}
     assert (service["read_only"], service["cap_drop"], service["security_opt"]) == CONFINED
     (volume,) = [line.partition(":")[2] for line in service["volumes"]]
     assert image.volumes == [volume]
     places = {volume: "", "/dev/shm": f"size={service['shm_size']}"}  # noqa: S108 - in the container
     places |= dict(line.split(":") for line in service["tmpfs"])
+    image.show(project, CHECKOUT)
     image.confine(places)
     image.run(*services["migrate"]["command"], env=settings)
     log = tmp_path_factory.mktemp("container") / "log"
@@ -155,8 +176,9 @@ UPLOAD = (
 def test_the_layers_hold_the_app_and_no_tool_no_test_and_no_secret(image: Stage, project: Path) -> None:
     written = image.written()
     ours = {path for path, file in written.items() if path.startswith("/srv/app/") and file.is_file()}
-    shipped = {path.relative_to(project).as_posix() for path in (project / "app").rglob("*") if path.is_file()}
-    assert ours == {f"/srv/app/{name}" for name in {*shipped, "wsgi.py", "gunicorn.conf.py"} - SECRETS.keys()}
+    code = {path.relative_to(project).as_posix() for path in (project / "app").rglob("*") if path.is_file()}
+    assert image.copied == {*code, "wsgi.py", "gunicorn.conf.py"} - SECRETS.keys()
+    assert ours == {f"/srv/app/{name}" for name in image.copied}
     names = {Path(path).name for path in written if not path.startswith(("/usr/", "/var/"))}
     assert not {"tools", "pip", "requirements.txt", ".env", ".git", "tls"} & names
     for text in SECRETS.values():
@@ -181,6 +203,19 @@ def test_it_serves_as_a_user_without_rights_on_a_system_that_nobody_can_write_to
         wrote = container.stage.start(["touch", f"{place}/new"], user="root", stderr=subprocess.PIPE)
         assert "Read-only file system" in wrote.communicate()[1], place
     container.stage.run("touch", *(f"{place}/new" for place in ("/tmp", "/srv/app/instance")))  # noqa: S108
+
+
+def test_the_audit_of_the_image_finds_nothing_missing(container: Container, project: Path) -> None:
+    """By the command of docs/production.md. It writes to /tmp alone, and leaves nothing there."""
+    page = (project / "docs/production.md").read_text(encoding="utf-8")
+    assert f'-e PYTHONPATH={CHECKOUT} -v "$PWD:{CHECKOUT}:ro" app python -m tools.audit\n' in page
+    writable = [container.stage.root / place for place in ("tmp", "srv/app/instance")]
+    before = [sorted(path.rglob("*")) for path in writable]
+    environment = in_production(container.service) | {"PYTHONPATH": CHECKOUT}
+    told = container.stage.run("python", "-m", "tools.audit", env=environment)
+    assert told.rstrip().endswith("10 mitigations: 10 implemented"), told
+    assert re.findall(r"\bDP\d+", told) == ["DP01"]  # nobody reads the address for reports
+    assert [sorted(path.rglob("*")) for path in writable] == before
 
 
 def test_people_register_and_store_files_and_a_stop_waits_for_them(container: Container) -> None:
