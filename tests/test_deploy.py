@@ -40,7 +40,7 @@ def test_systemd_takes_the_units_and_confines_the_app(
         service.write_text(re.sub(r"(?m)^(Exec\w+=)/srv/app/\.venv/bin/\w+", r"\1/bin/true", text), encoding="utf-8")
     migrate = ["flask --app app db upgrade"] * (accounts == "yes")
     assert sorted(started) == sorted(
-        [*migrate, "flask --app app uploads sweep", "gunicorn --worker-tmp-dir /dev/shm wsgi:app"]
+        [*migrate, "flask --app app uploads sweep", "python gunicorn.conf.py --worker-tmp-dir /dev/shm wsgi:app"]
     )
 
     def analyze(*arguments: str | Path) -> tuple[int, str]:
