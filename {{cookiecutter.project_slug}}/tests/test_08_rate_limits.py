@@ -1032,6 +1032,25 @@ def test_two_workers_share_their_counters(app_config: dict[str, object], redis: 
 
 
 @pytest.mark.fault(
+    "Redis",
+    "is down, with several workers",
+    sees="limits and guesses may be used once in each worker, less what it has already seen",
+    ends=BACK_WITHIN,
+)
+def test_8_T1_without_redis_each_worker_goes_on_from_what_it_has_seen(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counters, "REDIS_RETRY", 0)
+    one, two = (counters.GuardedStorage(counters_uri=redis.uri) for _ in range(2))
+    assert [one.incr("key", 60), two.incr("key", 60), one.incr("key", 60)] == [1, 2, 3]
+    redis.kill()
+    assert [worker.incr("key", 60) for worker in (one, two)] == [4, 3]
+    assert [worker.incr("new", 60) for worker in (one, two)] == [1, 1]
+    redis.start()
+    assert [worker.incr("new", 60) for worker in (one, two)] == [2, 3]
+
+
+@pytest.mark.fault(
     "Redis", "is down", sees="nothing: each worker counts by itself, from the last counts on", ends=BACK_WITHIN
 )
 def test_8_T1_the_loss_of_redis_neither_fails_nor_opens_the_gate(
