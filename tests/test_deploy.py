@@ -1,7 +1,8 @@
-"""The examples for systemd and Kubernetes: their own tools accept them, and they give the app no more than it needs."""
+"""The examples for systemd, Kubernetes and Docker: they are accepted, work, and give the app no more than it needs."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -14,7 +15,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.conftest import Cookiecutter, outside
+from tests.conftest import Cookiecutter, check_all_passed, outside
+from tests.programs import ROOT
+from tests.programs import app as of_app
 
 ACCOUNTS = pytest.mark.parametrize("accounts", ["yes", "no"])
 KUBERNETES = "1.37"
@@ -37,7 +40,7 @@ def test_systemd_takes_the_units_and_confines_the_app(
         service.write_text(re.sub(r"(?m)^(Exec\w+=)/srv/app/\.venv/bin/\w+", r"\1/bin/true", text), encoding="utf-8")
     migrate = ["flask --app app db upgrade"] * (accounts == "yes")
     assert sorted(started) == sorted(
-        [*migrate, "flask --app app uploads sweep", "gunicorn --worker-tmp-dir /dev/shm wsgi:app"]
+        [*migrate, "flask --app app uploads sweep", "python gunicorn.conf.py --worker-tmp-dir /dev/shm wsgi:app"]
     )
 
     def analyze(*arguments: str | Path) -> tuple[int, str]:
@@ -134,3 +137,22 @@ def test_the_judge_of_manifests(cookiecutter: Cookiecutter, before: str, after: 
     assert before in text
     with pytest.raises(kubernetes_validate.ValidationError):
         validate(yaml.safe_load_all(text.replace(before, after)))
+
+
+# A place of its own for what is mounted, in memory: all of it is gone with the last process there.
+APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+IN_MEMORY = 'mount -t tmpfs tmpfs /mnt && exec "$@"'
+
+
+def test_the_image_is_built_and_runs(record_property: pytest.RecordProperty) -> None:
+    """See tests/image.py. It needs no container runtime, but what one needs: Linux, Debian or Ubuntu, and root."""
+    prefix = of_app.root() if sys.platform == "linux" and of_app.manager() == "apt-get" else None
+    apart = [*(prefix or ()), *APART, "sh", "-c", IN_MEMORY, "sh"]
+    if prefix is None or subprocess.run([*apart, "true"], capture_output=True).returncode:
+        reason = "an image can be built here only as root of a Debian or Ubuntu that may mount (unshare --mount)"
+        assert "CI" not in os.environ, reason
+        pytest.skip(reason)
+    tests = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "--basetemp=/mnt/tests", "tests/image.py"]
+    ended = subprocess.run([*apart, *tests], cwd=ROOT, env=outside(), capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stdout[-20_000:] + ended.stderr
+    record_property("the tests of the image", check_all_passed(ended.stdout))

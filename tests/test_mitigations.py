@@ -53,16 +53,6 @@ def test_a_row_names_code_and_tests_that_exist(template: Path, row: str) -> None
             assert test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
-def test_each_fault_in_production_has_a_test_that_exists(template: Path) -> None:
-    faults = re.findall(r"(?m)^\| (?!Part |---).*", (template / APP / "docs/production.md").read_text(encoding="utf-8"))
-    assert len(faults) > 10
-    for line in faults:
-        tests = PATH.findall(line.split(" | ")[-1])
-        assert tests, line
-        for path, test in tests:
-            assert f"def {test}(" in (template / APP / path).read_text(encoding="utf-8"), line
-
-
 @pytest.mark.parametrize("row", sorted(row for row in IDS if ".S" in row))
 def test_a_row_names_every_file_that_its_step_can_be_taken_out_of(template: Path, row: str) -> None:
     where = re.split(r"(?<!\\)\|", rows(template / APP)[row])[3]

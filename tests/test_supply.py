@@ -228,7 +228,7 @@ def test_valkey_is_full_before_its_container_is() -> None:
 
 def run(command: list[str], app: Path, tmp_path: Path) -> list[str]:
     """Run a command of an image with stubs in the place of its programs, and give how they were called."""
-    for name in ("flask", "gunicorn"):
+    for name in ("flask", "python"):
         (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*"\n')
         (tmp_path / name).chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
@@ -255,7 +255,7 @@ def test_the_app_starts_after_what_it_needs(cookiecutter: Cookiecutter, tmp_path
     assert ("${POSTGRES_PASSWORD:?" in services["app"]["environment"].get("DATABASE_URL", "")) is accounts
     dockerfile = (app / "deploy/Dockerfile").read_text(encoding="utf-8")
     command = json.loads(re.search(r"(?m)^CMD (\[.*\])$", dockerfile)[1])
-    assert run(command, app, tmp_path) == ["gunicorn --worker-tmp-dir /dev/shm wsgi:app"]
+    assert run(command, app, tmp_path) == ["python gunicorn.conf.py --worker-tmp-dir /dev/shm wsgi:app"]
     if accounts:
         assert run(services["migrate"]["command"], app, tmp_path) == ["flask --app app db upgrade"]
         assert services["migrate"]["depends_on"] == {"db": {"condition": "service_healthy"}}

@@ -1,4 +1,8 @@
-"""How gunicorn serves the app. Environment variables: HOST, PORT, WEB_CONCURRENCY (workers), THREADS."""
+"""How gunicorn serves the app. Environment variables: HOST, PORT, WEB_CONCURRENCY (workers), THREADS.
+
+``gunicorn wsgi:app`` reads this file. ``python gunicorn.conf.py wsgi:app`` does the same, but also names a
+WEB_CONCURRENCY that is no number in one line: gunicorn reads that variable before any file, and ends with a traceback.
+"""
 
 import os
 import sys
@@ -69,3 +73,10 @@ def on_reload(server: Any) -> None:
         server.app.callable = app
         old["app.logs"].init_app(app)  # gunicorn has set up its own log again
         server.log.error("HUP changed nothing, the app can't be loaded: %s", error)
+
+
+if __name__ == "__main__":
+    os.environ["WEB_CONCURRENCY"] = str(workers)  # gunicorn can't read an empty value
+    from gunicorn.app.wsgiapp import run
+
+    run()

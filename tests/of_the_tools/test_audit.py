@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -153,6 +156,37 @@ def test_nothing_of_the_real_app_is_touched(app_config: dict[str, object], tmp_p
     assert (ended.returncode, ended.stderr) == (0, "")
     assert state_of(tmp_path) == before
     assert not (tmp_path / "new").exists()
+
+
+def test_in_production_it_asks_none_of_the_services_and_knows_them_all() -> None:
+    """Each service is a socket here, which nobody connects to. What would have to be set is set, so nothing is told."""
+    with ExitStack() as stack:
+        services = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
+        database, redis, scanner, mail = (f"127.0.0.1:{service.getsockname()[1]}" for service in services)
+        production = {
+            "SECRET_KEY": KEY,
+            "DATABASE_URL": f"postgresql://app:secret@{database}/app",
+            "RATELIMIT_STORAGE_URI": f"redis://{redis}/0",
+            "CLAMD_URL": f"tcp://{scanner}",
+            "MAIL_SERVER": "127.0.0.1",
+            "MAIL_PORT": mail.rpartition(":")[2],
+            "MAIL_DEFAULT_SENDER": "app@www.example.com",
+            "TRUSTED_HOSTS": "www.example.com",
+            "SERVER_NAME": "www.example.com",
+            "TRUSTED_PROXY_HOPS": "1",
+            "REQUEST_ID_HEADER": "X-Request-ID",
+            "LOG_FORMAT": "json",
+            "WEB_CONCURRENCY": "2",
+            "THREADS": "32",
+        }
+        ended = audit_command(**production)
+        for service in services:
+            service.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                service.accept()
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.rstrip().endswith("10 mitigations: 10 implemented")
+    assert re.findall(r"\bDP\d+", ended.stdout) == ["DP01"]  # nobody reads the address for reports
 
 
 def test_ctrl_c_ends_it_without_a_word_and_leaves_nothing(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ class Server:
     process: subprocess.Popen[bytes]
     tls: ssl.SSLContext
     http_port: int = 0
+    start: Callable[[], object] = lambda: None  # again, after it was stopped
 
     @property
     def url(self) -> str:
@@ -120,18 +121,22 @@ def serve_proxied(
 
         environment = os.environ | {"HOST": "127.0.0.1", "PORT": str(behind), "SERVER_NAME": f"localhost:{https}"}
         environment |= {name: str(value) for name, value in (app_config | {"TRUSTED_PROXY_HOPS": 1} | config).items()}
-        gunicorn = launch([sys.executable, "-m", "gunicorn", wsgi], log, environment)
-        running.append(gunicorn)
+
+        def start_gunicorn() -> subprocess.Popen[bytes]:
+            running.append(launch([sys.executable, "-m", "gunicorn", wsgi], log, environment))
+            wait_for(behind, running[-1], log)
+            return running[-1]
+
+        gunicorn = start_gunicorn()
         # nginx gives up root's rights, and its other user could not enter pytest's folders.
         user = "user root;" if os.geteuid() == 0 else ""
         command = [nginx, "-c", str(folder / "nginx.conf"), "-e", "stderr"]
         proxy = launch([*command, "-g", f"daemon off; pid {folder}/nginx.pid; {user}"], proxy_log)
         running.append(proxy)
-        wait_for(behind, gunicorn, log)
         wait_for(https, proxy, proxy_log)
         tls = ssl.create_default_context()
         authority.configure_trust(tls)
-        return Server(https, log, gunicorn, tls, http)
+        return Server(https, log, gunicorn, tls, http, start_gunicorn)
 
     yield start
     stop(running)

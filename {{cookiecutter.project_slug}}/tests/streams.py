@@ -6,6 +6,7 @@ STREAM names a file: what waits for it goes on as soon as it is there.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from flask import Response, request
 from flask_sock import Sock
 from simple_websocket import Server
 
+from app.security.csrf import exempt
 from app.visitors import public
 from wsgi import app
 
@@ -39,6 +41,17 @@ def events() -> Response:
 def large() -> Response:
     """More than fits in the buffers of any connection."""
     return Response((bytes(2**16) for _ in range(512)), mimetype="application/octet-stream")
+
+
+@app.route("/tested-death", methods=["GET", "POST"])
+@public
+@exempt("a test has no token")
+def death() -> str:
+    """Kill the worker of the first request, in the middle of it."""
+    if not (killed := Path(os.environ["STREAM"])).exists():
+        killed.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
 
 
 @app.get("/tested-upgrade")

@@ -451,6 +451,9 @@ def test_6_S2_the_server_sends_them_over_the_wire(app: Flask, request: pytest.Fi
             assert (path, name, received.get_all(name)) == (path, name, [value])
 
 
+@pytest.mark.fault(
+    "Worker", "is killed, and gunicorn too", sees="503 of nginx", ends="with the next request after its start"
+)
 def test_6_S2_without_the_app_the_proxy_says_when_to_come_back(serve_proxied: Callable[..., Server]) -> None:
     server = serve_proxied()
     stop([server.process])
@@ -458,6 +461,8 @@ def test_6_S2_without_the_app_the_proxy_says_when_to_come_back(serve_proxied: Ca
     assert (status, headers["Retry-After"], headers["Content-Type"]) == (503, "60", "text/plain")
     assert "try again in a minute" in body.decode()
     assert headers["X-Frame-Options"] == "DENY"
+    server.start()
+    assert server.request("/")[0] == 200
 
 
 def test_the_proxy_compresses_static_files_and_no_page(serve_proxied: Callable[..., Server]) -> None:

@@ -33,7 +33,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app import create_app
-from app.security import counters, rate_limits, refusals
+from app.security import counters, rate_limits, refusals, shared_counters
 from app.security.backoff import DAY, attempt_succeeded, claim_attempt, remaining_tries
 from app.security.csrf import exempt
 from app.security.declarations import declared_by
@@ -50,6 +50,7 @@ from tests.programs import PROGRAMS
 UNLIMITED = "1000000 per minute"
 VICTIM = "victim@example.com"
 RIGHT, WRONG = "right", "wrong"
+BACK_WITHIN = f"within {counters.REDIS_RETRY} seconds of its return"
 HOME, ELSEWHERE = "198.51.100.7", "203.0.113.9"  # RFC 5737
 
 # After guess 3 the waits double from 1 s to 900 s: guess 13 comes at 1 + 2 + … + 512 = 1023 s, then one every 900 s:
@@ -1030,6 +1031,28 @@ def test_two_workers_share_their_counters(app_config: dict[str, object], redis: 
     assert one.get("key") == 0
 
 
+@pytest.mark.fault(
+    "Redis",
+    "is down, with several workers",
+    sees="limits and guesses may be used once in each worker, less what it has already seen",
+    ends=BACK_WITHIN,
+)
+def test_8_T1_without_redis_each_worker_goes_on_from_what_it_has_seen(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counters, "REDIS_RETRY", 0)
+    one, two = (counters.GuardedStorage(counters_uri=redis.uri) for _ in range(2))
+    assert [one.incr("key", 60), two.incr("key", 60), one.incr("key", 60)] == [1, 2, 3]
+    redis.kill()
+    assert [worker.incr("key", 60) for worker in (one, two)] == [4, 3]
+    assert [worker.incr("new", 60) for worker in (one, two)] == [1, 1]
+    redis.start()
+    assert [worker.incr("new", 60) for worker in (one, two)] == [2, 3]
+
+
+@pytest.mark.fault(
+    "Redis", "is down", sees="nothing: each worker counts by itself, from the last counts on", ends=BACK_WITHIN
+)
 def test_8_T1_the_loss_of_redis_neither_fails_nor_opens_the_gate(
     app_config: dict[str, object], redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1049,6 +1072,7 @@ def test_8_T1_the_loss_of_redis_neither_fails_nor_opens_the_gate(
     assert ["lost" in message for message in messages] == [True, False]
 
 
+@pytest.mark.fault("Redis", "refuses to count", sees="nothing: the same as if it is down", ends=BACK_WITHIN)
 @pytest.mark.parametrize(
     ("broken", "mended"),
     [("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"), ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE")],
@@ -1167,8 +1191,11 @@ def test_a_new_worker_knows_when_a_window_ends_that_another_has_begun(
     assert 1 <= int(answer.headers["RateLimit-Reset"]) <= 20
 
 
+@pytest.mark.fault(
+    "Redis", "hangs", sees=f"one response is late by {shared_counters.TIMEOUT} seconds, then nothing", ends=BACK_WITHIN
+)
 def test_a_hung_redis_is_asked_once(
-    app_config: dict[str, object], redis: Redis, monkeypatch: pytest.MonkeyPatch
+    app_config: dict[str, object], redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each request that asked it would wait for its timeout."""
     client = browser_like(create_app(app_config | {"RATELIMIT_STORAGE_URI": redis.uri}))
@@ -1177,6 +1204,11 @@ def test_a_hung_redis_is_asked_once(
     redis.process.send_signal(signal.SIGSTOP)
     assert [client.get("/").status_code for _ in range(5)] == [200] * 5
     assert len(asked) == 1
+    redis.process.send_signal(signal.SIGCONT)
+    later = time.monotonic() + counters.REDIS_RETRY
+    monkeypatch.setattr(counters.time, "monotonic", lambda: later)
+    assert client.get("/").status_code == 200
+    assert "Redis is back" in caplog.text
 
 
 @pytest.mark.parametrize("uri", ["redis://{}/0", "redis+sentinel://{}/counts", "redis+cluster://{}"])

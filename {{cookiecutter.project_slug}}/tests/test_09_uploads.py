@@ -557,6 +557,9 @@ def clamd() -> Iterator[Clamd]:
         server.stop()
 
 
+@pytest.mark.fault(
+    "ClamAV", "is down", sees="503 for uploads; `/readyz` is 200", ends="with the next upload after its start"
+)
 def test_9_T2_a_real_clamd_has_the_last_word(
     app_config: dict[str, object], clamd: Clamd, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -584,6 +587,9 @@ def test_9_T2_a_real_clamd_has_the_last_word(
     answer = upload(mallory, "a.txt", b"harmless")
     assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
     assert len(stored(app)) == kept
+    assert browser_like(app).get("/readyz").status_code == 200
+    clamd.start()
+    assert upload(mallory, "a.txt", b"harmless").status_code == 201
 
 
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:1", "unix:///nowhere/clamd.sock"])
@@ -985,12 +991,18 @@ def test_9_T4_quotas_hold(app_config: dict[str, object]) -> None:
     assert len(stored(app)) == 4
 
 
+@pytest.mark.fault(
+    "Disk", "is nearly full", sees="503 for uploads, before anything is written", ends="when there is room"
+)
 def test_9_T4_the_disk_is_never_filled(app: Flask, member: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 256 * 2**20}))
-    answer = upload(member, "a.txt", b"a")
-    assert (answer.status_code, stored(app)) == (503, [])
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 256 * 2**20}))
+        answer = upload(member, "a.txt", b"a")
+        assert (answer.status_code, stored(app)) == (503, [])
+    assert upload(member, "a.txt", b"a").status_code == 201
 
 
+@pytest.mark.fault("Disk", "is full", sees="503 for uploads; no half of a file stays", ends="when there is room")
 @pytest.mark.parametrize("fails", ["os.fsync", "pathlib.Path.replace"])
 def test_9_T4_a_full_disk_leaves_no_half(
     app: Flask, member: FlaskClient, monkeypatch: pytest.MonkeyPatch, fails: str
@@ -998,11 +1010,16 @@ def test_9_T4_a_full_disk_leaves_no_half(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fails, fail)
-    assert upload(member, "a.txt", b"a").status_code == 503
-    assert stored(app) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(fails, fail)
+        assert upload(member, "a.txt", b"a").status_code == 503
+        assert stored(app) == []
+    assert upload(member, "a.txt", b"a").status_code == 201
 
 
+@pytest.mark.fault(
+    "Worker", "is killed while it stores a file", sees="nothing: no half of a file is ever shown", ends="at once"
+)
 @pytest.mark.parametrize("written", [0, 1])
 def test_9_T4_a_crash_leaves_nothing_visible(
     app: Flask, member: FlaskClient, monkeypatch: pytest.MonkeyPatch, written: int

@@ -129,7 +129,14 @@ def test_a_redis_that_could_never_answer_stops_the_start(
     [
         *(
             (wrong, rf"{wrong}: it must be a number from 1 to \d+\. Example: \w+=\d+\n")
-            for wrong in ("WEB_CONCURRENCY=0", "THREADS=0", "THREADS=x", "PORT=99999", "PORT=http")
+            for wrong in (
+                "WEB_CONCURRENCY=0",
+                "WEB_CONCURRENCY=two",
+                "THREADS=0",
+                "THREADS=x",
+                "PORT=99999",
+                "PORT=http",
+            )
         ),
         ("SCRIPT_NAME=/shop", r"SCRIPT_NAME: the app can't be below a path\. .*\n"),
         ("APPLICATION_ROOT=/shop", r"The app cannot start: .*\n  APPLICATION_ROOT: Input should be '/' .*\n"),
@@ -137,12 +144,19 @@ def test_a_redis_that_could_never_answer_stops_the_start(
 )
 def test_a_wrong_value_for_gunicorn_is_told(wrong: str, told: str) -> None:
     name, _, value = wrong.partition("=")
-    command = [sys.executable, "-m", "gunicorn", "wsgi:app"]
+    command = [sys.executable, "gunicorn.conf.py", "wsgi:app"]
     ended = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"SECRET_KEY": KEY, name: value}, capture_output=True, text=True, timeout=30
     )
     assert ended.returncode == 1
     assert re.fullmatch(told, ended.stderr)
+
+
+def test_an_empty_value_for_gunicorn_counts_as_unset() -> None:
+    empty = dict.fromkeys(("HOST", "PORT", "WEB_CONCURRENCY", "THREADS"), "")
+    command = [sys.executable, "gunicorn.conf.py", "--check-config", "wsgi:app"]
+    ended = subprocess.run(command, cwd=ROOT, env=os.environ | {"SECRET_KEY": KEY} | empty, capture_output=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -20,13 +21,28 @@ from app import breaker, create_app
 from app.security import counters
 from tests.conftest import Server, browser_like, csrf_token, new_member, session_cookie
 from tests.fake_clamd import FakeClamd
+from tests.faults import PAGE, as_the_tests_say
 from tests.hostile_images import children
-from tests.test_08_rate_limits import Redis, redis
+from tests.test_08_rate_limits import BACK_WITHIN, Redis, redis
 from tests.test_09_uploads import Clamd, clamd
 
 __all__ = ("clamd", "redis")
 
+AT_ONCE = "at once: gunicorn starts another"
 
+
+def test_the_page_about_faults_says_what_the_tests_say() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.count("`tests/") > 10
+    assert page == as_the_tests_say(page), "run: make faults"
+
+
+@pytest.mark.fault(
+    "ClamAV",
+    "hangs",
+    sees="503 for uploads, at once for most; all else works",
+    ends="with the next upload after its return",
+)
 def test_9_T4_a_scanner_that_hangs_does_not_stop_the_site(
     app: Flask, app_config: dict[str, object], clamd: Clamd, serve: Callable[..., Server]
 ) -> None:
@@ -93,6 +109,12 @@ def test_8_T4_health_checks_do_not_all_wait_for_a_scanner_that_hangs(app_config:
     assert 0 < waited < 5
 
 
+@pytest.mark.fault(
+    "Worker",
+    "hangs",
+    sees="nothing, where there are other workers: they serve all that comes meanwhile",
+    ends="at once, but for requests that it has begun",
+)
 def test_8_T4_a_worker_that_hangs_does_not_stop_the_site(serve_proxied: Callable[..., Server]) -> None:
     """The other one serves all requests that come meanwhile, also those of clients that both have served before."""
     server = serve_proxied(WEB_CONCURRENCY=2, RATELIMIT_DEFAULT="9999 per minute")
@@ -108,6 +130,17 @@ def test_8_T4_a_worker_that_hangs_does_not_stop_the_site(serve_proxied: Callable
         assert {look() for _ in range(20)} == {200}
     finally:
         os.kill(worker, signal.SIGCONT)
+
+
+@pytest.mark.fault("Worker", "is killed during a GET", sees="nothing: nginx sends it once more", ends=AT_ONCE)
+@pytest.mark.fault("Worker", "is killed during a POST", sees="503 of nginx", ends=AT_ONCE)
+@pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 503)])
+def test_a_worker_that_is_killed_during_a_request(
+    serve_proxied: Callable[..., Server], tmp_path: Path, method: str, status: int
+) -> None:
+    server = serve_proxied("tests.streams:app", STREAM=tmp_path / "killed")
+    assert server.request("/tested-death", method)[0] == status
+    assert server.request("/tested-death", method)[0] == 200
 
 
 def test_a_clock_that_is_set_back_does_not_keep_redis_lost(
@@ -161,6 +194,7 @@ def delay(redis: Redis) -> Iterator[Delay]:
     way.listener.close()
 
 
+@pytest.mark.fault("Redis", "is slow", sees="a few responses are late, then nothing", ends=BACK_WITHIN)
 def test_a_redis_that_is_slow_counts_as_lost_until_it_is_fast(
     app_config: dict[str, object], delay: Delay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

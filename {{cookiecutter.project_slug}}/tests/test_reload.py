@@ -70,6 +70,12 @@ def test_hup_takes_a_new_key_new_settings_and_new_code(
     assert "HUP changed nothing" not in told
 
 
+@pytest.mark.fault(
+    "Code or `.env`",
+    "has a fault, and HUP loads it",
+    sees="nothing: the old ones stay, and the log says why",
+    ends="after the fix and another HUP",
+)
 @pytest.mark.parametrize(
     ("file", "fault", "named"),
     [
@@ -82,6 +88,7 @@ def test_hup_with_a_fault_changes_nothing_and_names_it(
     serve: Callable[..., Server], checkout: Path, file: str, fault: str, named: str
 ) -> None:
     server = serve(folder=checkout, SECRET_KEY="")
+    before = (checkout / file).read_text()
     (checkout / file).write_text(fault)
     told = reload(server, lambda: "HUP changed nothing" in server.log.read_text())
     assert told.count("HUP changed nothing") == 1
@@ -89,3 +96,6 @@ def test_hup_with_a_fault_changes_nothing_and_names_it(
     time.sleep(1)  # the workers of before have gone
     assert limit(server) == "50"
     assert server.request("/healthz")[0] == 200
+    (checkout / file).write_text(before)
+    (checkout / ".env").write_text(f"SECRET_KEY={KEY}\nRATELIMIT_DEFAULT=60 per minute\n")
+    reload(server, lambda: limit(server) == "60")

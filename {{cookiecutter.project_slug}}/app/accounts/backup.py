@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import subprocess  # nosec B404
@@ -64,11 +65,16 @@ def _restore(place: Path) -> None:
     Nothing is overwritten: SQLite's file, the tables in PostgreSQL and the uploads must not exist.
     """
     _refuse_if_there(*(path for path in folder.root().iterdir() if folder.OWNER.fullmatch(path.name)))
+    _refuse_damaged_uploads(place / "uploads")
     if file := sqlite_file(current_app):
         # A -wal of another database would damage this one.
         _refuse_if_there(*(file.with_name(f"{file.name}{suffix}") for suffix in ("", "-wal", "-shm")))
+        _refuse_damaged_sqlite(place / "database.db")
         _copy_sqlite(place / "database.db", file)
     else:
+        tables = _run("pg_restore", "--list", str(place / "database.dump"), connect=False)
+        if not re.search(r" TABLE \S+ sessions ", tables):
+            raise _damaged(place / "database.dump")
         # All or nothing: a table that is there ends it, and the database stays as it was.
         _run("pg_restore", "--exit-on-error", "--single-transaction", "--no-owner", str(place / "database.dump"))
     # A session that was ended after the backup must not be alive again: its cookie may be a stolen copy (4.T1).
@@ -84,33 +90,68 @@ def _refuse_if_there(*files: Path) -> None:
         raise click.ClickException(f"{there} is there already. Nothing was changed.")
 
 
-def _copy_sqlite(source: Path, target: Path) -> None:
-    """Copy a database as it is at one moment, also while others write to it."""
+def _damaged(path: Path, reason: object = "") -> click.ClickException:
+    why = f" ({reason})" if reason else ""
+    return click.ClickException(f"{path} is damaged, or no part of a backup of this app{why}. Nothing was changed.")
+
+
+def _refuse_damaged_sqlite(source: Path) -> None:
+    """Raise an error for a file that is no whole database of this app."""
     if not source.is_file():
         raise click.ClickException(f"There is no {source}.")
+    try:
+        with contextlib.closing(sqlite3.connect(source)) as backup:
+            backup.execute("SELECT 1 FROM sessions, alembic_version")
+            (found,) = backup.execute("PRAGMA integrity_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise _damaged(source, error) from None
+    if found != "ok":
+        raise _damaged(source, " ".join(found.split()))
+
+
+def _refuse_damaged_uploads(source: Path) -> None:
+    """Raise an error unless each upload is whole. A link could lead to a file that is none of its owner's."""
+    if not source.is_dir():
+        raise click.ClickException(f"There is no {source}.")
+    for facts in source.glob("*/*.json"):
+        names_fit = folder.OWNER.fullmatch(facts.parent.name) and folder.ID.fullmatch(facts.stem)
+        for path in (facts, facts.with_suffix("")):
+            if not names_fit or facts.parent.is_symlink() or path.is_symlink() or not path.is_file():
+                raise _damaged(path)
+
+
+def _copy_sqlite(source: Path, target: Path) -> None:
+    """Copy a database as it is at one moment, also while others write to it."""
     paths.make_private_folder(target.parent)
     target.touch(0o600, exist_ok=False)
     with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(target)) as new:
         old.backup(new)
 
 
-def _run(tool: str, *arguments: str) -> None:
-    """Run a tool of PostgreSQL. Other users of this machine can see its arguments, so the password is not in them."""
+def _run(tool: str, *arguments: str, connect: bool = True) -> str:
+    """Run a tool of PostgreSQL, and return what it prints.
+
+    Other users of this machine can see its arguments, so the password is not in them.
+    """
     url = sa.make_url(current_app.config["SQLALCHEMY_ENGINES"]["default"]["url"])
     if url.get_backend_name() != "postgresql":
         raise click.ClickException("Only SQLite and PostgreSQL are backed up here. Use the tools of your database.")
     address = url._replace(drivername="postgresql", password=None).render_as_string()
     environment = os.environ | ({"PGPASSWORD": str(url.password)} if url.password else {})
+    command = [tool, *[f"--dbname={address}"] * connect, *arguments]
     try:
-        subprocess.run([tool, f"--dbname={address}", *arguments], env=environment, umask=0o077, check=True)  # noqa: S603 # nosec B603
+        return subprocess.run(  # noqa: S603 # nosec B603
+            command, env=environment, umask=0o077, check=True, capture_output=True, encoding="utf-8", errors="replace"
+        ).stdout
     except FileNotFoundError:
         raise click.ClickException(f"There is no {tool} here. Its package is postgresql-client.") from None
-    except subprocess.CalledProcessError:
-        raise click.ClickException(f"{tool} failed.") from None
+    except subprocess.CalledProcessError as error:
+        raise click.ClickException(f"{tool} failed: {next(iter(error.stderr.splitlines()), '')}") from None
 
 
 def _copy_uploads(source: Path, target: Path) -> None:
     """Copy all files that are visible, with their modes and times."""
+    paths.make_private_folder(target)
     for facts in source.glob("*/*.json"):
         owned = target / facts.parent.name
         paths.make_private_folder(owned)

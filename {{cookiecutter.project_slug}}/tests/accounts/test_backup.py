@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
+import sqlite3
 import stat
 import subprocess
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 
 from app import create_app
@@ -114,14 +117,100 @@ def test_what_was_lost_comes_back(
     assert {"pg_dump", "pg_restore"} & {*seen} == ({"pg_dump", "pg_restore"} if server else set())
 
 
-@pytest.mark.parametrize("content", [[], ["database.db.part"], ["uploads"]])
-def test_what_is_no_backup_is_refused(
-    app: Flask, app_config: dict[str, object], tmp_path: Path, content: list[str]
+def damage(path: str, change: Callable[[Path], object]) -> Any:
+    return pytest.param(path, change, id=f"{path} {change.__name__.strip('_')}")
+
+
+def absent(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def text(path: Path) -> None:
+    path.write_text("This is no database.\n" * 1000)
+
+
+def overwritten(path: Path) -> None:
+    """In the middle: the header, and the list of tables in it, are whole."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 4) + whole[len(whole) * 3 // 4 :])
+
+
+def of_another_app(path: Path) -> None:
+    path.unlink()
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE alembic_version (version_num)")
+
+
+def a_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
+def outside(path: Path) -> None:
+    path.rename(path.parents[1] / "owner.json")
+    (path.parents[1] / "owner").mkdir()
+    (path.parents[1] / "owner.json").rename(path.parents[1] / "owner" / path.name)
+
+
+DAMAGES = [
+    *(damage("database.db", change) for change in (absent, empty, cut, text, overwritten, of_another_app)),
+    damage("uploads", absent),
+    *(damage("uploads/*/*.json", change) for change in (a_link, outside)),
+    *(damage("uploads/*/*[0-9a-f]", change) for change in (absent, a_link)),
+]
+
+
+def backed_up(app: Flask, place: Path) -> None:
+    """Make a backup with an account and an upload."""
+    post(new_member(app), "/uploads", {"file": (io.BytesIO(b"mine"), "notes.txt")})
+    assert command(app, "backup", place)[0] == 0
+
+
+@pytest.mark.parametrize(("path", "change"), DAMAGES)
+def test_a_damaged_backup_is_refused_in_one_line(
+    app: Flask, app_config: dict[str, object], tmp_path: Path, path: str, change: Callable[[Path], object]
 ) -> None:
     """And neither a database nor a file is made of it."""
+    backed_up(app, tmp_path / "backup")
+    shutil.rmtree(str(app_config["UPLOAD_DIR"]))
     lose_sqlite(app_config)
-    for name in content:
-        (tmp_path / "backup" / name).mkdir(parents=True)
+    (damaged,) = (tmp_path / "backup").glob(path)
+    change(damaged)
     status, told = command(app, "restore", tmp_path / "backup")
-    assert (status, "There is no " in told) == (1, True)
+    assert (status, told.count("\n")) == (1, 1), told
+    assert told.startswith(f"Error: {tmp_path}/backup/") or told.startswith(f"Error: There is no {tmp_path}/backup/")
     assert not Path(str(app_config["DATABASE_URL"]).removeprefix("sqlite:///")).exists()
+    assert [file for file in Path(str(app_config["UPLOAD_DIR"])).rglob("*") if file.is_file()] == []
+
+
+@pytest.mark.parametrize("change", [absent, empty, cut, text, overwritten])
+def test_a_damaged_dump_is_refused_in_one_line(
+    app_config: dict[str, object], tmp_path: Path, postgres: Postgres, change: Callable[[Path], object]
+) -> None:
+    app_config["DATABASE_URL"] = postgres.new_database()
+    app = create_app(app_config)
+    with app.app_context():
+        schema().upgrade()
+    backed_up(app, tmp_path / "backup")
+    shutil.rmtree(str(app_config["UPLOAD_DIR"]))
+    lose_postgres(app_config, postgres)
+    change(tmp_path / "backup/database.dump")
+    status, told = command(app, "restore", tmp_path / "backup")
+    assert (status, told.count("\n"), told.startswith("Error: pg_restore failed: ")) == (1, 1, True), told
+    with app.app_context():
+        assert sa.inspect(db.engine).get_table_names() == []
+
+
+def test_a_dump_of_another_app_is_refused(app_config: dict[str, object], tmp_path: Path, postgres: Postgres) -> None:
+    app = create_app(app_config | {"DATABASE_URL": postgres.new_database()})
+    assert command(app, "backup", tmp_path / "backup") == (0, "")
+    status, told = command(app, "restore", tmp_path / "backup")
+    assert (status, "no part of a backup of this app" in told) == (1, True)

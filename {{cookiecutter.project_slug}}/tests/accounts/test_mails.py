@@ -142,6 +142,9 @@ def test_5_T2_a_request_writes_as_much_for_nobody(app: Flask, still: None, monke
     assert [entry.recipient for entry in waiting(app) if entry.needs_token] == [ALICE]
 
 
+@pytest.mark.fault(
+    "Mail server", "is down", sees="nothing: mails wait in the database", ends="they are tried again for a day"
+)
 def test_a_failed_delivery_is_tried_again_later_and_later_for_a_day(
     app: Flask, down: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -306,6 +309,12 @@ def links_for(server: Server, people: list[str]) -> list[int]:
         return list(together.map(one, range(len(people))))
 
 
+@pytest.mark.fault(
+    "Mail server",
+    "never answers, and the worker is killed",
+    sees="nothing: no mail is lost",
+    ends="at once; after 2 minutes for the mail that was under way",
+)
 def test_a_killed_worker_loses_no_mail(
     app: Flask, app_config: dict[str, object], serve: Callable[..., Server], smtp: MailServer, monkeypatch: Any
 ) -> None:

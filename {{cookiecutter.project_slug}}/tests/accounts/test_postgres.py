@@ -137,6 +137,12 @@ def test_a_revision_that_was_made_on_sqlite_runs(
         assert "nickname" not in {column["name"] for column in sa.inspect(db.engine).get_columns("users")}
 
 
+@pytest.mark.fault(
+    "Database",
+    "lacks a migration",
+    sees="503 where a table or column is missing; `/readyz` is 503",
+    ends="after `flask --app app db upgrade`",
+)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 @pytest.mark.parametrize(("version", "status"), [("", 503), ("0001", 503), ("default@head", 303)])
 def test_a_missing_migration_is_told(
@@ -173,6 +179,13 @@ def test_a_missing_migration_is_told(
     assert is_signed_in(new_member(app, "bob@example.com"))
 
 
+@pytest.mark.fault("PostgreSQL", "restarts, or drops idle connections", sees="nothing", ends="at once")
+@pytest.mark.fault(
+    "PostgreSQL",
+    "ends a connection during a statement",
+    sees="503, since the statement may have been run",
+    ends="at once",
+)
 def test_a_restart_costs_no_error_page(app: Flask, postgres: Postgres) -> None:
     members = [new_member(app, f"member{number}@example.com") for number in range(4)]
     done = threading.Event()
@@ -231,6 +244,12 @@ def stopped(app: Flask, postgres: Postgres) -> Iterator[FlaskClient]:
         postgres.start()
 
 
+@pytest.mark.fault(
+    "PostgreSQL",
+    "is down",
+    sees="503 where an account is needed; `/readyz` is 503",
+    ends="with the next request after its start",
+)
 def test_an_outage_is_a_503_and_one_line_and_heals(
     stopped: FlaskClient, postgres: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -246,6 +265,7 @@ def test_an_outage_is_a_503_and_one_line_and_heals(
     assert stopped.get("/readyz").status_code == 200
 
 
+@pytest.mark.fault("PostgreSQL", "stops during an upload", sees="503, and the file is not kept", ends="with its start")
 def test_an_upload_that_was_answered_with_503_is_not_kept(
     app: Flask, app_config: dict[str, object], postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +285,12 @@ def test_an_upload_that_was_answered_with_503_is_not_kept(
     assert [path for path in Path(str(app_config["UPLOAD_DIR"])).rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.fault(
+    "PostgreSQL",
+    "hangs",
+    sees="503 for most where an account is needed; other pages work",
+    ends="with its return, for those who still wait too",
+)
 def test_8_T4_a_database_that_hangs_does_not_stop_the_site(
     app: Flask, app_config: dict[str, object], postgres: Postgres, serve: Callable[..., Server]
 ) -> None:
@@ -287,6 +313,9 @@ def test_8_T4_a_database_that_hangs_does_not_stop_the_site(
     assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.fault(
+    "PostgreSQL", "hangs for longer than `DATABASE_TIMEOUT`", sees="503", ends="with the next request after its return"
+)
 def test_8_T4_an_answer_that_takes_too_long_is_a_503(
     app: Flask, postgres: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:

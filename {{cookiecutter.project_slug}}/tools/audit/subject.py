@@ -89,6 +89,7 @@ class Unproved(NoAnswer):
 class Subject:
     """The app, a factory for further copies, and the paths of its code and its project.
 
+    In an image, the project is the checkout that is mounted there, and the code is not below it.
     ``factory`` takes settings; it is None for a foreign app. ``log`` collects the logs of all copies, and ``folder``
     is the folder that they may write to. ``hosts`` are the names of the real app.
     """

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import tomllib
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from app import paths
+# The checkout that this file is in. In an image, the app is somewhere else.
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @cache
 def _table() -> dict[str, Any]:
-    file = paths.ROOT / "pyproject.toml"
-    read = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    table: dict[str, Any] = read.get("tool", {}).get("audit", {})
+    file = PROJECT / "pyproject.toml"
+    if not file.exists():
+        raise FileNotFoundError(f"there is no {file}, so this is no checkout: docs/production.md has the command")
+    table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get("audit", {})
     return table
 
 

@@ -147,7 +147,7 @@ def _begin() -> str:
 
 def _served_in_debug(subject: Subject) -> Iterator[str]:
     """Start wsgi.py, as a production server does, with FLASK_DEBUG set."""
-    if not (server := subject.project / "wsgi.py").exists():
+    if not (server := subject.package.parent / "wsgi.py").exists():
         return
     environment = {name: str(value) for name, value in subject.settings.items() if isinstance(value, str | int)}
     with mock.patch.dict(os.environ, environment | {"FLASK_DEBUG": "1"}):

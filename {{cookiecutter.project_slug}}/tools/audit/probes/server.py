@@ -60,7 +60,7 @@ def counters_hold(subject: Subject) -> Iterator[str]:
 
 def slow_clients_hold_no_thread(subject: Subject) -> Iterator[str]:
     """Check how gunicorn is started, and how the proxy in front of it treats slow clients."""
-    gunicorn = runpy.run_path(str(subject.project / "gunicorn.conf.py"))
+    gunicorn = runpy.run_path(str(subject.package.parent / "gunicorn.conf.py"))
     if gunicorn.get("worker_class") != "gthread" or gunicorn.get("threads", 1) < 2:
         yield "gunicorn does not use its threaded worker (gthread) with several threads."
     proxy = _directives(subject)
