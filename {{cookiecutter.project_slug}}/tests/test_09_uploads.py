@@ -44,10 +44,22 @@ from app.settings import Settings
 from app.storage import content, folder, images
 from app.storage.clamd import scan
 from app.visitors import public
-from tests.conftest import HAS_ACCOUNTS, ROOT, Server, browser_like, csrf_token, free_port, new_member, post, wait_for
+from tests.conftest import (
+    HAS_ACCOUNTS,
+    ROOT,
+    Server,
+    browser_like,
+    csrf_token,
+    free_port,
+    new_member,
+    on_both_storages,
+    post,
+    wait_for,
+)
 from tests.fake_clamd import FakeClamd
 from tests.hostile_images import HOSTILE, children, worker_memory
 from tests.programs import PROGRAMS
+from tests.s3_server import objects
 from tests.samples import (
     EICAR,
     GOOD,
@@ -71,7 +83,10 @@ SECRET = b"not for visitors"
 
 
 def stored(app: Flask) -> list[Path]:
-    return [path for path in app.config["UPLOAD_DIR"].rglob("*") if path.is_file() and path.name != folder.TURNS]
+    """What is stored, by its path or the name of its object: for each upload its data and what makes it visible."""
+    if app.config["UPLOAD_STORAGE"] != "folder":
+        return [*map(Path, objects(app.config))]
+    return [*app.config["UPLOAD_DIR"].glob("*/*")]
 
 
 # 9.T1 Path traversal
@@ -127,7 +142,8 @@ def test_9_T1_a_name_is_never_a_path(app: Flask, member: FlaskClient, tmp_path: 
         assert answer.status_code == 415
         return
     assert answer.get_json()["name"] == NAMES[name]
-    written = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith("app.db")]
+    own = ("app.db", folder.TOTAL)
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith(own)]
     assert sorted(written) == sorted(stored(app))
     for path in written:
         assert re.fullmatch(
@@ -961,6 +977,7 @@ def test_9_T4_bombs_leave_others_served(serve: Callable[..., Server], app_config
     assert left == [], "decoders go on"
 
 
+@on_both_storages
 def test_9_T4_quotas_hold(app_config: dict[str, object]) -> None:
     app = create_app(app_config | {"UPLOAD_QUOTA_FILES": 2, "UPLOAD_QUOTA_BYTES": 1000})
     client = new_member(app, "mallory@example.com")

@@ -162,6 +162,7 @@ def _settings(folder: Path) -> dict[str, object]:
         "RATELIMIT_STORAGE_URI": "memory://",
         "RATELIMIT_DEFAULT": "40 per minute",
         "UPLOAD_DIR": str(folder / "uploads"),
+        "UPLOAD_STORAGE": "folder",
         "UPLOAD_EXTENSIONS": "txt,pdf,png,jpg,webp,gif",
         "UPLOAD_QUOTA_BYTES": 2_500_000,
         "UPLOAD_QUOTA_FILES": 14,
