@@ -285,8 +285,10 @@ def test_the_sweep_takes_leftovers_and_nothing_else(app: Flask) -> None:
     root: Path = app.config["UPLOAD_DIR"]
     account, visitor, gone = "a" * 32, f"session-{'b' * 32}", f"session-{'c' * 32}"
     with app.test_request_context():
-        kept = [uploads.save(file_storage("a.txt", b"a", "text/plain"), owner).path for owner in (account, visitor)]
-        ended = uploads.save(file_storage("a.txt", b"a", "text/plain"), gone).path
+        *kept, ended = [
+            root / owner / uploads.save(file_storage("a.txt", b"a", "text/plain"), owner).id
+            for owner in (account, visitor, gone)
+        ]
     leftovers = [root / account / f"{'d' * 32}{ending}" for ending in (".part", "", ".json.part")]
     fresh = root / account / f"{'e' * 32}.part"
     foreign = root / "lost+found" / "old"
