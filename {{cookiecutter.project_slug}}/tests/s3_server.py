@@ -1,4 +1,4 @@
-"""A real S3 server on loopback: OpenStack Swift with its S3 API, all of its servers in one process, one copy of each file.
+"""A real S3 server on loopback: OpenStack Swift with its S3 API, all of its parts in one process.
 
 It checks signatures, and answers only after a file is on the disk. ``python -m tests.s3_server FOLDER PORT`` starts it.
 """
@@ -41,6 +41,7 @@ use = egg:swift#memcache
 memcache_servers = 127.0.0.1:1
 [filter:s3api]
 use = egg:swift#s3api
+max_bucket_listing = 5
 [filter:tempauth]
 use = egg:swift#tempauth
 user_test_app = {secret} .admin

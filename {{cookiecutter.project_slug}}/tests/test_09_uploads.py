@@ -59,7 +59,6 @@ from tests.conftest import (
 from tests.fake_clamd import FakeClamd
 from tests.hostile_images import HOSTILE, children, worker_memory
 from tests.programs import PROGRAMS
-from tests.s3_server import objects
 from tests.samples import (
     EICAR,
     GOOD,
@@ -74,20 +73,13 @@ from tests.samples import (
     pdf,
     pdf_update,
     png_with_text,
+    stored,
     upload,
     zip_of,
 )
 from tests.servers import launch
 
 SECRET = b"not for visitors"
-
-
-def stored(app: Flask) -> list[Path]:
-    """What is stored, by its path or the name of its object: for each upload its data and what makes it visible."""
-    if app.config["UPLOAD_STORAGE"] != "folder":
-        return [*map(Path, objects(app.config))]
-    own = (folder.TURNS, folder.TOTAL)
-    return [path for path in app.config["UPLOAD_DIR"].rglob("*") if path.is_file() and path.name not in own]
 
 
 # 9.T1 Path traversal
@@ -191,12 +183,14 @@ def test_9_T1_an_id_leads_nowhere_else(app: Flask, member: FlaskClient, file_id:
     assert len(stored(app)) == 3
 
 
+@on_both_storages
 def test_9_T1_metadata_and_parts_are_no_files(app: Flask, member: FlaskClient) -> None:
     where = upload(member, "a.txt", b"a").headers["Location"]
     for ending in (".json", ".part", ".json.part", "/", "%2f"):
         assert download(member, where + ending).status_code == 404
 
 
+@on_both_storages
 def test_9_T1_nobody_gets_at_another_ones_files(app: Flask, member: FlaskClient) -> None:
     where = upload(member, "a.txt", SECRET).headers["Location"]
     stranger = new_member(app, "mallory@example.com")
@@ -207,6 +201,7 @@ def test_9_T1_nobody_gets_at_another_ones_files(app: Flask, member: FlaskClient)
     assert download(member, where).data == SECRET
 
 
+@on_both_storages
 def test_9_T1_ids_can_not_be_guessed(app: Flask, member: FlaskClient) -> None:
     ids = set()
     for _ in range(20):
@@ -466,6 +461,7 @@ def test_9_T2_nothing_hides_in_an_image(app: Flask, member: FlaskClient, name: s
         assert not {"comment", "exif", "xmp", "icc_profile", "Comment"} & set(image.info)
 
 
+@on_both_storages
 @pytest.mark.parametrize("name", ["page.txt", "drawing.png", "report.pdf"])
 def test_9_T2_what_is_taken_is_sent_as_data(member: FlaskClient, name: str) -> None:
     where = upload(member, name, {"page.txt": HTML}.get(name) or GOOD[name]).headers["Location"]

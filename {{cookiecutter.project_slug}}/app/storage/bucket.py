@@ -75,7 +75,7 @@ class Bucket:
 
         self._name, _, prefix = config["UPLOAD_STORAGE"].removeprefix("s3://").partition("/")
         self._prefix = f"{prefix.rstrip('/')}/" if prefix else ""
-        self._no_answer, self._failures = BotoCoreError, (BotoCoreError, ClientError)
+        self._no_answer, self._refused = BotoCoreError, ClientError
         options = Config(
             connect_timeout=CONNECT_SECONDS,
             read_timeout=READ_SECONDS,
@@ -197,11 +197,12 @@ class Bucket:
                 yield self._client
         except AwayError as error:
             raise StorageError(f"the bucket '{self._name}' is not asked: {error}") from None
-        except self._failures as error:  # its text may have the names of files and owners
-            code = getattr(error, "response", {}).get("Error", {}).get("Code") or type(error).__name__
-            if code == "NoSuchKey":
+        except self._refused as error:  # the texts of both may have the names of owners
+            if (code := error.response["Error"]["Code"]) == "NoSuchKey":
                 raise FileNotFoundError from None
             raise self._error(code) from None
+        except self._no_answer as error:
+            raise self._error(type(error).__name__) from None
 
     def _error(self, code: str) -> StorageError:
         return StorageError(f"the bucket '{self._name}' of UPLOAD_STORAGE gives {code}: {FIXES.get(code, NETWORK)}")
