@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     chosen = {item for of_one_test in cases.values() for item in of_one_test[:: config.option.sample]}
-    left_out = {"serve", "s3_server", "bucket", *PROGRAMS} if config.option.in_process else set()
+    left_out = {"serve", "s3_server", "own_s3", "bucket", *PROGRAMS} if config.option.in_process else set()
     items[:] = [item for item in items if item in chosen and not _asked_for(item) & left_out]
     used = set().union(*map(_asked_for, items))
     absent = missing(PROGRAMS[name] for name in PROGRAMS if name in used and not config.option.collectonly)

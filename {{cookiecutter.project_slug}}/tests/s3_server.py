@@ -117,6 +117,15 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     server.kill()
 
 
+@pytest.fixture
+def own_s3(tmp_path: Path) -> Iterator[S3]:
+    """A server that a test may stop."""
+    (tmp_path / "s3").mkdir()
+    server = S3(tmp_path / "s3")
+    yield server
+    server.kill()
+
+
 def serve(folder: Path, port: int) -> None:
     import eventlet
 

@@ -23,22 +23,15 @@ from app.settings import SettingsError
 from app.storage import bucket, folder, total
 from app.storage.stored import StoredFile, storage
 from tests.conftest import KEY, browser_like, new_member, on_both_storages, post
-from tests.s3_server import S3, SECRET, client_of, objects
+from tests.s3_server import S3, SECRET, client_of, objects, own_s3
 from tests.samples import JSON, download, stored, upload
 from tests.test_09_uploads import IDS, NAMES, upload_named
 from tests.test_uploading import file_storage, names
 
+__all__ = ("own_s3",)
+
 READYZ = {"Authorization": f"Bearer {KEY}"}
 A_FILE = "/uploads/0123456789abcdef0123456789abcdef"
-
-
-@pytest.fixture
-def own_s3(tmp_path: Path) -> Iterator[S3]:
-    """A server that a test may stop."""
-    (tmp_path / "s3").mkdir()
-    server = S3(tmp_path / "s3")
-    yield server
-    server.kill()
 
 
 @pytest.fixture
