@@ -270,21 +270,19 @@ WITHOUT_UPLOADS = {
     "app/views/__init__.py": [(", security, uploads", ", security"), ("(pages, uploads, ", "(pages, ")],
     "app/accounts/backup.py": [
         ("from app.storage import folder\n", ""),
-        ('    _copy_uploads(folder.root(), part / "uploads")\n', ""),
-        (
-            "    _refuse_if_there(*(path for path in folder.root().iterdir() if folder.OWNER.fullmatch(path.name)))\n",
-            "",
-        ),
-        ('    _copy_uploads(place / "uploads", folder.root())\n', ""),
+        ("from app.storage.stored import OWNER, storage\n", ""),
+        ('    if storage() is folder:\n        _copy_uploads(folder.root(), part / "uploads")\n    else:\n', "    if True:\n"),
+        ("    _refuse_if_there(*(path for path in folder.root().iterdir() if OWNER.fullmatch(path.name)))\n", ""),
+        ('    if storage() is folder:\n        _copy_uploads(place / "uploads", folder.root())\n    else:\n', "    if True:\n"),
     ],
     "app/accounts/identity.py": [
-        ("from app.storage import folder\n", ""),
-        ("    folder.delete_all(user.owner_key)\n", ""),
+        ("from app.storage.stored import storage\n", ""),
+        ("    storage().delete_all(user.owner_key)\n", ""),
     ],
     "app/accounts/views.py": [
-        ("from app.storage import folder\n", ""),
-        ("    if user.owner_key != former_owner:\n        folder.delete_all(former_owner)\n", ""),
-        ("    folder.delete_all(user.owner_key)\n", ""),
+        ("from app.storage.stored import storage\n", ""),
+        ("    if user.owner_key != former_owner:\n        storage().delete_all(former_owner)\n", ""),
+        ("    storage().delete_all(user.owner_key)\n", ""),
     ],
 }
 
