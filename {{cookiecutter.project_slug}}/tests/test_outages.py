@@ -61,7 +61,7 @@ def test_9_T4_a_bucket_that_hangs_does_not_stop_the_site(
     """No upload that was answered with 503 appears when it goes on, although it has received their data."""
     config = app_config | own_s3.settings() | {"RATELIMIT_DEFAULT": "999 per minute"}
     server, member = serve(**config, THREADS=12), new_member(create_app(config))
-    token = csrf_token(member)
+    token = csrf_token(member, "/uploads")  # without accounts, this makes the session an owner
     cookie = member.get_cookie("__Host-session")
     assert cookie is not None
     body, kind = encode_multipart_formdata({"csrf_token": token, "file": ("a.txt", "harmless")})

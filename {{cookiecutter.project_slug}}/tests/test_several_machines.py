@@ -121,7 +121,9 @@ def test_two_machines_with_a_bucket_see_the_files_of_each_other(
 ) -> None:
     config = app_config | s3_server.settings()
     one, two = (serve(**config | {"UPLOAD_DIR": str(tmp_path / name)}) for name in ("one", "two"))
-    traveller = Traveller(new_member(create_app(config)))
+    member = new_member(create_app(config))
+    csrf_token(member, "/uploads")  # without accounts, this makes the session an owner
+    traveller = Traveller(member)
     for here, there in ((one, two), (two, one)):
         token = TOKEN.search(traveller.ask(here, "/uploads")[1])
         assert token

@@ -29,6 +29,7 @@ from app.storage.stored import ID, OWNER, StorageError, StoredFile, from_facts, 
 
 # Seconds. A thread waits twice, since an idle connection may be closed when it is used.
 CONNECT_SECONDS, READ_SECONDS = 2, 5
+PROVE_SECONDS = 1  # whoever asks for /readyz does not wait long
 BATCH = 1000  # objects that S3 deletes at a time
 READY = ".ready"  # the object that proves that the bucket can be written to
 KEY = re.compile(rf"(?P<owner>{OWNER.pattern})/(?P<id>{ID.pattern})(\.(?P<facts>[\w-]+))?")
@@ -41,6 +42,7 @@ FIXES = {
     "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "PartialCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "ExpiredToken": "renew AWS_SESSION_TOKEN",
     "PermanentRedirect": "correct AWS_DEFAULT_REGION",
     "AuthorizationHeaderMalformed": "correct AWS_DEFAULT_REGION",
@@ -69,25 +71,32 @@ class Bucket:
 
         Raises ImportError if boto3 is not installed, and ValueError if it refuses a setting.
         """
-        import boto3  # here, because it takes as long as a whole start, and 25 MB
+        import boto3  # here, because it takes a quarter of a start, and 25 MB
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
         self._name, _, prefix = config["UPLOAD_STORAGE"].removeprefix("s3://").partition("/")
         self._prefix = f"{prefix.rstrip('/')}/" if prefix else ""
         self._no_answer, self._refused = BotoCoreError, ClientError
-        options = Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS,
-            retries={"mode": "standard", "total_max_attempts": 2},
-        )
         try:
-            self._client = boto3.session.Session(
+            session = boto3.session.Session(
                 aws_access_key_id=config["AWS_ACCESS_KEY_ID"] or None,
                 aws_secret_access_key=config["AWS_SECRET_ACCESS_KEY"] or None,
                 aws_session_token=config["AWS_SESSION_TOKEN"] or None,
                 region_name=config["AWS_DEFAULT_REGION"] or None,
-            ).client("s3", endpoint_url=config["AWS_ENDPOINT_URL_S3"] or None, config=options)
+            )
+            self._client, self._impatient = (
+                session.client(
+                    "s3",
+                    endpoint_url=config["AWS_ENDPOINT_URL_S3"] or None,
+                    config=Config(
+                        connect_timeout=connect,
+                        read_timeout=read,
+                        retries={"mode": "standard", "total_max_attempts": attempts},
+                    ),
+                )
+                for connect, read, attempts in ((CONNECT_SECONDS, READ_SECONDS, 2), (PROVE_SECONDS, PROVE_SECONDS, 1))
+            )
         except BotoCoreError as error:
             raise ValueError(f"boto3 refuses the settings ({type(error).__name__})") from error
 
@@ -153,8 +162,9 @@ class Bucket:
         return len(old)
 
     def prove(self) -> None:
-        self._put(READY, b"")
-        next(self._uploads(READY), None)
+        with self._asking(self._impatient) as client:
+            client.put_object(Bucket=self._name, Key=f"{self._prefix}{READY}", Body=b"")
+            client.list_objects_v2(Bucket=self._name, Prefix=f"{self._prefix}{READY}", MaxKeys=1)
 
     def _put(self, key: str, body: IO[bytes] | bytes) -> None:
         if not isinstance(body, bytes):
@@ -190,11 +200,11 @@ class Bucket:
             page = {"ContinuationToken": answer["NextContinuationToken"]}
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[Any]:
+    def _asking(self, client: Any = None) -> Iterator[Any]:
         """Return the client, to one of the few threads that may wait for S3."""
         try:
             with _breaker.attempt(self._no_answer):
-                yield self._client
+                yield client or self._client
         except AwayError as error:
             raise StorageError(f"the bucket '{self._name}' is not asked: {error}") from None
         except self._refused as error:  # the texts of both may have the names of owners
