@@ -166,6 +166,7 @@ def _settings(folder: Path) -> dict[str, object]:
         "UPLOAD_EXTENSIONS": "txt,pdf,png,jpg,webp,gif",
         "UPLOAD_QUOTA_BYTES": 2_500_000,
         "UPLOAD_QUOTA_FILES": 14,
+        "UPLOAD_QUOTA_TOTAL_BYTES": 10**9,
         "MAX_CONTENT_LENGTH": 2**20,
         "CLAMD_URL": "",
         "LOG_FORMAT": "text",
