@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse, encode_multipart
 
-from app.storage import folder
 from tests.conftest import csrf_token
 from tests.s3_server import objects
 
@@ -55,7 +54,7 @@ def stored(app: Flask) -> list[Path]:
     """What is stored, by its path or the name of its object: for each upload its data and what makes it visible."""
     if app.config["UPLOAD_STORAGE"] != "folder":
         return [*map(Path, objects(app.config))]
-    own = (folder.TURNS, folder.TOTAL)
+    own = (".turns", ".total")
     return [path for path in app.config["UPLOAD_DIR"].rglob("*") if path.is_file() and path.name not in own]
 
 
