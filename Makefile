@@ -46,7 +46,8 @@ lock: $(VENV)/installed  ## Take the newest versions that pyproject.toml allows,
 	HOME=$(CURDIR)/$(VENV) $(BIN)/cookiecutter $(VENV)/template --no-input -o $(VENV) project_slug=with
 	HOME=$(CURDIR)/$(VENV) $(BIN)/cookiecutter $(VENV)/template --no-input -o $(VENV) project_slug=without accounts=no
 	$(LOCK) $(VENV)/with/pyproject.toml -o "$(APP)/requirements.txt"
-	$(LOCK) --group $(VENV)/with/pyproject.toml:dev -c "$(APP)/requirements.txt" -o "$(APP)/requirements-dev.txt"
+	$(LOCK) --group $(VENV)/with/pyproject.toml:s3 -c "$(APP)/requirements.txt" -o "$(APP)/requirements-s3.txt"
+	$(LOCK) --group $(VENV)/with/pyproject.toml:dev -c "$(APP)/requirements.txt" -c "$(APP)/requirements-s3.txt" -o "$(APP)/requirements-dev.txt"
 	$(LOCK) $(VENV)/without/pyproject.toml -c "$(APP)/requirements.txt" -o "$(APP)/requirements-no-accounts.txt"
 
 outdated: $(VENV)/installed  ## Print the packages that have newer versions, and which images and actions are pinned

@@ -258,6 +258,7 @@ def test_nothing_that_another_app_says_drives_the_terminal(default_app: App, tmp
     assert ended.stderr == "The audit could not run: RuntimeError: [2J\n"
 
 
+KEPT_HERE = "    if storage() is folder:\n        _copy_uploads({})\n    else:\n"
 # What a team deletes that takes no files: the mitigation, and each place that leans on it.
 WITHOUT_UPLOADS = {
     "app/__init__.py": [
@@ -270,21 +271,19 @@ WITHOUT_UPLOADS = {
     "app/views/__init__.py": [(", security, uploads", ", security"), ("(pages, uploads, ", "(pages, ")],
     "app/accounts/backup.py": [
         ("from app.storage import folder\n", ""),
-        ('    _copy_uploads(folder.root(), part / "uploads")\n', ""),
-        (
-            "    _refuse_if_there(*(path for path in folder.root().iterdir() if folder.OWNER.fullmatch(path.name)))\n",
-            "",
-        ),
-        ('    _copy_uploads(place / "uploads", folder.root())\n', ""),
+        ("from app.storage.stored import OWNER, storage\n", ""),
+        (KEPT_HERE.format('folder.root(), part / "uploads"'), "    if True:\n"),
+        ("    _refuse_if_there(*(path for path in folder.root().iterdir() if OWNER.fullmatch(path.name)))\n", ""),
+        (KEPT_HERE.format('place / "uploads", folder.root()'), "    if True:\n"),
     ],
     "app/accounts/identity.py": [
-        ("from app.storage import folder\n", ""),
-        ("    folder.delete_all(user.owner_key)\n", ""),
+        ("from app.storage.stored import storage\n", ""),
+        ("    storage().delete_all(user.owner_key)\n", ""),
     ],
     "app/accounts/views.py": [
-        ("from app.storage import folder\n", ""),
-        ("    if user.owner_key != former_owner:\n        folder.delete_all(former_owner)\n", ""),
-        ("    folder.delete_all(user.owner_key)\n", ""),
+        ("from app.storage.stored import storage\n", ""),
+        ("    if user.owner_key != former_owner:\n        storage().delete_all(former_owner)\n", ""),
+        ("    storage().delete_all(user.owner_key)\n", ""),
     ],
 }
 

@@ -1,4 +1,4 @@
-"""The generated app stays small enough to be read: 95 files, 6,000 lines of code, what examines it aside."""
+"""The generated app stays small enough to be read: 97 files, 6,300 lines of code, what examines it aside."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def test_the_app_fits_its_budget(cookiecutter: Cookiecutter, record_property: py
     tools = [name for name in own if name.startswith("tools/")]
     rest = sorted(set(own) - set(tools))
     for what, names, most_files, most_lines in (
-        ("generated app, its tools, tests and docs aside", rest, 95, 6000),
-        ("its tools: audit and drift", tools, 45, 4100),
+        ("generated app, its tools, tests and docs aside", rest, 97, 6300),
+        ("its tools: audit and drift", tools, 45, 4105),
     ):
         lines = sum(SourceAnalysis.from_file(str(app / name), "app").code_count for name in names)
         record_property(what, f"{len(names)} files, {lines} lines of code")

@@ -91,6 +91,7 @@ def test_the_image_holds_no_tool_and_no_test(template: Path) -> None:
         "app",
         "gunicorn.conf.py",
         "requirements.txt",
+        "requirements-s3.txt",
         "wsgi.py",
     }
 

@@ -50,7 +50,8 @@ def files(folder: Path, place: Path, size: int) -> dict[str, Call]:
 
     owner = f"session-{secrets.token_hex(16)}"
     with app.app_context():
-        first = uploads.store(BytesIO(b"Ten bytes."), "a.txt", "text/plain", owner, check_quota=lambda _: None).path
+        stored = uploads.store(BytesIO(b"Ten bytes."), "a.txt", "text/plain", owner, check_quota=lambda _: None)
+    first = app.config["UPLOAD_DIR"] / owner / stored.id
     for _ in range(size - 1):
         copy = first.with_name(secrets.token_hex(16))
         shutil.copyfile(first, copy)

@@ -137,8 +137,32 @@ class Settings(
     # 9 Uploads
     UPLOAD_DIR: Path = Field(
         default=paths.INSTANCE / "uploads",
-        description="The folder of the uploaded files, outside the app.",
+        description="The folder of the uploaded files, outside the app. With a bucket, of the files in work.",
         examples=["/srv/uploads"],
+    )
+    UPLOAD_STORAGE: str = Field(
+        default="folder",
+        repr=False,  # somebody may try to put a password into it
+        pattern=r"^(folder|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?)$",
+        description="Where uploads are stored: folder, which is UPLOAD_DIR, or a bucket with or without a prefix.",
+        examples=["s3://bucket/uploads"],
+    )
+    # The names that all programs for S3 know. Without a key, boto3 looks for a role of the machine or the container.
+    AWS_ENDPOINT_URL_S3: str = Field(
+        default="",
+        pattern=r"^(https?://[^/?#@\s]+/?|)$",
+        description="The address of an S3 server that is not Amazon's.",
+        examples=["https://s3.example.com"],
+    )
+    AWS_DEFAULT_REGION: str = Field(default="", description="The region of the bucket.", examples=["eu-central-1"])
+    AWS_ACCESS_KEY_ID: str = Field(
+        default="", repr=False, description="The key for the bucket.", examples=["(of your S3 server)"]
+    )
+    AWS_SECRET_ACCESS_KEY: str = Field(
+        default="", repr=False, description="The secret of that key.", examples=["(of your S3 server)"]
+    )
+    AWS_SESSION_TOKEN: str = Field(
+        default="", repr=False, description="Belongs to a key that expires.", examples=["(of your S3 server)"]
     )
     UPLOAD_EXTENSIONS: CommaList = Field(
         default=tuple(TYPES),
@@ -150,6 +174,12 @@ class Settings(
         default=100 * 2**20, ge=1, description="Bytes that one owner may store.", examples=["104857600"]
     )
     UPLOAD_QUOTA_FILES: int = Field(default=100, ge=1, description="Files that one owner may store.", examples=["100"])
+    UPLOAD_QUOTA_TOTAL_BYTES: int = Field(
+        default=100 * 2**30,
+        ge=1,
+        description="Bytes that all owners together may store. app/storage/total.py says how exactly that holds.",
+        examples=["107374182400"],
+    )
     MAX_CONTENT_LENGTH: int = Field(
         default=10 * 2**20,
         ge=1024,

@@ -28,10 +28,21 @@ from app import create_app, paths, settings
 from tests.attacker import Site
 from tests.programs import PROGRAMS, advice, missing
 from tests.progress import Progress
+from tests.s3_server import S3, s3_server
 from tests.servers import Server, authority, free_port, on_loopback, serve, serve_proxied, stop, wait_for
 
 # Fixtures are found here; the tests import the rest from here.
-__all__ = ("Server", "authority", "free_port", "on_loopback", "serve", "serve_proxied", "stop", "wait_for")
+__all__ = (
+    "Server",
+    "authority",
+    "free_port",
+    "on_loopback",
+    "s3_server",
+    "serve",
+    "serve_proxied",
+    "stop",
+    "wait_for",
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 ORIGIN = "https://localhost"
@@ -64,7 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     chosen = {item for of_one_test in cases.values() for item in of_one_test[:: config.option.sample]}
-    left_out = {"serve", *PROGRAMS} if config.option.in_process else set()
+    left_out = {"serve", "s3_server", "own_s3", "bucket", *PROGRAMS} if config.option.in_process else set()
     items[:] = [item for item in items if item in chosen and not _asked_for(item) & left_out]
     used = set().union(*map(_asked_for, items))
     absent = missing(PROGRAMS[name] for name in PROGRAMS if name in used and not config.option.collectonly)
@@ -77,7 +88,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _asked_for(item: pytest.Item) -> set[object]:
     """The fixtures of a test. The constants in its code are what it may ask for by request.getfixturevalue."""
-    return {*item.fixturenames, *item.function.__code__.co_consts} if isinstance(item, pytest.Function) else set()
+    if not isinstance(item, pytest.Function):
+        return set()
+    storage = item.callspec.params.get("app_config") if hasattr(item, "callspec") else None
+    return {*item.fixturenames, *item.function.__code__.co_consts, storage}
 
 
 def pytest_collection_finish() -> None:
@@ -147,13 +161,20 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+# For a test whose outcome depends on where files are stored.
+on_both_storages = pytest.mark.parametrize("app_config", ["folder", "bucket"], indirect=True)
+
+
 @pytest.fixture
-def app_config(tmp_path: Path, database: Path) -> dict[str, object]:
+def app_config(tmp_path: Path, database: Path, request: pytest.FixtureRequest) -> dict[str, object]:
     """The least that an app needs. A test adds what it is about."""
     config: dict[str, object] = {"SECRET_KEY": KEY, "UPLOAD_DIR": str(tmp_path / "uploads")}
     if HAS_ACCOUNTS:
         shutil.copy(database, tmp_path / "app.db")  # with its mode
         config["DATABASE_URL"] = f"sqlite:///{tmp_path / 'app.db'}"
+    if getattr(request, "param", "folder") == "bucket":
+        server: S3 = request.getfixturevalue("s3_server")
+        config |= server.settings()
     return config
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import zipfile
+from pathlib import Path
 from typing import Any
 
+from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image, ImageDraw, PngImagePlugin
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse, encode_multipart
 
 from tests.conftest import csrf_token
+from tests.s3_server import objects
 
 JSON = {"Accept": "application/json"}
 # In two halves, or a virus scanner takes this file away.
@@ -45,6 +48,14 @@ def upload_all(client: FlaskClient, files: list[tuple[str, bytes, str]], **kwarg
 
 def download(client: FlaskClient, where: str, **kwargs: Any) -> TestResponse:
     return client.get(where, buffered=True, **kwargs)
+
+
+def stored(app: Flask) -> list[Path]:
+    """What is stored, by its path or the name of its object: for each upload its data and what makes it visible."""
+    if app.config["UPLOAD_STORAGE"] != "folder":
+        return [*map(Path, objects(app.config))]
+    own = (".turns", ".total")
+    return [path for path in app.config["UPLOAD_DIR"].rglob("*") if path.is_file() and path.name not in own]
 
 
 def drawing(size: tuple[int, int] = (60, 40), mode: str = "RGB") -> Image.Image:

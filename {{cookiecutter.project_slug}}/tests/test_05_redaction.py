@@ -19,6 +19,7 @@ SIGNED = "IjRhYmMi.aVx8Qw.q1Z0m3vXbE7cT5yR9uK2wLsDfGh"  # the shape of all that 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.q1Z0m3vXbE7cT5yR9uK2wLsDfGhJkLzX"
 FORMER_KEY = "former-key-of-this-app-0123456789"
 NEXT_KEY = "next-key-of-this-app-9876543210"
+BUCKET_KEY, BUCKET_TOKEN = "wJalrXUtnFEMIbPxRfiCYzEXAMPLEKEY", "IQoJb3JpZ2luX2VjEEXAMPLETOKEN0"
 
 # What somebody may write to a log. Each has secrets, of which no "hunter" may be left; "kept" must be.
 MESSAGES = rf"""
@@ -87,14 +88,17 @@ Unexpected {JWT} kept
 the key is {KEY} kept
 the old key is {FORMER_KEY} kept
 the staged key is {NEXT_KEY} kept
+the key of the bucket is {BUCKET_KEY} kept
+its token is {BUCKET_TOKEN} kept
 """.strip().splitlines()
-KEYS = [KEY, FORMER_KEY, NEXT_KEY]
+KEYS = [KEY, FORMER_KEY, NEXT_KEY, BUCKET_KEY, BUCKET_TOKEN]
 SECRETS = re.compile(rf"(?i)hunter|0{{64}}|{'|'.join(KEYS)}|{SIGNED.split('.')[2]}|{JWT.split('.')[2]}")
 
 
 @pytest.fixture(params=["text", "json"])
 def app(app_config: dict[str, object], request: pytest.FixtureRequest) -> Flask:
     keys = {"SECRET_KEY_FALLBACKS": (FORMER_KEY,), "SECRET_KEY_NEXT": NEXT_KEY}
+    keys |= {"AWS_SECRET_ACCESS_KEY": BUCKET_KEY, "AWS_SESSION_TOKEN": BUCKET_TOKEN}
     return create_app(app_config | {"LOG_FORMAT": request.param} | keys)
 
 

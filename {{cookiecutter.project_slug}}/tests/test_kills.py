@@ -19,7 +19,8 @@ from flask import Flask
 
 from app import create_app, paths
 from app.security.secret_key import cli, weakness
-from tests.conftest import new_member, post
+from app.storage.bucket import Bucket
+from tests.conftest import new_member, on_both_storages, post
 from tests.samples import download, upload
 
 KILLS = int(os.environ.get("KILLS") or 30)  # of each kind
@@ -41,22 +42,27 @@ def kill(work: Callable[[], object], within: float) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 class TestKills:
+    @on_both_storages
     def test_9_T4_no_half_of_a_file_is_ever_visible(self, app_config: dict[str, object]) -> None:
         app = create_app(app_config | {"UPLOAD_QUOTA_FILES": 10**6, "RATELIMIT_DEFAULT": "9999999 per minute"})
-        member, seen = new_member(app), 0
+        member, seen, bucket = new_member(app), 0, app.extensions["upload_storage"]
+        in_bucket = isinstance(bucket, Bucket)
+        kills, within = (KILLS // 3, 1.0) if in_bucket else (KILLS, 0.3)
 
         def store() -> None:
             text = secrets.token_hex(secrets.randbelow(100_000))
             upload(member, "a.txt", f"{hashlib.sha256(text.encode()).hexdigest()}{text}".encode())
 
-        for _ in range(KILLS):
-            kill(store, within=0.3)
+        for _ in range(kills):
+            if in_bucket:
+                bucket._client.close()  # or the child would send on the connections of this process
+            kill(store, within)
             for file in member.get("/uploads", headers={"Accept": "application/json"}).get_json()["files"]:
                 whole = download(member, f"/uploads/{file['id']}").text
                 assert whole[:64] == hashlib.sha256(whole[64:].encode()).hexdigest()
                 assert post(member, f"/uploads/{file['id']}/delete").status_code == 303
                 seen += 1
-        assert seen > KILLS / 10  # some kills came late enough
+        assert seen > kills / 10  # some kills came late enough
 
     def test_1_S5_no_key_is_lost(self, app: Flask) -> None:
         def rotate(*options: str) -> None:

@@ -23,10 +23,11 @@ from tests.conftest import Server, browser_like, csrf_token, new_member, session
 from tests.fake_clamd import FakeClamd
 from tests.faults import PAGE, as_the_tests_say
 from tests.hostile_images import children
+from tests.s3_server import S3, own_s3
 from tests.test_08_rate_limits import BACK_WITHIN, Redis, redis
 from tests.test_09_uploads import Clamd, clamd
 
-__all__ = ("clamd", "redis")
+__all__ = ("clamd", "own_s3", "redis")
 
 AT_ONCE = "at once: gunicorn starts another"
 
@@ -68,6 +69,41 @@ def test_9_T4_a_scanner_that_hangs_does_not_stop_the_site(
             clamd.process.send_signal(signal.SIGCONT)
         assert {each.result() for each in waiting} == {303, 503}
     assert upload() == 303
+
+
+@pytest.mark.fault(
+    "S3 bucket",
+    "hangs",
+    sees="503 for uploads, at once for most; all else works",
+    ends="with the next request after its return",
+)
+def test_9_T4_a_bucket_that_hangs_does_not_stop_the_site(
+    app_config: dict[str, object], own_s3: S3, serve: Callable[..., Server]
+) -> None:
+    """No upload that was answered with 503 appears when it goes on, although it has received their data."""
+    config = app_config | own_s3.settings() | {"RATELIMIT_DEFAULT": "999 per minute"}
+    server, member = serve(**config, THREADS=12), new_member(create_app(config))
+    token = csrf_token(member, "/uploads")  # without accounts, this makes the session an owner
+    body, kind = encode_multipart_formdata({"csrf_token": token, "file": ("a.txt", "harmless")})
+    headers = {"Cookie": f"__Host-session={session_cookie(member)}", "Origin": server.url, "Accept": "application/json"}
+
+    def upload() -> int:
+        return server.request("/uploads", "POST", body, headers | {"Content-Type": kind}, patience=60)[0]
+
+    assert upload() == 201
+    with ThreadPoolExecutor(20) as pool:
+        own_s3.hang()
+        try:
+            waiting = [pool.submit(upload) for _ in range(15)]
+            for _ in range(20):
+                assert [server.request(path)[0] for path in ("/healthz", "/", "/static/app.css")] == [200] * 3
+            assert 0 < sum(not each.done() for each in waiting) < 12
+            assert {each.result() for each in waiting} == {503}
+        finally:
+            own_s3.go_on()
+    assert upload() == 201
+    status, _, files = server.request("/uploads", headers=headers)
+    assert (status, files.count(b'"a.txt"')) == (200, 2)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -16,11 +17,13 @@ import time_machine
 from flask import Flask, session
 from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
+from urllib3.filepost import encode_multipart_formdata
 
 from app import create_app
 from app.security.cookies import NAME
 from app.visitors import public
 from tests.conftest import KEY, ROOT, TOKEN, Server, browser_like, csrf_token, new_member, pages, session_cookie
+from tests.s3_server import S3
 from tests.samples import JSON, upload
 
 NEW_KEY = "q9WmZ3xLr7VtB5nKc2HsY8fJd4GpTa6R"
@@ -62,10 +65,11 @@ class Traveller:
     def __init__(self, client: FlaskClient) -> None:
         self.cookie = session_cookie(client)
 
-    def ask(self, machine: Machine, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
+    def ask(self, machine: Machine | Server, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
         """Send a request, keep the cookie that the response sets, and return its status and text."""
-        sent = {"Cookie": f"{NAME}={self.cookie}", "Origin": machine.server.url, **headers}
-        status, answered, text = machine.server.request(path, "GET" if body is None else "POST", body, sent)
+        server = machine if isinstance(machine, Server) else machine.server
+        sent = {"Cookie": f"{NAME}={self.cookie}", "Origin": server.url, **headers}
+        status, answered, text = server.request(path, "GET" if body is None else "POST", body, sent)
         if cookie := SimpleCookie(answered["Set-Cookie"] or "").get(NAME):
             self.cookie = cookie.value
         return status, text.decode()
@@ -114,6 +118,26 @@ def test_1_S5_a_rotation_of_two_machines_signs_nobody_out(
         assert busy.goes_on(one, two)
         assert busy.goes_on(two, one)
     assert not forgotten.goes_on(one, two)
+
+
+def test_two_machines_with_a_bucket_see_the_files_of_each_other(
+    app_config: dict[str, object], s3_server: S3, serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    config = app_config | s3_server.settings()
+    one, two = (serve(**config | {"UPLOAD_DIR": str(tmp_path / name)}) for name in ("one", "two"))
+    member = new_member(create_app(config))
+    csrf_token(member, "/uploads")  # without accounts, this makes the session an owner
+    traveller = Traveller(member)
+    for here, there in ((one, two), (two, one)):
+        token = TOKEN.search(traveller.ask(here, "/uploads")[1])
+        assert token
+        sent, kind = encode_multipart_formdata({"csrf_token": token[1], "file": ("a.txt", "of this machine")})
+        status, told = traveller.ask(here, "/uploads", sent, **{"Content-Type": kind, "Accept": "application/json"})
+        where = f"/uploads/{json.loads(told)['id']}"
+        assert (status, traveller.ask(there, where)) == (201, (200, "of this machine"))
+        form = {"X-CSRFToken": token[1], "Accept": "application/json"}
+        assert traveller.ask(there, f"{where}/delete", b"", **form)[0] == 204
+        assert traveller.ask(here, where)[0] == 404
 
 
 def cookie_of(app: Flask) -> str:

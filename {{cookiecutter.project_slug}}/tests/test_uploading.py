@@ -19,10 +19,24 @@ from urllib3.filepost import encode_multipart_formdata
 from app import create_app
 from app.security import uploads
 from app.settings import SettingsError
-from app.storage import folder, images
-from tests.conftest import browser_like, csrf_token, new_member, post
+from app.storage import images
+from app.storage.stored import storage
+from tests.conftest import browser_like, csrf_token, new_member, on_both_storages, post
 from tests.hostile_images import LARGEST
-from tests.samples import FORMATS, GOOD, JSON, TYPES, animation, download, drawing, encode, pdf, upload, upload_all
+from tests.samples import (
+    FORMATS,
+    GOOD,
+    JSON,
+    TYPES,
+    animation,
+    download,
+    drawing,
+    encode,
+    pdf,
+    stored,
+    upload,
+    upload_all,
+)
 
 
 def fetch(client: FlaskClient, name: str, content: bytes) -> bytes:
@@ -53,11 +67,13 @@ def test_a_form_uploads_one_file(member: FlaskClient) -> None:
     assert "<bdi>notes.txt</bdi>" in page
 
 
+@on_both_storages
 def test_a_form_uploads_several_files(member: FlaskClient) -> None:
     upload_all(member, [("a.txt", b"a", "text/plain"), ("b.pdf", pdf(), "application/pdf")])
     assert sorted(names(member)) == ["a.txt", "b.pdf"]
 
 
+@on_both_storages
 def test_a_form_with_one_bad_file_keeps_none_and_says_which(member: FlaskClient) -> None:
     answer = upload_all(member, [("a.txt", b"a", "text/plain"), ("b.exe", b"MZ", "application/octet-stream")])
     assert answer.status_code == 415
@@ -195,6 +211,7 @@ def test_animations_go_on_moving(member: FlaskClient, ending: str) -> None:
         assert got.info["duration"] == 100 * (frame + 1)
 
 
+@on_both_storages
 def test_download_has_the_name_it_came_with(member: FlaskClient) -> None:
     answer = upload(member, "Übersicht 2026.txt", b"hello")
     header = download(member, answer.headers["Location"]).headers["Content-Disposition"]
@@ -211,6 +228,7 @@ def test_only_images_are_shown_in_the_page(member: FlaskClient) -> None:
         assert download(member, where).headers["Content-Disposition"] == f"attachment; filename={name}"
 
 
+@on_both_storages
 @pytest.mark.parametrize(
     ("headers", "status", "data", "content_range"),
     [
@@ -229,20 +247,23 @@ def test_downloads_resume(
     assert data in (None, got.data)
 
 
+@on_both_storages
 def test_what_the_browser_has_is_not_sent_again(member: FlaskClient) -> None:
     where = upload(member, "a.txt", b"a").headers["Location"]
     etag = download(member, where).headers["ETag"]
     assert download(member, where, headers={"If-None-Match": etag}).status_code == 304
 
 
+@on_both_storages
 def test_delete_by_form_and_by_script(member: FlaskClient, app: Flask) -> None:
     for headers, status in (({}, 303), (JSON, 204)):
         where = upload(member, "a.txt", b"a").headers["Location"]
         assert post(member, f"{where}/delete", headers=headers).status_code == status
         assert download(member, where).status_code == 404
-    assert not [path for path in app.config["UPLOAD_DIR"].rglob("*") if path.is_file()]
+    assert stored(app) == []
 
 
+@on_both_storages
 def test_the_page_shows_what_is_used(app_config: dict[str, object]) -> None:
     limits = {"UPLOAD_QUOTA_BYTES": 4096, "UPLOAD_QUOTA_FILES": 7, "MAX_CONTENT_LENGTH": 2000}
     app = create_app(app_config | limits | {"UPLOAD_EXTENSIONS": "txt,jpg"})
@@ -258,14 +279,15 @@ def file_storage(name: str, content: bytes, declared: str) -> Any:
     return FileStorage(io.BytesIO(content), name, content_type=declared)
 
 
+@on_both_storages
 def test_delete_all_leaves_other_owners_alone(app: Flask) -> None:
     with app.test_request_context():
         one, other = uploads.new_session_owner(), uploads.new_session_owner()
         for owner in (one, other):
             uploads.save(file_storage("a.txt", b"a", "text/plain"), owner)
-        folder.delete_all(one)
-        folder.delete_all(one)  # nothing there any more
-        assert (folder.listing(one), len(folder.listing(other))) == ([], 1)
+        storage().delete_all(one)
+        storage().delete_all(one)  # nothing there any more
+        assert (storage().listing(one), len(storage().listing(other))) == ([], 1)
 
 
 def test_the_sweep_goes_on_past_what_is_no_upload(app: Flask, tmp_path: Path) -> None:
@@ -285,8 +307,10 @@ def test_the_sweep_takes_leftovers_and_nothing_else(app: Flask) -> None:
     root: Path = app.config["UPLOAD_DIR"]
     account, visitor, gone = "a" * 32, f"session-{'b' * 32}", f"session-{'c' * 32}"
     with app.test_request_context():
-        kept = [uploads.save(file_storage("a.txt", b"a", "text/plain"), owner).path for owner in (account, visitor)]
-        ended = uploads.save(file_storage("a.txt", b"a", "text/plain"), gone).path
+        *kept, ended = [
+            root / owner / uploads.save(file_storage("a.txt", b"a", "text/plain"), owner).id
+            for owner in (account, visitor, gone)
+        ]
     leftovers = [root / account / f"{'d' * 32}{ending}" for ending in (".part", "", ".json.part")]
     fresh = root / account / f"{'e' * 32}.part"
     foreign = root / "lost+found" / "old"
@@ -348,6 +372,7 @@ def test_a_folder_that_others_can_open_is_a_fact_until_the_first_upload_closes_i
     assert list(uploads.check(app)) == []
 
 
+@on_both_storages
 def test_parallel_uploads_never_pass_the_quota(app_config: dict[str, object]) -> None:
     app = create_app(app_config | {"UPLOAD_QUOTA_FILES": 3})
     owner = uploads.new_session_owner()
@@ -363,8 +388,8 @@ def test_parallel_uploads_never_pass_the_quota(app_config: dict[str, object]) ->
     with ThreadPoolExecutor(8) as pool:
         accepted = sum(pool.map(save, range(40)))
     with app.test_request_context():
-        assert len(folder.listing(owner)) == accepted <= 3
-        while len(folder.listing(owner)) < 3:  # at the edge all of a race may be refused; what is left is free
+        assert len(storage().listing(owner)) == accepted <= 3
+        while len(storage().listing(owner)) < 3:  # at the edge all of a race may be refused; what is left is free
             uploads.save(file_storage("a.txt", b"a", "text/plain"), owner)
 
 

@@ -2,7 +2,7 @@
 
 A backup is made while the app runs: first a consistent copy of the database, then the uploads. So each file that a row
 names is in the backup, unless its owner deleted it meanwhile. The other way round, a newer row could name a missing
-file.
+file. The files in a bucket are not copied: it has its own means, such as versions and replication.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from app import paths
 from app.accounts.database import LONG, sqlite_file
 from app.accounts.models import Session, db
 from app.storage import folder
+from app.storage.stored import ID, OWNER, storage
 
 DONE = (
     "Restored. Everybody has to sign in again. If the backup is from an earlier version of the app, run: "
@@ -41,7 +42,7 @@ def init_app(app: Flask) -> None:
 @click.argument("place", metavar="FOLDER", type=click.Path(path_type=Path))
 @with_appcontext
 def _backup(place: Path) -> None:
-    """Copy the database and the uploads to FOLDER, which must not exist.
+    """Copy the database and the uploads to FOLDER, which must not exist. A bucket is not copied.
 
     Keep it as safe as the database: it holds addresses and password hashes. SECRET_KEY is not in it.
     """
@@ -52,7 +53,12 @@ def _backup(place: Path) -> None:
         _copy_sqlite(file, part / "database.db")
     else:
         _run("pg_dump", "--format=custom", f"--file={part / 'database.dump'}")
-    _copy_uploads(folder.root(), part / "uploads")
+    if storage() is folder:
+        _copy_uploads(folder.root(), part / "uploads")
+    else:
+        click.echo(
+            f"Not copied: the uploads in {current_app.config['UPLOAD_STORAGE']}. Back up the bucket now.", err=True
+        )
     part.rename(place)
 
 
@@ -64,8 +70,9 @@ def _restore(place: Path) -> None:
 
     Nothing is overwritten: SQLite's file, the tables in PostgreSQL and the uploads must not exist.
     """
-    _refuse_if_there(*(path for path in folder.root().iterdir() if folder.OWNER.fullmatch(path.name)))
-    _refuse_damaged_uploads(place / "uploads")
+    _refuse_if_there(*(path for path in folder.root().iterdir() if OWNER.fullmatch(path.name)))
+    if storage() is folder:
+        _refuse_damaged_uploads(place / "uploads")
     if file := sqlite_file(current_app):
         # A -wal of another database would damage this one.
         _refuse_if_there(*(file.with_name(f"{file.name}{suffix}") for suffix in ("", "-wal", "-shm")))
@@ -81,7 +88,10 @@ def _restore(place: Path) -> None:
     current_app.config["DATABASE_TIMEOUT"] = LONG  # there may be millions
     db.session.execute(sa.delete(Session))
     db.session.commit()
-    _copy_uploads(place / "uploads", folder.root())
+    if storage() is folder:
+        _copy_uploads(place / "uploads", folder.root())
+    else:
+        click.echo(f"Not restored: the uploads in {current_app.config['UPLOAD_STORAGE']}.", err=True)
     click.echo(DONE)
 
 
@@ -114,7 +124,7 @@ def _refuse_damaged_uploads(source: Path) -> None:
     if not source.is_dir():
         raise click.ClickException(f"There is no {source}.")
     for facts in source.glob("*/*.json"):
-        names_fit = folder.OWNER.fullmatch(facts.parent.name) and folder.ID.fullmatch(facts.stem)
+        names_fit = OWNER.fullmatch(facts.parent.name) and ID.fullmatch(facts.stem)
         for path in (facts, facts.with_suffix("")):
             if not names_fit or facts.parent.is_symlink() or path.is_symlink() or not path.is_file():
                 raise _damaged(path)

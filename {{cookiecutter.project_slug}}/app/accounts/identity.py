@@ -33,7 +33,7 @@ from app.security.cookies import absolute_lifetime, start_session
 from app.security.csrf import UNSAFE_METHODS
 from app.security.errors import refuse, wants_problem
 from app.security.templating import render_text
-from app.storage import folder
+from app.storage.stored import storage
 from app.visitors import Visitors, is_for_members
 
 LAST_SEEN_PRECISION = 60  # seconds; a write per request would be too many
@@ -168,11 +168,11 @@ def create_user(email: str, password: str) -> User | None:
 def erase(user: User) -> None:
     """Delete an account with its sessions and files, without commit.
 
-    Call ``folder.delete_all`` again after the commit: until then, a new session can still store files.
+    Call ``storage().delete_all`` again after the commit: until then, a new session can still store files.
     """
     db.session.delete(user)
     db.session.flush()  # raises StaleDataError before any file is deleted
-    folder.delete_all(user.owner_key)
+    storage().delete_all(user.owner_key)
 
 
 def start_empty(user: User) -> User:

@@ -48,7 +48,7 @@ from app.security.csrf import form_view
 from app.security.errors import Refusal, refuse, respond
 from app.security.rate_limits import limited
 from app.security.urls import redirect_to
-from app.storage import folder
+from app.storage.stored import storage
 from app.visitors import public
 
 # Flask-Security builds its links with the endpoints of the blueprint "security".
@@ -281,7 +281,7 @@ def reset_password(token: str) -> ResponseReturnValue:
     update_password(user, form.password.data)  # type: ignore[no-untyped-call]
     db.session.commit()
     if user.owner_key != former_owner:
-        folder.delete_all(former_owner)
+        storage().delete_all(former_owner)
     attempt_succeeded(user.email)
     security_event("authn_password_change", account=user.email, by="reset")
     flash("Your new password is set. Please sign in with it.")
@@ -379,7 +379,7 @@ def delete() -> ResponseReturnValue:
     if may_be_sent_to(user.email, "delete"):
         send_mail("Your account is deleted", user.email, "security/email/delete_notice")
     db.session.commit()
-    folder.delete_all(user.owner_key)
+    storage().delete_all(user.owner_key)
     start_session()
     security_event("user_deleted", account=user.email)
     return _goodbye("Your account and your files are deleted.")

@@ -3,7 +3,7 @@
 A file becomes visible only after its type is verified, the virus scanner has passed it, and it fits into its owner's
 quota. It is stored outside the app under a random name, and sent only to its owner, as data.
 app/storage/content.py verifies types, app/storage/images.py encodes images again, app/storage/names.py sanitizes names,
-app/storage/folder.py stores the files, and bodies.py limits the sizes of requests.
+app/storage/folder.py or bucket.py stores the files, and bodies.py limits the sizes of requests.
 Source: OWASP File Upload Cheat Sheet; ASVS 5.0 V1.3.4, V3.2.1, V3.5.8, V5.2.1, V5.2.2, V5.2.4, V5.2.6, V5.3.1,
 V5.3.2, V5.4.1-V5.4.3, V8.2.2, V16.5.2, V16.5.3.
 """
@@ -20,23 +20,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
+from urllib.parse import urlsplit
 
 import click
-from flask import Flask, Response, current_app, send_file
+from flask import Flask, Response, current_app, request, send_file
 from flask.cli import AppGroup
 from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from app.breaker import Breaker
 from app.logs import security_event
 from app.security.bodies import door, in_units, max_body, too_large
-from app.security.errors import Refusal, refuse
+from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
 from app.security.headers import CSP_OF_LAST_RESORT
 from app.security.networks import client_address
-from app.settings import SettingsError
-from app.storage import clamd, content, folder, images
-from app.storage.folder import StoredFile
+from app.settings import LOOPBACK_HOSTS, SettingsError
+from app.storage import clamd, content, folder, images, total
+from app.storage.bucket import Bucket
 from app.storage.names import display_name
+from app.storage.stored import Storage, StorageError, StoredFile, storage
 
 NUMBER = 9
 TITLE = "File uploads"
@@ -69,15 +72,34 @@ class Quota:
 
 
 def init_app(app: Flask) -> None:
-    """Raise SettingsError if files can't be stored in ``UPLOAD_DIR``."""
+    """Choose where files are stored. Raises SettingsError if they can't be stored there, or in ``UPLOAD_DIR``."""
     app.config["UPLOAD_DIR"] = place = Path(app.config["UPLOAD_DIR"]).resolve()
     if fault := _misplaced(place, app):
         raise SettingsError(f"UPLOAD_DIR: {fault} (is '{place}'). Example: UPLOAD_DIR=/srv/uploads")
+    app.extensions["upload_storage"] = folder if app.config["UPLOAD_STORAGE"] == "folder" else _bucket(app)
+    app.register_error_handler(StorageError, _answer_without_storage)
     app.cli.add_command(_commands)
 
 
+def _bucket(app: Flask) -> Storage:
+    try:
+        return Bucket(app.config)
+    except ImportError as error:
+        fix = "pip install --require-hashes -r requirements-s3.txt"
+        raise SettingsError(f"UPLOAD_STORAGE: a bucket needs boto3. Run: {fix}") from error
+    except ValueError as error:
+        raise SettingsError(f"UPLOAD_STORAGE: {error}. Look at AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_S3") from error
+
+
+def _answer_without_storage(error: Exception) -> Response:
+    """Return a 503, with one line in the log."""
+    log.error("uploads: %s", error)
+    message = "The files can't be reached at the moment. Please try again in a few minutes."
+    return respond(Refusal(503, message, retry_after=60, event=None))
+
+
 def check(app: Flask) -> Iterator[Finding]:
-    """Report an upload folder that other users of this machine can access, and a system that bounds no memory."""
+    """Report storage that others can read, and a system that bounds no memory."""
     if sys.platform in ("darwin", "win32"):
         evidence = "This system doesn't limit the memory of the process that decodes images, only its time."
         yield Finding("UP05", "note", evidence, "Serve the app on Linux.")
@@ -85,6 +107,10 @@ def check(app: Flask) -> Iterator[Finding]:
     if threads.isdecimal() and int(threads) < 2 * places:
         evidence = f"{places} requests may wait for images, and a worker serves only {threads} at a time (THREADS)."
         yield Finding("UP05", "note", evidence, f"Set THREADS to {2 * places} or more.")
+    url = urlsplit(app.config["AWS_ENDPOINT_URL_S3"] if app.config["UPLOAD_STORAGE"] != "folder" else "")
+    if url.scheme == "http" and url.hostname not in (*LOOPBACK_HOSTS, "::1"):
+        evidence = f"Files go to {url.hostname} unencrypted: AWS_ENDPOINT_URL_S3 is http."
+        yield Finding("UP03", "relaxed", evidence, "Use https in AWS_ENDPOINT_URL_S3.")
     place = app.config["UPLOAD_DIR"]
     if os.name == "posix" and os.path.isdir(place) and (mode := place.stat().st_mode & 0o077):
         evidence = f"Other users of this machine have access to UPLOAD_DIR (permission bits {mode:03o})."
@@ -92,7 +118,7 @@ def check(app: Flask) -> Iterator[Finding]:
 
 
 def new_session_owner() -> str:
-    """Return a new owner id for a visitor without an account. ``folder.sweep`` deletes its files after the session."""
+    """Return a new owner id for a visitor without an account. The sweep deletes its files after the session."""
     return f"session-{secrets.token_hex(16)}"
 
 
@@ -146,7 +172,8 @@ def _identify(file: FileStorage) -> content.FileType:
     if size > max_body():
         text = f"This file is too large: the maximum is {in_units(max_body())}."
         raise too_large(text, door("max_bytes", max_body()))
-    _refuse_on_full_disk(size)
+    if storage() is folder:  # no disk of this machine keeps what is in a bucket
+        _refuse_on_full_disk(size)
     name = display_name(file.filename or "")
     file_type = content.identify(file.stream, name, file.mimetype, current_app.config["UPLOAD_EXTENSIONS"])
     _refuse_malware(file.stream)
@@ -156,18 +183,18 @@ def _identify(file: FileStorage) -> content.FileType:
 def find(owner: str, file_id: str) -> StoredFile:
     """Return one file of ``owner``. Raises Refusal (404) if there is none, or if it belongs to another owner."""
     message = "There is no such file here. It may have been deleted."
-    return folder.find(owner, file_id) or refuse(404, message, event="authz_fail", file=file_id)
+    return storage().find(owner, file_id) or refuse(404, message, event="authz_fail", file=file_id)
 
 
 def delete(owner: str, file_id: str) -> None:
     """Delete one file of ``owner``. Raises Refusal (404)."""
-    folder.delete(find(owner, file_id))
+    storage().delete(find(owner, file_id))
     security_event("upload_delete", file=file_id)
 
 
 def quota(owner: str) -> Quota:
     """Return the space that ``owner`` uses, and the limits."""
-    used, config = folder.sizes(owner), current_app.config
+    used, config = storage().sizes(owner), current_app.config
     allowed = config["UPLOAD_EXTENSIONS"]
     return Quota(
         used_bytes=sum(used),
@@ -183,9 +210,24 @@ def send(file: StoredFile, *, inline: bool = False) -> Response:
     """Return the response that sends ``file`` to its owner. With ``inline``, the browser shows it if it is an image."""
     attach = not (inline and file.type.startswith("image/"))
     try:
-        response = send_file(file.path, file.type, as_attachment=attach, download_name=file.name, etag=file.id)
+        stream = storage().fetch(file)
     except FileNotFoundError:  # deleted in another window since it was found
         refuse(404, "This file has been deleted.")
+    response = send_file(
+        stream,
+        file.type,
+        as_attachment=attach,
+        download_name=file.name,
+        conditional=False,
+        etag=file.id,
+        last_modified=file.uploaded_at,
+    )
+    response.content_length = file.size
+    try:
+        response.make_conditional(request, accept_ranges=True, complete_length=file.size)
+    except RequestedRangeNotSatisfiable:
+        stream.close()
+        raise
     response.headers.update(DOWNLOAD_HEADERS)
     return response
 
@@ -196,7 +238,12 @@ _commands = AppGroup("uploads", help="Maintain the uploaded files.")
 @_commands.command("sweep")
 def _sweep_command() -> None:
     """Remove leftovers of crashes and the files of expired sessions. Run it daily."""
-    click.echo(f"Removed {folder.sweep()} files.")
+    try:
+        removed = storage().sweep()
+        total.measure()
+    except StorageError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"Removed {removed} files.")
 
 
 def _misplaced(place: Path, app: Flask) -> str:
@@ -253,7 +300,11 @@ def _not_stored() -> NoReturn:
 
 def _store(streams: Iterator[IO[bytes]], name: str, media_type: str, owner: str) -> StoredFile:
     try:
-        file = folder.store(next(streams), name, media_type, owner, check_quota=_refuse_over_quota)
+        stream = next(streams)
+        with total.claimed(stream.seek(0, os.SEEK_END)):
+            file = storage().store(stream, name, media_type, owner, check_quota=_refuse_over_quota)
+    except StorageError:  # which has its own answer
+        raise
     except OSError:
         _not_stored()
     security_event("upload_stored", file=file.id, type=file.type, size=file.size)

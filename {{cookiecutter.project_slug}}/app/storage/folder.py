@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import logging
-import math
 import os
-import re
 import secrets
 import shutil
+import tempfile
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -26,30 +23,15 @@ from typing import IO
 from flask import current_app
 
 from app import paths
-from app.security.cookies import absolute_lifetime
+from app.storage.stored import ID, OWNER, StoredFile, from_facts, life
 
-# The file of turns.py: who decodes an image, and who waits.
-TURNS = ".turns"
+if os.name == "posix":
+    import fcntl
 
-LEFTOVER_SECONDS = 3600
+# The file of turns.py (who decodes an image, and who waits), and that of total.py.
+TURNS, TOTAL = ".turns", ".total"
 
-# Both become part of a path, so no other form is allowed: 128 random bits each.
-ID = re.compile(r"[0-9a-f]{32}")
-OWNER = re.compile(r"(session-)?[0-9a-f]{32}")
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """A file that may be sent to its owner. ``size`` is in bytes, ``name`` for display only, ``path`` on the server."""
-
-    id: str
-    name: str
-    size: int
-    type: str
-    uploaded_at: datetime
-    path: Path
+_door = threading.Lock()  # for Windows: flock excludes the threads of a process too
 
 
 def root() -> Path:
@@ -63,15 +45,25 @@ def root() -> Path:
     return folder
 
 
+def temporary() -> IO[bytes]:
+    """Open a file without a name, on the disk of the uploads: the system's folder for them may be in memory."""
+    return tempfile.TemporaryFile(dir=root())
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[IO[str]]:
+    """Return a file in ``UPLOAD_DIR`` that nobody else opens meanwhile; on Windows, only no thread of this process."""
+    flags = os.O_RDWR | os.O_CREAT
+    with _door, open(os.open(root() / name, flags, 0o600), "r+") as file:
+        if os.name == "posix":
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        yield file
+
+
 def store(
     stream: IO[bytes], name: str, media_type: str, owner: str, *, check_quota: Callable[[list[int]], None]
 ) -> StoredFile:
-    """Write the data, then the metadata, which makes the file visible. If this raises, nothing is kept.
-
-    ``check_quota`` gets the sizes of all files of ``owner``, including this one, and raises if they exceed the quota.
-    It is called after the data is written: of two concurrent uploads, the later one always sees both files. So the
-    quota holds without a lock, which a crash could leave behind. Close to the limit, both may be refused.
-    """
+    """See ``stored.Storage``, as for all functions below."""
     root()  # made if it is not there
     folder, file_id = _folder(owner), secrets.token_hex(16)
     path, now = folder / file_id, datetime.now(UTC)
@@ -79,9 +71,8 @@ def store(
         folder.mkdir(mode=0o700, exist_ok=True)
         _write_whole(path, stream)
         check_quota(sizes(owner))
-        file = StoredFile(file_id, name, path.stat().st_size, media_type, now, path)
-        facts = {"name": name, "type": media_type, "uploaded_at": now.isoformat()}
-        _write_whole(path.with_suffix(".json"), io.BytesIO(json.dumps(facts).encode()))
+        file = StoredFile(file_id, owner, name, path.stat().st_size, media_type, now)
+        _write_whole(path.with_suffix(".json"), io.BytesIO(file.facts()))
     except Exception:
         path.unlink(missing_ok=True)
         raise
@@ -89,28 +80,29 @@ def store(
 
 
 def listing(owner: str) -> list[StoredFile]:
-    """Return the files of ``owner``, newest first."""
     folder = _folder(owner)
     ids = [path.stem for path in folder.glob("*.json")] if folder.is_dir() else []
-    files = [file for file_id in ids if (file := _read(folder, file_id))]
+    files = [file for file_id in ids if (file := _read(owner, file_id))]
     return sorted(files, key=lambda file: file.uploaded_at, reverse=True)
 
 
 def find(owner: str, file_id: str) -> StoredFile | None:
-    """Return one file of ``owner``, or None."""
-    return _read(_folder(owner), file_id) if ID.fullmatch(file_id) else None
+    return _read(owner, file_id) if ID.fullmatch(file_id) else None
+
+
+def fetch(file: StoredFile) -> IO[bytes]:
+    return (_folder(file.owner) / file.id).open("rb")
 
 
 def delete(file: StoredFile) -> None:
-    """Delete a file."""
-    file.path.with_suffix(".json").unlink(missing_ok=True)
+    path = _folder(file.owner) / file.id
+    path.with_suffix(".json").unlink(missing_ok=True)
     # Windows can't delete a file during a download. It is already invisible, and the sweep removes it later.
     with contextlib.suppress(PermissionError):
-        file.path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def delete_all(owner: str) -> None:
-    """Delete all files of ``owner``."""
     folder = _folder(owner)
     for _ in range(5):  # an upload in progress may add a file meanwhile
         shutil.rmtree(folder, ignore_errors=True)
@@ -120,7 +112,6 @@ def delete_all(owner: str) -> None:
 
 
 def sizes(owner: str) -> list[int]:
-    """Return the size in bytes of each file of ``owner``, including those that are not visible yet."""
     found = []
     with contextlib.suppress(FileNotFoundError), os.scandir(_folder(owner)) as entries:
         for entry in entries:
@@ -130,8 +121,11 @@ def sizes(owner: str) -> list[int]:
     return found
 
 
+def total() -> int:
+    return sum(sum(sizes(path.name)) for path in root().iterdir() if OWNER.fullmatch(path.name) and path.is_dir())
+
+
 def sweep() -> int:
-    """Remove leftovers of crashes and the files of expired sessions. Returns the number of removed files."""
     removed = 0
     now = time.time()
     for folder in root().iterdir():
@@ -141,12 +135,8 @@ def sweep() -> int:
         for name in names:
             file_id = name.removesuffix(".json")
             whole = {file_id, f"{file_id}.json"} <= names
-            # An upload takes seconds from its first to its last file, so after an hour it is not in progress any more.
-            life: float = math.inf if whole else LEFTOVER_SECONDS
-            if whole and folder.name.startswith("session-"):
-                life = absolute_lifetime(current_app).total_seconds()
             with contextlib.suppress(FileNotFoundError):
-                if now - (folder / name).stat().st_mtime > life:
+                if now - (folder / name).stat().st_mtime > life(folder.name, whole):
                     (folder / name).unlink()
                     removed += 1
         with contextlib.suppress(OSError):
@@ -154,9 +144,14 @@ def sweep() -> int:
     return removed
 
 
+def prove() -> None:
+    with temporary() as probe:
+        probe.write(b"ready")
+
+
 def is_ours(name: str) -> bool:
     """Return whether an entry of ``UPLOAD_DIR`` is from this package, or is common on volumes (``lost+found``)."""
-    return bool(OWNER.fullmatch(name)) or name in (TURNS, "lost+found", ".gitkeep")
+    return bool(OWNER.fullmatch(name)) or name in (TURNS, TOTAL, "lost+found", ".gitkeep")
 
 
 def _folder(owner: str) -> Path:
@@ -181,15 +176,10 @@ def _write_whole(path: Path, stream: IO[bytes]) -> None:
         raise
 
 
-def _read(folder: Path, file_id: str) -> StoredFile | None:
+def _read(owner: str, file_id: str) -> StoredFile | None:
     """Return the file with its metadata; None if it is missing or incomplete."""
-    path = folder / file_id
+    path = _folder(owner) / file_id
     try:
-        facts = json.loads(path.with_suffix(".json").read_bytes())
-        uploaded_at = datetime.fromisoformat(facts["uploaded_at"])
-        return StoredFile(file_id, facts["name"], path.stat().st_size, facts["type"], uploaded_at, path)
+        return from_facts(file_id, owner, path.stat().st_size, path.with_suffix(".json").read_bytes())
     except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        log.exception("unreadable metadata of an upload")
         return None

@@ -22,7 +22,6 @@ import shutil
 import signal
 import subprocess  # nosec B404
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -89,7 +88,7 @@ def redraw(files: Sequence[tuple[IO[bytes], str]], owner: str, address: str) -> 
     end = time.monotonic() + ANSWER_SECONDS
     lane = _lane(files)
     # Files, since pipes could block: none of the two processes waits for the other one to read.
-    with _temporary() as source, _temporary() as result, _temporary() as report:
+    with folder.temporary() as source, folder.temporary() as result, folder.temporary() as report:
         with turn(
             lane.name,
             lane.places,
@@ -106,7 +105,7 @@ def redraw(files: Sequence[tuple[IO[bytes], str]], owner: str, address: str) -> 
         result.seek(0)
         done = [*itertools.takewhile(_SIZE.fullmatch, lines)][: len(files)]
         for size in done:
-            with _temporary() as image:
+            with folder.temporary() as image:
                 _copy(result, image, int(size))
                 yield image
     if len(done) < len(files):
@@ -126,11 +125,6 @@ def _lane(files: Sequence[tuple[IO[bytes], str]]) -> Lane:
         return SMALL
     times = max(current_app.config["IMAGE_MAX_PIXELS"] / LARGE_PIXELS, 1)
     return replace(LARGE, memory=round(LARGE.memory * times))
-
-
-def _temporary() -> IO[bytes]:
-    """Open a file without a name, on the disk of the uploads: the system's folder for them may be in memory."""
-    return tempfile.TemporaryFile(dir=folder.root())
 
 
 def _append(stream: IO[bytes], target: IO[bytes]) -> int:

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
-import threading
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -22,14 +20,9 @@ from typing import NamedTuple
 from app.security.errors import refuse
 from app.storage import folder
 
-if os.name == "posix":
-    import fcntl
-
 PER_OWNER = 1
 PER_ADDRESS = 2
 POLL_SECONDS = 0.05
-
-_door = threading.Lock()  # for Windows: flock excludes the threads of a process too
 
 
 class Ticket(NamedTuple):
@@ -84,10 +77,7 @@ def _is_first(mine: Ticket) -> bool:
 @contextlib.contextmanager
 def _tickets() -> Iterator[list[Ticket]]:
     """Return the tickets that have not expired, in their order, to read and to change by this thread alone."""
-    flags = os.O_RDWR | os.O_CREAT
-    with _door, open(os.open(folder.root() / folder.TURNS, flags, 0o600), "r+") as file:
-        if os.name == "posix":
-            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+    with folder.locked(folder.TURNS) as file:
         try:
             found = [Ticket(*fields) for fields in json.load(file)]
         except (ValueError, TypeError):  # empty, or a crash while it was written

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-
 from flask import Blueprint, current_app, flash, jsonify, redirect, render_template, request, session, url_for
 from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
@@ -17,6 +15,7 @@ from app.security.csrf import form_view
 from app.security.errors import Refusal, log_refusal, refuse, wants_json, wants_problem
 from app.security.rate_limits import limited
 from app.storage import clamd, folder
+from app.storage.stored import StoredFile, storage
 from app.views import health
 from app.visitors import visitors
 
@@ -51,7 +50,7 @@ def index() -> ResponseReturnValue:
         if wants_problem():
             refuse(400, next(iter(form.errors.values()))[0])
         status = 400
-    files = folder.listing(_owner())
+    files = storage().listing(_owner())
     if wants_json():
         return jsonify(files=[_public(file) for file in files])
     return render_template("uploads.html", form=form, files=files, quota=uploads.quota(_owner())), status
@@ -81,7 +80,7 @@ def _owner() -> str:
     return owner
 
 
-def _saved(files: list[FileStorage]) -> list[folder.StoredFile]:
+def _saved(files: list[FileStorage]) -> list[StoredFile]:
     stored = uploads.save_all(files, _owner())
     still_here = False
     try:
@@ -89,13 +88,13 @@ def _saved(files: list[FileStorage]) -> list[folder.StoredFile]:
         still_here = visitors().is_still_here()
     finally:  # also where the database can't be asked: who reads 503 sends the files again
         for file in stored if not still_here else ():
-            folder.delete(file)
+            storage().delete(file)
     if not still_here:
         refuse(401, "You were signed out during the upload. None of its files were kept.")
     return stored
 
 
-def _accepted(files: list[folder.StoredFile]) -> ResponseReturnValue:
+def _accepted(files: list[StoredFile]) -> ResponseReturnValue:
     if wants_json():
         if len(files) > 1:
             return jsonify(files=[_public(file) for file in files]), 201
@@ -104,20 +103,17 @@ def _accepted(files: list[folder.StoredFile]) -> ResponseReturnValue:
     return redirect(url_for("uploads.index"), 303)
 
 
-def _public(file: folder.StoredFile) -> dict[str, object]:
+def _public(file: StoredFile) -> dict[str, object]:
     return {"id": file.id, "name": file.name, "size": file.size, "type": file.type}
 
 
 @bp.record
 def _is_needed(state: BlueprintSetupState) -> None:
-    health.needs(state.app, "uploads", _write_to_upload_dir)
+    # A bucket is another service: most of the app works without it, and no restart brings it back.
+    kept_here = state.app.extensions["upload_storage"] is folder
+    health.needs(state.app, "uploads", lambda: storage().prove(), without="down" if kept_here else "degraded")
     if state.app.config["CLAMD_URL"]:
         health.needs(state.app, "virus_scanner", _ping_scanner, without="degraded")  # all but uploads works
-
-
-def _write_to_upload_dir() -> None:
-    with tempfile.TemporaryFile(dir=folder.root()) as probe:
-        probe.write(b"ready")
 
 
 def _ping_scanner() -> None:

@@ -22,6 +22,7 @@ from app.accounts.models import db
 from tests.accounts.people import PASSWORD, is_signed_in, sign_in
 from tests.accounts.postgres import Postgres, postgres
 from tests.conftest import browser_like, new_member, post, session_cookie
+from tests.s3_server import S3, objects
 
 __all__ = ("postgres",)
 
@@ -214,3 +215,20 @@ def test_a_dump_of_another_app_is_refused(app_config: dict[str, object], tmp_pat
     assert command(app, "backup", tmp_path / "backup") == (0, "")
     status, told = command(app, "restore", tmp_path / "backup")
     assert (status, "no part of a backup of this app" in told) == (1, True)
+
+
+def test_a_bucket_is_not_backed_up_and_that_is_told(
+    app_config: dict[str, object], s3_server: S3, tmp_path: Path
+) -> None:
+    config = app_config | s3_server.settings()
+    app, backup = create_app(config), tmp_path / "backup"
+    member = new_member(app)
+    post(member, "/uploads", {"file": (io.BytesIO(b"mine"), "notes.txt")})
+    status, told = command(app, "backup", backup)
+    assert (status, [path.name for path in backup.iterdir()]) == (0, ["database.db"])
+    assert f"Not copied: the uploads in {config['UPLOAD_STORAGE']}" in told
+    for path in tmp_path.glob("app.db*"):
+        path.unlink()
+    status, told = command(app, "restore", backup)
+    assert (status, f"Not restored: the uploads in {config['UPLOAD_STORAGE']}" in told) == (0, True)
+    assert len(objects(config)) == 2

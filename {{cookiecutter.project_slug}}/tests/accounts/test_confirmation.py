@@ -31,7 +31,7 @@ def upload(member: FlaskClient) -> int:
 
 
 def files(config: dict[str, object]) -> list[Path]:
-    return [path for path in Path(str(config["UPLOAD_DIR"])).rglob("*") if path.is_file()]
+    return [*Path(str(config["UPLOAD_DIR"])).glob("*/*")]
 
 
 def path(text: str, start: str) -> str:

@@ -221,6 +221,9 @@ def sizes_are_bounded(subject: Subject) -> Iterator[str]:
     if answers[0] != 201 or answers[-1] != 413:
         yield f"With a quota in bytes, the first upload answers {answers[0]}, one over the quota {answers[-1]}."
     yield from _image_work_is_bounded(subject)
+    with subject.instead({"UPLOAD_QUOTA_TOTAL_BYTES": 400}):
+        if (status := _send(subject, _new_visitor(subject), "a.txt", b"a" * 500, "text/plain").status_code) != 503:
+            yield f"Over the quota of all owners together, an upload answers {status}."
     full = shutil.disk_usage(_folder(subject))._replace(free=1000)
     with mock.patch.object(shutil, "disk_usage", return_value=full):
         if (status := _send(subject, visitor, "a.txt", b"a" * 500, "text/plain").status_code) != 503:

@@ -1,0 +1,240 @@
+"""The storage of uploaded files in an S3 bucket, which several machines can share (9.S3, 9.S4).
+
+The data of an upload is an object with a random name, ``owner/id``. An empty object ``owner/id.facts`` is written last
+and makes it visible: its name holds the display name, the type and the time, encoded. So one request lists all files of
+an owner. Metadata inside the objects would take one for each file, which everybody could make the app send.
+
+S3 has a written object as a whole or not at all. A write that the app has given up may still be done later; then the
+data alone is there, which nobody sees, and the sweep removes it.
+Source: OWASP File Upload Cheat Sheet, "File Storage Location"; Amazon S3 User Guide, "Data consistency model".
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import IO, Any, NamedTuple
+
+from app.breaker import AwayError, Breaker
+from app.storage import folder
+from app.storage.stored import ID, OWNER, StorageError, StoredFile, from_facts, life
+
+# Seconds. A thread waits twice, since an idle connection may be closed when it is used.
+CONNECT_SECONDS, READ_SECONDS = 2, 5
+PROVE_SECONDS = 1  # whoever asks for /readyz does not wait long
+BATCH = 1000  # objects that S3 deletes at a time
+READY = ".ready"  # the object that proves that the bucket can be written to
+KEY = re.compile(rf"(?P<owner>{OWNER.pattern})/(?P<id>{ID.pattern})(\.(?P<facts>[\w-]+))?")
+
+# What S3 answers, or the library says without an answer → what to do.
+RIGHTS = "allow s3:ListBucket for the bucket, and s3:GetObject, s3:PutObject and s3:DeleteObject for its objects"
+FIXES = {
+    "NoSuchBucket": "make the bucket, or correct UPLOAD_STORAGE",
+    "AccessDenied": RIGHTS,
+    "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "PartialCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "ExpiredToken": "renew AWS_SESSION_TOKEN",
+    "PermanentRedirect": "correct AWS_DEFAULT_REGION",
+    "AuthorizationHeaderMalformed": "correct AWS_DEFAULT_REGION",
+}
+NETWORK = "look at the network, and at AWS_ENDPOINT_URL_S3"
+
+_breaker = Breaker(threads=4, patient=4, patience=10)
+
+
+class Entry(NamedTuple):
+    """An object of an upload: its data, or with ``facts`` what makes it visible. ``modified`` is by the clock of S3."""
+
+    key: str
+    owner: str
+    id: str
+    facts: str | None
+    size: int
+    modified: datetime
+
+
+class Bucket:
+    """See ``stored.Storage``, which says what each method does. All of them raise StorageError."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """Make a client, which does not connect yet.
+
+        Raises ImportError if boto3 is not installed, and ValueError if it refuses a setting.
+        """
+        import boto3  # here, because it takes a quarter of a start, and 25 MB
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        self._name, _, prefix = config["UPLOAD_STORAGE"].removeprefix("s3://").partition("/")
+        self._prefix = f"{prefix.rstrip('/')}/" if prefix else ""
+        self._no_answer, self._refused = BotoCoreError, ClientError
+        try:
+            session = boto3.session.Session(
+                aws_access_key_id=config["AWS_ACCESS_KEY_ID"] or None,
+                aws_secret_access_key=config["AWS_SECRET_ACCESS_KEY"] or None,
+                aws_session_token=config["AWS_SESSION_TOKEN"] or None,
+                region_name=config["AWS_DEFAULT_REGION"] or None,
+            )
+            self._client, self._impatient = (
+                session.client(
+                    "s3",
+                    endpoint_url=config["AWS_ENDPOINT_URL_S3"] or None,
+                    config=Config(
+                        connect_timeout=connect,
+                        read_timeout=read,
+                        retries={"mode": "standard", "total_max_attempts": attempts},
+                    ),
+                )
+                for connect, read, attempts in ((CONNECT_SECONDS, READ_SECONDS, 2), (PROVE_SECONDS, PROVE_SECONDS, 1))
+            )
+        except BotoCoreError as error:
+            raise ValueError(f"boto3 refuses the settings ({type(error).__name__})") from error
+
+    def store(
+        self, stream: IO[bytes], name: str, media_type: str, owner: str, *, check_quota: Callable[[list[int]], None]
+    ) -> StoredFile:
+        size = stream.seek(0, os.SEEK_END)
+        file = StoredFile(secrets.token_hex(16), owner, name, size, media_type, datetime.now(UTC))
+        key, facts = f"{_of(owner)}{file.id}", base64.urlsafe_b64encode(file.facts()).decode().rstrip("=")
+        try:
+            self._put(key, stream)
+            check_quota(self.sizes(owner))
+            self._put(f"{key}.{facts}", b"")
+        except Exception:
+            with contextlib.suppress(StorageError):  # the sweep does it later
+                self._remove([f"{self._prefix}{key}"])
+            raise
+        return file
+
+    def listing(self, owner: str) -> list[StoredFile]:
+        files = [file for entries in self._uploads(_of(owner)) if (file := _file(entries))]
+        return sorted(files, key=lambda file: file.uploaded_at, reverse=True)
+
+    def find(self, owner: str, file_id: str) -> StoredFile | None:
+        entries = next(self._uploads(f"{_of(owner)}{file_id}"), []) if ID.fullmatch(file_id) else []
+        return _file(entries)
+
+    def fetch(self, file: StoredFile) -> IO[bytes]:
+        """Return a copy: a download that takes its time holds no connection to S3, and no failure can cut it short."""
+        copy = folder.temporary()
+        try:
+            with self._asking() as client:
+                key = f"{self._prefix}{_of(file.owner)}{file.id}"
+                shutil.copyfileobj(client.get_object(Bucket=self._name, Key=key)["Body"], copy)
+        except BaseException:
+            copy.close()
+            raise
+        copy.seek(0)
+        return copy
+
+    def delete(self, file: StoredFile) -> None:
+        self._remove([entry.key for entries in self._uploads(f"{_of(file.owner)}{file.id}") for entry in entries])
+
+    def delete_all(self, owner: str) -> None:
+        for _ in range(5):  # an upload in progress may add a file meanwhile
+            if not (keys := [entry.key for entries in self._uploads(_of(owner)) for entry in entries]):
+                return
+            self._remove(keys)
+        raise StorageError(f"the uploads of {owner} can't be deleted")
+
+    def sizes(self, owner: str) -> list[int]:
+        return [entries[0].size for entries in self._uploads(_of(owner)) if entries[0].facts is None]
+
+    def total(self) -> int:
+        return sum(entry.size for entries in self._uploads() for entry in entries)
+
+    def sweep(self) -> int:
+        old, now = list[str](), time.time()
+        for entries in self._uploads():
+            seconds = life(entries[0].owner, _is_whole(entries))
+            old += [entry.key for entry in entries if now - entry.modified.timestamp() > seconds]
+        self._remove(old)
+        return len(old)
+
+    def prove(self) -> None:
+        with self._asking(self._impatient) as client:
+            client.put_object(Bucket=self._name, Key=f"{self._prefix}{READY}", Body=b"")
+            client.list_objects_v2(Bucket=self._name, Prefix=f"{self._prefix}{READY}", MaxKeys=1)
+
+    def _put(self, key: str, body: IO[bytes] | bytes) -> None:
+        if not isinstance(body, bytes):
+            body.seek(0)
+        with self._asking() as client:
+            client.put_object(Bucket=self._name, Key=f"{self._prefix}{key}", Body=body)
+
+    def _remove(self, keys: list[str]) -> None:
+        for start in range(0, len(keys), BATCH):
+            objects = [{"Key": key} for key in keys[start : start + BATCH]]
+            with self._asking() as client:
+                answer = client.delete_objects(Bucket=self._name, Delete={"Objects": objects, "Quiet": True})
+            if refused := answer.get("Errors"):
+                raise self._error(refused[0].get("Code", ""))
+
+    def _uploads(self, start: str = "") -> Iterator[list[Entry]]:
+        """Yield the objects of each upload whose key begins with ``start``, the data first: S3 sorts them."""
+        for _, entries in itertools.groupby(self._entries(start), lambda entry: (entry.owner, entry.id)):
+            yield list(entries)
+
+    def _entries(self, start: str) -> Iterator[Entry]:
+        page: dict[str, str] = {}
+        while True:
+            with self._asking() as client:
+                answer = client.list_objects_v2(Bucket=self._name, Prefix=f"{self._prefix}{start}", **page)
+            for each in answer.get("Contents", ()):
+                if found := KEY.fullmatch(each["Key"].removeprefix(self._prefix)):
+                    yield Entry(
+                        each["Key"], found["owner"], found["id"], found["facts"], each["Size"], each["LastModified"]
+                    )
+            if not answer["IsTruncated"]:
+                return
+            page = {"ContinuationToken": answer["NextContinuationToken"]}
+
+    @contextlib.contextmanager
+    def _asking(self, client: Any = None) -> Iterator[Any]:
+        """Return the client, to one of the few threads that may wait for S3."""
+        try:
+            with _breaker.attempt(self._no_answer):
+                yield client or self._client
+        except AwayError as error:
+            raise StorageError(f"the bucket '{self._name}' is not asked: {error}") from None
+        except self._refused as error:  # the texts of both may have the names of owners
+            if (code := error.response["Error"]["Code"]) == "NoSuchKey":
+                raise FileNotFoundError from None
+            raise self._error(code) from None
+        except self._no_answer as error:
+            raise self._error(type(error).__name__) from None
+
+    def _error(self, code: str) -> StorageError:
+        return StorageError(f"the bucket '{self._name}' of UPLOAD_STORAGE gives {code}: {FIXES.get(code, NETWORK)}")
+
+
+def _of(owner: str) -> str:
+    if not OWNER.fullmatch(owner):
+        raise ValueError("not an owner of uploads")
+    return f"{owner}/"
+
+
+def _is_whole(entries: list[Entry]) -> bool:
+    return len(entries) == 2 and entries[0].facts is None
+
+
+def _file(entries: list[Entry]) -> StoredFile | None:
+    """Return the visible file that these objects are, or None."""
+    if not _is_whole(entries):
+        return None
+    data, facts = entries[0], entries[1].facts or ""
+    try:
+        decoded = base64.urlsafe_b64decode(facts + "=" * (-len(facts) % 4))
+    except ValueError:
+        decoded = b""
+    return from_facts(data.id, data.owner, data.size, decoded)

@@ -1,0 +1,405 @@
+"""Mitigation 9, uploads: attacks and faults that depend on where files are stored, with a real S3 server."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app import create_app
+from app.security import uploads
+from app.settings import SettingsError
+from app.storage import bucket, folder, total
+from app.storage.stored import StoredFile, storage
+from tests.conftest import KEY, browser_like, new_member, on_both_storages, post
+from tests.s3_server import S3, SECRET, client_of, objects, own_s3
+from tests.samples import JSON, download, stored, upload
+from tests.test_09_uploads import IDS, NAMES, upload_named
+from tests.test_uploading import file_storage, names
+
+__all__ = ("own_s3",)
+
+READYZ = {"Authorization": f"Bearer {KEY}"}
+A_FILE = "/uploads/0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def in_bucket(app_config: dict[str, object], s3_server: S3) -> dict[str, object]:
+    return app_config | s3_server.settings()
+
+
+def put(config: dict[str, Any], key: str, content: bytes = b"") -> None:
+    prefix = config["UPLOAD_STORAGE"].removeprefix("s3://uploads/")
+    client = client_of(config)
+    client.put_object(Bucket="uploads", Key=f"{prefix}/{key}", Body=content)
+    client.close()
+
+
+# What an attacker sends
+
+
+def test_9_T1_no_name_of_an_object_is_chosen_by_a_visitor(in_bucket: dict[str, object]) -> None:
+    member = new_member(create_app(in_bucket))
+    told = [upload_named(member, name).get_json().get("name") for name in [*NAMES][::4]]
+    assert told == [NAMES[name] for name in [*NAMES][::4]]
+    assert names(member) == [*filter(None, reversed(told))]
+    for key in objects(in_bucket):
+        assert re.fullmatch(r"(session-)?[0-9a-f]{32}/[0-9a-f]{32}(\.[A-Za-z0-9_-]+)?", key), key
+
+
+def test_9_T1_an_id_leads_to_no_other_object(in_bucket: dict[str, object]) -> None:
+    app = create_app(in_bucket)
+    member = new_member(app)
+    upload(member, "a.txt", b"a")
+    (data,) = (key for key in objects(in_bucket) if "." not in key)
+    owner, _, file_id = data.partition("/")
+    for key in ("secret.txt", f"{owner}/secret.txt", f"{'0' * 32}/{'0' * 32}", f"{owner}/{'1' * 32}"):
+        put(in_bucket, key, b"of another")
+    for attempt in (*IDS, "1" * 32, "secret.txt", file_id[:31], f"{file_id}.", "..%2f" + "0" * 32 + "%2f" + "0" * 32):
+        got = download(member, f"/uploads/{attempt}")
+        assert (got.status_code in (400, 404, 414), b"of another" in got.data) == (True, False), attempt
+        assert post(member, f"/uploads/{attempt}/delete").status_code in (400, 404, 414)
+    assert len(objects(in_bucket)) == 6
+
+
+@pytest.mark.fault(
+    "Uploads",
+    "of all owners reach `UPLOAD_QUOTA_TOTAL_BYTES`",
+    sees="503 for uploads, which says that it is not about their files",
+    ends="with the first measure after a deletion: at most every ten minutes",
+)
+@on_both_storages
+def test_9_T4_all_owners_together_have_a_quota(
+    app_config: dict[str, object], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = app_config | {"UPLOAD_QUOTA_TOTAL_BYTES": 1000, "UPLOAD_QUOTA_FILES": 2}
+    app = create_app(config)
+    one, other = new_member(app, "one@example.com"), new_member(app, "other@example.com")
+    where = upload(one, "a.txt", b"a" * 600).headers["Location"]
+    assert upload(one, "a.txt", b"a").status_code == 201
+    for _ in range(5):
+        assert upload(one, "a.txt", b"a" * 300).status_code == 413  # over its own quota: that counts nothing here
+    answer = upload(other, "a.txt", b"a" * 400)
+    assert (answer.status_code, answer.headers["Retry-After"], len(stored(app))) == (503, "3600", 4)
+    assert answer.get_json()["detail"].startswith("The files of all visitors together have reached the limit")
+    assert "UPLOAD_QUOTA_TOTAL_BYTES" in caplog.text
+    assert "UPLOAD_QUOTA_TOTAL_BYTES" not in answer.text
+    assert upload(other, "a.txt", b"a" * 399).status_code == 201
+    other.application = create_app(config)  # a restart, or another worker
+    assert upload(other, "a.txt", b"a").status_code == 503
+    # What is deleted is free again with the next measure, which an upload makes at most every ten minutes.
+    post(one, f"{where}/delete")
+    assert upload(other, "a.txt", b"a" * 600).status_code == 503
+    monkeypatch.setattr(total, "MEASURE_SECONDS", -1)
+    assert upload(other, "a.txt", b"a" * 601).status_code == 503
+    assert upload(other, "a.txt", b"a" * 600).status_code == 201
+    monkeypatch.undo()
+
+
+@on_both_storages
+def test_9_T4_the_quota_of_all_owners_does_not_read_their_files_for_each_upload(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app(app_config | {"UPLOAD_QUOTA_TOTAL_BYTES": 1000})
+    member, measured, chosen = new_member(app), [], app.extensions["upload_storage"]
+    measure = chosen.total
+    monkeypatch.setattr(chosen, "total", lambda: measured.append(1) or measure())
+    assert [upload(member, "a.txt", b"a" * 250).status_code for _ in range(6)] == [201] * 4 + [503] * 2
+    assert len(measured) == 1
+    for content in ("", "{", "[]", '{"bytes": 1, "measured": 1, "other": 1}'):  # a crash while it was written
+        (app.config["UPLOAD_DIR"] / folder.TOTAL).write_text(content)
+        assert upload(member, "a.txt", b"a" * 250).status_code == 503
+    assert len(measured) == 5
+    assert app.test_cli_runner().invoke(args=["uploads", "sweep"]).exit_code == 0
+    assert len(measured) == 6
+
+
+@on_both_storages
+def test_9_T4_parallel_uploads_of_many_owners_never_pass_the_quota_of_all(app_config: dict[str, object]) -> None:
+    app = create_app(app_config | {"UPLOAD_QUOTA_TOTAL_BYTES": 100})
+
+    def save(_: int) -> bool:
+        with app.test_request_context():
+            try:
+                uploads.save(file_storage("a.txt", b"a" * 30, "text/plain"), uploads.new_session_owner())
+            except Exception:
+                return False
+            return True
+
+    with ThreadPoolExecutor(6) as pool:
+        accepted = sum(pool.map(save, range(18)))
+    assert (accepted, len(stored(app))) == (3, 6)
+
+
+# What fails half-way
+
+
+class Way:
+    """A way to a server on loopback that breaks after ``left`` bytes to the server."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.left = port, 10**9
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._take, daemon=True).start()
+
+    def _take(self) -> None:
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            if self.left <= 0:
+                client.close()
+                continue
+            server = socket.create_connection(("127.0.0.1", self.port))
+            for source, target, counts in ((client, server, True), (server, client, False)):
+                threading.Thread(target=self._pass_on, args=(source, target, counts), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, counts: bool) -> None:
+        with source, target, contextlib.suppress(OSError):
+            while self.left > 0 and (data := source.recv(4096)):
+                target.sendall(data[: self.left] if counts else data)
+                self.left -= len(data) if counts else 0
+            for end in (source, target):  # which ends the other thread's wait too
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def way(s3_server: S3) -> Iterator[Way]:
+    opened = Way(s3_server.port)
+    yield opened
+    opened.listener.close()
+
+
+@pytest.mark.fault(
+    "S3 bucket",
+    "goes down during an upload",
+    sees="503; no half of a file is ever shown",
+    ends="with the next request after its start",
+)
+def test_9_T4_an_upload_that_is_cut_is_invisible_wherever_that_is(
+    app_config: dict[str, object], s3_server: S3, way: Way
+) -> None:
+    """In its data, between it and what makes it visible, and in that. Another machine looks on."""
+    config = app_config | s3_server.settings(way.listener.getsockname()[1])
+    straight = {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{s3_server.port}"}
+    member = new_member(create_app(config))
+    upload(member, "whole.txt", b"whole")
+    witness, reached = create_app(config | straight), 0
+    for bytes_until_the_cut in (0, 300, 20_000, 60_000, *range(100_500, 110_000, 500)):
+        way.left = bytes_until_the_cut
+        answer = upload(member, "half.txt", b"a" * 100_000)
+        way.left = 10**9
+        onlooker, member.application = member.application, witness
+        seen = names(member)
+        member.application = onlooker
+        if answer.status_code == 201:
+            assert seen == ["half.txt", "whole.txt"]
+            break
+        assert (answer.status_code, answer.headers["Retry-After"], seen) == (503, "60", ["whole.txt"])
+        reached = max(reached, len(objects(config | straight)))
+    assert answer.status_code == 201
+    assert reached > 2  # some were cut after their data was there
+
+
+def test_9_T4_what_a_crash_leaves_in_a_bucket_is_swept(
+    in_bucket: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app(in_bucket)
+    account, visitor = "a" * 32, f"session-{'b' * 32}"
+    with app.test_request_context():
+        for owner in (account, visitor):
+            uploads.save(file_storage("a.txt", b"a", "text/plain"), owner)
+    for key in (f"{account}/{'d' * 32}", f"{account}/{'e' * 32}.e30", "foreign", f"{account}/foreign"):
+        put(in_bucket, key)
+    # Hours later → how many objects go.
+    for hours, gone in ((0, 0), (2, 2), (13, 2), (10_000, 0)):
+        now = time.time() + hours * 3600
+        monkeypatch.setattr(bucket, "time", SimpleNamespace(time=lambda now=now: now))
+        told = app.test_cli_runner().invoke(args=["uploads", "sweep"]).output
+        assert told == f"Removed {gone} files.\n"
+    with app.app_context():
+        assert (len(storage().listing(account)), storage().listing(visitor)) == (1, [])
+    assert sorted(key for key in objects(in_bucket) if "foreign" in key) == [f"{account}/foreign", "foreign"]
+
+
+def test_facts_that_cannot_be_read_hide_a_file_and_nothing_else(
+    in_bucket: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    app, owner = create_app(in_bucket), "a" * 32
+    with app.test_request_context():
+        whole = uploads.save(file_storage("a.txt", b"a", "text/plain"), owner)
+        for number, facts in enumerate(("x", "e30", "_w", "W10")):  # no base64, {}, no UTF-8, []
+            put(in_bucket, f"{owner}/{number:032x}")
+            put(in_bucket, f"{owner}/{number:032x}.{facts}")
+        assert storage().listing(owner) == [whole]
+    assert caplog.text.count("unreadable metadata of an upload") == 4
+
+
+# What fails outside
+
+
+# What is set → what the log says.
+FAULTS = {
+    "bucket": ({"UPLOAD_STORAGE": "s3://elsewhere"}, "make the bucket, or correct UPLOAD_STORAGE"),
+    "secret": ({"AWS_SECRET_ACCESS_KEY": "Wrong-" + SECRET}, "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+    "rights": ({"AWS_ACCESS_KEY_ID": "test:stranger"}, "allow s3:ListBucket"),
+    "address": ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, "look at the network, and at AWS_ENDPOINT_URL_S3"),
+}
+
+
+@pytest.mark.fault(
+    "S3 bucket",
+    "is absent, or refuses the app",
+    sees="503 for uploads; all else works, and `/readyz` is 200",
+    ends="after the fix, which the log names",
+)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bucket_that_cannot_be_used_is_told(
+    in_bucket: dict[str, object], caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    settings, fix = FAULTS[fault]
+    app = create_app(in_bucket | settings | {"READYZ_TOKEN": KEY})
+    answer = browser_like(app).get("/readyz", headers=READYZ)
+    assert (answer.status_code, answer.get_json()["parts"]["uploads"]) == (200, "degraded")
+    assert fix in caplog.text
+    caplog.clear()
+    member = new_member(app)
+    answer = upload(member, "a.txt", b"a")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "60")
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    lines = [line for line in lines if "Mail " not in line]
+    assert (len(lines), fix in lines[0]) == (1, True), lines
+    swept = app.test_cli_runner().invoke(args=["uploads", "sweep"])
+    assert (swept.exit_code, fix in swept.output) == (1, True)
+    for told in (caplog.text, answer.text, swept.output):
+        assert SECRET not in told
+    assert [member.get(path).status_code for path in ("/", "/healthz")] == [200, 200]
+
+
+@pytest.mark.fault(
+    "S3 bucket", "is down", sees="503 for uploads and downloads", ends="with the next request after its start"
+)
+def test_an_outage_of_the_bucket_is_a_503_and_heals(
+    app_config: dict[str, object], own_s3: S3, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(app_config | own_s3.settings())
+    member = new_member(app)
+    where = upload(member, "a.txt", b"a").headers["Location"]
+    asked: dict[str, Callable[[], Any]] = {
+        "upload": lambda: upload(member, "b.txt", b"b"),
+        "list": lambda: member.get("/uploads", headers=JSON),
+        "download": lambda: download(member, where),
+        "delete": lambda: post(member, f"{where}/delete", headers=JSON),
+    }
+    own_s3.kill()
+    for what, ask in asked.items():
+        caplog.clear()
+        answer = ask()
+        assert (what, answer.status_code, answer.headers.get("Retry-After")) == (what, 503, "60")
+        lines = [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert [line.getMessage() for line in lines if line.exc_info] == []
+        assert len(lines) == 1
+    own_s3.start()
+    assert names(member) == ["a.txt"]
+    assert {what: ask().status_code for what, ask in asked.items()} == {
+        "upload": 201,
+        "list": 200,
+        "download": 200,
+        "delete": 204,
+    }
+
+
+def test_a_file_that_is_deleted_during_its_download_is_gone(
+    in_bucket: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app(in_bucket)
+    member = new_member(app)
+    where = upload(member, "a.txt", b"a").headers["Location"]
+    chosen = app.extensions["upload_storage"]
+    find = chosen.find
+
+    def find_and_delete(owner: str, file_id: str) -> StoredFile | None:
+        found: StoredFile | None = find(owner, file_id)
+        assert found
+        chosen.delete(found)
+        return found
+
+    monkeypatch.setattr(chosen, "find", find_and_delete)
+    assert download(member, where).status_code == 404
+
+
+# What is set
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["s3://", "s3://Bucket", "s3://key:secret@bucket", "s3://bucket/a?b", "s3://bucket//a", "gs://bucket", "/srv"],
+)
+def test_a_storage_of_another_form_stops_the_start(app_config: dict[str, object], value: str) -> None:
+    with pytest.raises(SettingsError, match=r"UPLOAD_STORAGE: .*Example: UPLOAD_STORAGE=s3://") as told:
+        create_app(app_config | {"UPLOAD_STORAGE": value})
+    assert "secret" not in told.value.message
+
+
+@pytest.mark.parametrize(
+    "value", ["ftp://a", "https://key:secret@s3.example.com", "https://s3.example.com/bucket", "s3"]
+)
+def test_an_address_of_another_form_stops_the_start(app_config: dict[str, object], value: str) -> None:
+    with pytest.raises(SettingsError, match="AWS_ENDPOINT_URL_S3: "):
+        create_app(app_config | {"UPLOAD_STORAGE": "s3://bucket", "AWS_ENDPOINT_URL_S3": value})
+
+
+def test_a_start_without_boto3_names_what_to_install(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    create_app(app_config)
+    with pytest.raises(SettingsError, match=r"pip install --require-hashes -r requirements-s3\.txt"):
+        create_app(app_config | {"UPLOAD_STORAGE": "s3://bucket", "AWS_DEFAULT_REGION": "eu-central-1"})
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "found"),
+    [
+        ("http://s3.example.com", True),
+        ("http://localhost:9000", False),
+        ("http://127.0.0.1:9000", False),
+        ("https://s3.example.com", False),
+        ("", False),
+    ],
+)
+def test_9_S3_files_that_go_to_a_bucket_unencrypted_are_a_fact(
+    app_config: dict[str, object], endpoint: str, found: bool
+) -> None:
+    settings = {"UPLOAD_STORAGE": "s3://bucket", "AWS_DEFAULT_REGION": "eu-central-1", "AWS_ENDPOINT_URL_S3": endpoint}
+    facts = [fact for fact in uploads.check(create_app(app_config | settings)) if fact.id == "UP03"]
+    assert [fact.severity for fact in facts] == ["relaxed"] * found
+
+
+def test_a_bucket_needs_no_room_on_this_machine(in_bucket: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 2**20}))
+    assert upload(new_member(create_app(in_bucket)), "a.txt", b"a").status_code == 201
+
+
+def test_two_machines_see_the_files_of_each_other(in_bucket: dict[str, object], tmp_path: Path) -> None:
+    """Each with a folder of its own for its work. See also test_several_machines.py."""
+    one, two = (create_app(in_bucket | {"UPLOAD_DIR": str(tmp_path / name)}) for name in ("one", "two"))
+    member = new_member(one)
+    where = upload(member, "a.txt", b"a").headers["Location"]
+    member.application = two
+    assert (names(member), download(member, where).data) == (["a.txt"], b"a")
+    assert post(member, f"{where}/delete", headers=JSON).status_code == 204
+    member.application = one
+    assert (names(member), download(member, where).status_code) == ([], 404)
