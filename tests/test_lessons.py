@@ -255,6 +255,25 @@ def test_without_chromium_an_attack_says_what_to_install(default_app: App, app: 
     assert (ended.returncode, ended.stderr) == (2, "CHROMIUM=/there/is/none: there is no such program.\n")
 
 
+def test_a_teacher_sees_who_is_done_and_resets_a_class(run: Run, app: Path, default_app: App, tmp_path: Path) -> None:
+    """With the two loops of docs/teaching.md as they are written. Ann has fixed lesson 1, and Bob has not begun."""
+    done, reset = commands((ROOT / "docs/teaching.md").read_text(encoding="utf-8"))[-2:]
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class/.venv").symlink_to(default_app.folder / ".venv")
+    ann, bob = (tmp_path / "class" / name for name in ("ann", "bob"))
+    for folder in (ann, bob):
+        shutil.copytree(app, folder)
+        run(0, folder, "tools.lessons", "break", "1")
+    apply(ann, next(changes for _, changes in fixes(1) if changes[0].killer == HOLDS))
+
+    told = default_app.run("sh", "-c", done, cwd=tmp_path).splitlines()
+    assert told[0] == f"class/ann/: {HOLDS}"
+    assert re.match("class/bob/: - A key with a placeholder word in it passes", told[1])
+    default_app.run("sh", "-c", reset, cwd=tmp_path)
+    assert {git(folder, "branch", "--show-current") for folder in (ann, bob)} == {"main"}
+    assert "casefold" in git(ann, "show", "lesson-01:app/security/secret_key.py")
+
+
 def test_a_reader_gets_from_the_readme_to_a_first_lesson(
     default_app: App, app: Path, record_property: pytest.RecordProperty
 ) -> None:

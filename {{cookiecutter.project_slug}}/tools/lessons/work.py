@@ -30,6 +30,7 @@ def begin(number: int) -> str:
         raise LessonError("You have changes that are not committed. Commit them first, or put them away: git stash -u")
     fault, folder = PROJECT / f"tools/lessons/lesson_{number:02}/fault.patch", _git("rev-parse", "--show-prefix")
     apply = ("apply", "--index", f"--directory={folder}", str(fault))
+    _git("update-index", "-q", "--refresh")  # in a copied folder, the files have other times than git knows
     try:
         _git(*apply, "--check")
     except LessonError as error:
