@@ -4,7 +4,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PYTHON ?= python3
 PORT ?= 8000
 
-.PHONY: help demo test programs mutants mutations bench lint format lock outdated clean
+.PHONY: help demo naive test programs mutants mutations bench lint format lock outdated clean
 
 help:  ## List the targets
 	@awk -F ':.*## *' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -12,6 +12,10 @@ help:  ## List the targets
 demo: demo/pyproject.toml  ## Generate an app with the defaults (kept if it is there) and serve it, in debug
 	@echo "The demo is in demo/. To test, audit or change it: cd demo, then make test, make audit …"
 	@$(MAKE) --no-print-directory -C demo run PORT=$(PORT)
+
+naive: demo/pyproject.toml  ## Serve the naive app, which has every hole, on this machine only (PORT=8001)
+	@$(MAKE) --no-print-directory -C demo .venv/installed
+	@demo/$(BIN)/python -m tests.naive $(if $(filter 8000,$(PORT)),8001,$(PORT))
 
 test: programs  ## Generate apps with all options, attack them, run their own suites
 	$(BIN)/pytest -n auto

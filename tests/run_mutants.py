@@ -1,7 +1,8 @@
 """Runs mutations in the environment of a generated app: its killer and its audit, each in a process of its own.
 
-``python run_mutants.py APP WORK`` reads a mutation as a line of JSON, and writes a line of JSON about it. New processes
-are forked from one that has imported the packages already, which takes longer than most killers.
+``python run_mutants.py APP WORK`` reads a mutation as a line of JSON, and writes a line of JSON about it. For a folder
+and what to run there, it writes the exit code and the output. New processes are forked from one that has imported the
+packages already, which takes longer than most killers.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ def main() -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([name for name in PACKAGES if importlib.util.find_spec(name.partition(".")[0])])
     for line in sys.stdin:
-        print(json.dumps(examine(app, work, json.loads(line))), flush=True)
+        asked = json.loads(line)
+        answer = run(Path(asked["folder"]), asked["run"]) if "run" in asked else examine(app, work, asked)
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

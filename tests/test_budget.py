@@ -1,4 +1,4 @@
-"""The generated app stays small enough to be read: 97 files, 6,300 lines of code, what examines it aside."""
+"""The generated app stays small enough to be read: 97 files, 6,350 lines of code, what examines it aside."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ def test_the_app_fits_its_budget(cookiecutter: Cookiecutter, record_property: py
     """pygount counts lines with code in them: blank lines, comments and docstrings are for the reader."""
     app = cookiecutter.app()
     own = [name for name in files(app) if name.endswith(CODE) and not name.startswith(ASIDE)]
-    tools = [name for name in own if name.startswith("tools/")]
-    rest = sorted(set(own) - set(tools))
+    lessons = [name for name in own if name.startswith("tools/lessons/")]
+    tools = [name for name in own if name.startswith("tools/") and name not in lessons]
+    rest = sorted(set(own) - set(tools) - set(lessons))
     for what, names, most_files, most_lines in (
-        ("generated app, its tools, tests and docs aside", rest, 97, 6300),
-        ("its tools: audit and drift", tools, 45, 4105),
+        ("generated app, its tools, tests and docs aside", rest, 97, 6350),
+        ("its tools: audit and drift", tools, 45, 4110),
+        ("its lessons", lessons, 34, 900),
     ):
         lines = sum(SourceAnalysis.from_file(str(app / name), "app").code_count for name in names)
         record_property(what, f"{len(names)} files, {lines} lines of code")

@@ -25,7 +25,7 @@ ADDED = {
     "accounts": [r"app/accounts/.*", r"docs/accounts\.md", r"tests/accounts/.*", r"deploy/postgres\.sql"],
     "docker": [r"\.dockerignore", r"deploy/(Dockerfile|(compose|kubernetes)\.yaml)"],
     "ci": [r"\.github/.*"],
-    "lessons": [r"docs/lessons/.*"],
+    "lessons": [r"(docs|tools)/lessons/.*"],
 }
 COMBINATIONS = list(itertools.product(("yes", "no"), ("yes", "no"), ("github", "none"), ("yes", "no")))
 NO = ("no", "none")

@@ -36,6 +36,7 @@ from werkzeug.serving import make_server
 from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 
 from tests.clean_copy import APP
+from tests.naive.__main__ import BANNER, guarded_server
 from tests.naive.app import create_app
 from tests.test_mitigations import THREATS
 
@@ -789,3 +790,38 @@ def test_each_of_the_34_threats_is_attacked_here_and_named_in_the_app() -> None:
     tests = [re.match(r"test_(\d+)_T(\d)_", name) for name in globals()]
     assert {f"{test[1]}.T{test[2]}" for test in tests if test} == expected
     assert set(re.findall(r"\b\d+\.T\d", NAIVE.read_text(encoding="utf-8"))) == expected
+
+
+def test_served_beside_the_demo_it_has_a_banner_and_answers_no_other_site(tmp_path: Path) -> None:
+    app = create_app(tmp_path)
+    server = guarded_server(app, 0)
+    assert server.server_address[0] == "127.0.0.1"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    here, hole = f"127.0.0.1:{server.port}", "/hello?name={{7*191}}"
+
+    def ask(path: str, **headers: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        status, body = answer.status, answer.read()
+        connection.close()
+        return status, body
+
+    try:
+        for path in ("/", hole, "/page/about", "/login", "/register", "/reset", "/no-such-page", "/hello?name={{"):
+            assert ask(path)[1].startswith(BANNER), path
+        assert b"1337" in ask(hole, Origin=f"http://{here}", Sec_Fetch_Site="same-origin")[1]
+        for told in (
+            {"Host": f"attacker.test:{server.port}"},
+            {"Sec_Fetch_Site": "cross-site"},
+            {"Sec_Fetch_Site": "same-site"},
+            {"Origin": "http://attacker.test"},
+            {"Origin": "null"},
+        ):
+            status, body = ask(hole, **told)
+            assert (status, b"1337" in body) == (403, False), told
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

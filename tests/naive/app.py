@@ -1,9 +1,9 @@
-"""A NAIVE APP, MADE TO BE ATTACKED. NEVER SERVE IT, NEVER COPY FROM IT.
+"""A NAIVE APP, MADE TO BE ATTACKED. NEVER PUT IT ON A NETWORK, NEVER COPY FROM IT.
 
 It does what the generated app does, the way a beginner's tutorial does it: Flask, the standard library, and nothing
 that defends. Every hole is a habit that tutorials teach, and names the threats that it opens. ``tests/test_naive.py``
 attacks all 34 of them and succeeds: the attacks that the generated app withstands are real ones. There is no
-``app.run()`` here, on purpose.
+``app.run()`` here, on purpose: ``__main__.py`` serves it on loopback, behind a guard and with a banner.
 """
 
 from __future__ import annotations

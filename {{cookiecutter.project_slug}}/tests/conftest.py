@@ -26,6 +26,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app, paths, settings
 from tests.attacker import Site
+from tests.chromium import launch
 from tests.programs import PROGRAMS, advice, missing
 from tests.progress import Progress
 from tests.s3_server import S3, s3_server
@@ -274,25 +275,9 @@ def member(app: Flask) -> FlaskClient:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Chromium: the one in CHROMIUM, else the system's, else Playwright's own.
-
-    Every host name leads to loopback, so that a test can serve ``https://attacker.test``.
-    """
+    """Chromium: see tests/chromium.py."""
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=PROGRAMS["browser"].path(),
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--host-resolver-rules=MAP * 127.0.0.1",
-                # Reports leave at once, and also for a server whose certificate only the contexts below trust.
-                "--short-reporting-delay",
-                "--ignore-certificate-errors",
-            ],
-        )
+        launched = launch(playwright)
         yield launched
         launched.close()
 

@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--path", type=Path, help="the folder of that app (default: the current one)")
     parser.add_argument("--format", default="text", choices=("text", "json", "sarif", "html"))
     parser.add_argument("--strict", action="store_true", help="exit 1 also when something is relaxed")
+    parser.add_argument("--only", type=int, default=0, choices=range(1, 11), metavar="N", help="audit one mitigation")
     options = parser.parse_args()
     if options.path and not options.app:
         parser.error("--path needs MODULE:APP_OR_FACTORY")
@@ -41,7 +42,7 @@ def main() -> int:
         if options.app:
             report = audit_foreign(lambda folder: _load(options.app, folder), (options.path or Path()).resolve())
         else:
-            report = audit_own(create_app, split=True)
+            report = audit_own(create_app, split=True, only=options.only)
     except KeyboardInterrupt:
         return ctrl_c.EXIT_CODE
     except SystemExit as stopped:

@@ -35,10 +35,11 @@ LARGE = 50_000_000  # bytes
 STEPS = [step for mitigation in reversed(MITIGATIONS.values()) for step in mitigation.steps]
 
 
-def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool = False) -> Report:
+def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool = False, only: int = 0) -> Report:
     """Examine the app that ``factory`` returns, as it would start in production.
 
     With ``split``, two processes share the work if the system can fork: only for a program without threads.
+    ``only`` is the number of a mitigation; then the report has its row and nothing else.
 
     The real app is not touched: the probes get a copy with its own temporary folder. Raises what the factory raises.
     """
@@ -68,11 +69,14 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
             return Subject(copy(own), package, yours.PROJECT, place, log, copy, own, hosts_of(real))
 
         with _surroundings():
-            if split and hasattr(os, "fork") and (os.cpu_count() or 1) > 1:
+            if only:
+                results = _examine(subject(Path(folder)), MITIGATIONS[only].steps)
+            elif split and hasattr(os, "fork") and (os.cpu_count() or 1) > 1:
                 results = _examine_in_two(subject, Path(folder))
             else:
                 results = _examine(subject(Path(folder)), STEPS)
-            return _report(results, real, stated, package.name)
+            report = _report(results, real, stated, package.name)
+            return replace(report, rows=report.rows[:1], deployment=()) if only else report
 
 
 @contextlib.contextmanager
@@ -237,6 +241,8 @@ def _report(results: Mapping[Step, StepResult], app: Flask, stated: list[Finding
     left = stated
     rows = []
     for number, mitigation in MITIGATIONS.items():
+        if mitigation.steps[0] not in results:
+            continue
         steps = []
         for result in (results[step] for step in mitigation.steps):
             own = tuple(fact for fact in left if fact.id == result.step.finding_id)

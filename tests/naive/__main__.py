@@ -1,0 +1,50 @@
+"""``python -m tests.naive [PORT]`` serves the naive app beside the demo, for a class to look at: on this machine only.
+
+The app runs code for whoever asks it to. So it is bound to loopback, and answers no request that a page of another site
+has caused: the browser that has this app open may have any other site open too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from flask import Flask
+from werkzeug import Request, Response
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from tests.naive.app import create_app
+
+BANNER = b"""<p style="margin: 0; padding: 1em; background: #b00; color: #fff; font: bold 16px sans-serif">
+This app is made to be attacked. Type nothing here that is real, and never put it on a network.</p>"""
+
+
+def guarded_server(app: Flask, port: int) -> BaseWSGIServer:
+    """Return a server for the app on 127.0.0.1. Port 0 is any free one."""
+    naive = app.wsgi_app
+
+    def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        asked = Request(environ)
+        origin = f"http://127.0.0.1:{server.port}"
+        # The first stops a name that leads to 127.0.0.1, the others a link, a form or a script of another site.
+        if (
+            asked.headers.get("Host") != f"127.0.0.1:{server.port}"
+            or asked.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
+            or asked.headers.get("Origin", origin) != origin
+        ):
+            return Response(f"Open {origin}/ yourself.\n", 403)(environ, start_response)
+        response = Response.from_app(naive, environ)
+        if response.mimetype == "text/html":
+            response.set_data(BANNER + response.get_data())
+        return response(environ, start_response)
+
+    app.wsgi_app = guarded
+    server = make_server("127.0.0.1", port, app, threaded=True)
+    return server
+
+
+if __name__ == "__main__":
+    running = guarded_server(create_app(), int(sys.argv[1]) if sys.argv[1:] else 8001)
+    print(f"The naive app is at http://127.0.0.1:{running.port} (Ctrl-C stops it)")
+    running.serve_forever()

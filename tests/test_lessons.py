@@ -1,0 +1,301 @@
+"""Each lesson from its first command to its last: the attack wins, wrong fixes are told apart, a right one holds.
+
+``tests/lessons/`` has the answers, which no generated app has. They are written as mutations are, of the app as the
+lesson's fault leaves it. The heading is what the check says of a fix; changes of one name are one fix.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import AUTHOR, App, commit, edit, files, outside
+from tests.mutations import Mutation, read
+
+ROOT = Path(__file__).resolve().parent.parent
+ANSWERS = {int(path.name[:2]): path for path in sorted((ROOT / "tests/lessons").glob("*.txt"))}
+HOLDS = "The fix holds."
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def run(default_app: App, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """``run(0, folder, "tools.lessons", …)`` runs a module there, which has to end with 0, and gives its output."""
+    work = tmp_path_factory.mktemp("lessons")
+    command = [default_app.folder / ".venv/bin/python", ROOT / "tests/run_mutants.py", default_app.folder, work]
+
+    def ask(code: int, folder: Path, *arguments: str) -> str:
+        print(json.dumps({"folder": str(folder), "run": arguments}), file=process.stdin, flush=True)
+        ended, said = json.loads(process.stdout.readline())
+        assert ended == code, said
+        return str(said)
+
+    nobody = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}  # git knows no author
+    environment = outside() | nobody
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield ask
+
+
+@pytest.fixture
+def app(default_app: App, tmp_path: Path) -> Path:
+    """A generated app in a repository of its own, with one commit."""
+    folder = tmp_path / "app"
+    shutil.copytree(default_app.folder, folder, ignore=shutil.ignore_patterns(".venv", "__pycache__", ".*_cache"))
+    commit(folder)
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    ended = subprocess.run(
+        ["git", *AUTHOR, *arguments], cwd=folder, env=outside(), check=True, capture_output=True, encoding="utf-8"
+    )
+    return ended.stdout.strip()
+
+
+def fixes(number: int) -> list[tuple[str, list[Mutation]]]:
+    found = itertools.groupby(read(ANSWERS[number]), key=lambda change: change.name)
+    return [(name, list(changes)) for name, changes in found]
+
+
+def apply(folder: Path, changes: list[Mutation]) -> None:
+    for change in changes:
+        edit(folder, {change.file: (change.before, change.after)})
+
+
+def commands(page: str) -> list[str]:
+    """What a page tells to type, without the comments."""
+    blocks = re.findall(r"(?ms)^```sh\n(.*?)^```$", page)
+    return [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+def page_of(app: Path, number: int) -> str:
+    return next(app.glob(f"docs/lessons/{number:02}-*.md")).read_text(encoding="utf-8")
+
+
+def test_each_lesson_has_a_right_fix_and_three_wrong_ones() -> None:
+    assert list(ANSWERS) == list(range(1, 11))
+    for number in ANSWERS:
+        said = [changes[0].killer for _, changes in fixes(number)]
+        assert (said.count(HOLDS), len(set(said))) == (1, 4), number
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_a_lesson(run: Run, app: Path, number: int) -> None:
+    typed = iter(commands(page_of(app, number)))
+
+    def lesson(code: int, action: str) -> str:
+        if right:  # then the page has this command, and this one only
+            assert next(typed) == f"make lesson N={number} DO={action}"
+        return run(code, app, "tools.lessons", action, str(number))
+
+    right = True
+    lesson(0, "break")
+    assert "THE ATTACK WINS. " in lesson(0, "attack")
+    assert next(typed) == f".venv/bin/python -m tools.audit --only {number}"
+    (row,) = json.loads(run(1, app, "tools.audit", "--only", str(number), "--format", "json"))["mitigations"]
+    assert (row["number"], row["state"]) == (number, "missing")
+
+    known = [changes[0].killer for _, changes in fixes(number)]
+    for name, changes in sorted(fixes(number), key=lambda fix: fix[1][0].killer == HOLDS):  # the right one comes last
+        right = changes[0].killer == HOLDS
+        apply(app, changes)
+        said = lesson(0 if right else 1, "check")
+        # What it says of one fix, it says of no other.
+        assert [text for text in known if text in said] == [changes[0].killer], f"{name}: {said}"
+        if not right:
+            git(app, "checkout", "--", ".")
+    assert ": implemented\n" in said
+    assert "THE ATTACK FAILS. " in lesson(0, "attack")
+    picture = app / f"instance/lesson-{number:02}.png"
+    assert picture.exists() == (number in (2, 3, 4, 6, 10))
+
+    mine = (app / changes[0].file).read_text()
+    lesson(0, "restore")
+    assert list(typed) == []
+    assert (git(app, "branch", "--show-current"), git(app, "status", "--porcelain")) == ("main", "")
+    assert git(app, "show", f"lesson-{number:02}:{changes[0].file}") == mine.strip()
+
+
+def alter(folder: Path) -> None:
+    """Do what a learner does: change a file, stage another change, make a new file."""
+    (folder / "wsgi.py").write_text("# mine\n")
+    git(folder, "add", "wsgi.py")
+    (folder / "app/__init__.py").write_text("# mine too\n")
+    (folder / "notes.txt").write_text("what I have learnt\n")
+
+
+def merge(folder: Path) -> None:
+    """Stop in the middle of a merge that conflicts."""
+    branch = git(folder, "branch", "--show-current")
+    for name in ("theirs", branch):
+        git(folder, "switch", "--quiet", *(["--create"] if name == "theirs" else []), name)
+        (folder / "wsgi.py").write_text(f"# {name}\n")
+        git(folder, "commit", "--quiet", "--all", "--message", name)
+    subprocess.run(["git", *AUTHOR, "merge", "theirs"], cwd=folder, env=outside(), capture_output=True)
+    assert git(folder, "ls-files", "--unmerged")
+
+
+def inside(folder: Path) -> None:
+    """The app as make demo makes it: in a folder that the repository around it ignores."""
+    shutil.rmtree(folder / ".git")
+    (folder.parent / ".gitignore").write_text("app\n")
+    commit(folder.parent)
+
+
+def state(folder: Path) -> tuple[dict[str, bytes], str]:
+    """Every file, and where git is: what a refused command must leave as it is."""
+    kept = {name: content for name, content in files(folder).items() if not name.startswith(".git/")}
+    if not (folder / ".git").exists() and not (folder.parent / ".git").exists():
+        return kept, ""
+    return kept, git(folder, "status", "--porcelain", "--branch", "--", ".") + git(folder, "for-each-ref")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (
+            lambda folder: git(folder, "config", "branch.main.lesson-from", "x"),
+            "End it first: make lesson N=1 DO=restore",
+        ),
+        (lambda folder: shutil.rmtree(folder / ".git"), "Type: git init && git add -A && git commit -m Start"),
+        (lambda folder: git(folder, "update-ref", "-d", "HEAD"), "Type: git init && git add -A"),
+        (inside, "Type: git init && git add -A"),
+        (alter, "changes that are not committed"),
+        (lambda folder: (folder / "notes.txt").write_text("mine"), "changes that are not committed"),
+        (lambda folder: git(folder, "checkout", "--quiet", "--detach"), "git switch -c NAME"),
+        (merge, "changes that are not committed"),
+        (
+            lambda folder: (
+                edit(
+                    folder,
+                    {"app/security/secret_key.py": ('return "contains a placeholder', 'return "is a placeholder')},
+                ),
+                commit(folder),
+            ),
+            "tools/lessons/lesson_01/fault.patch shows what to take out",
+        ),
+    ],
+    ids=["in a lesson", "no git", "no commit", "ignored", "changes", "new file", "detached", "merge", "edited"],
+)
+def test_a_lesson_does_not_begin_where_something_could_be_lost(
+    run: Run, app: Path, prepare: Callable[[Path], object], said: str
+) -> None:
+    prepare(app)
+    before = state(app)
+    assert said in run(2, app, "tools.lessons", "break", "1")
+    assert state(app) == before
+
+
+def test_what_a_learner_did_is_on_the_lessons_branch(run: Run, app: Path) -> None:
+    """Also where git knows no author, and when a lesson is begun again. A hook of the team does not get in the way."""
+    start = state(app)[0]
+    hook = app / ".git/hooks/pre-commit"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    for branch in ("lesson-01", "lesson-01-2"):
+        run(0, app, "tools.lessons", "break", "1")
+        assert git(app, "branch", "--show-current") == branch
+        alter(app)
+        assert branch in run(0, app, "tools.lessons", "restore", "1")
+        assert state(app)[0] == start
+    for branch in ("lesson-01", "lesson-01-2"):
+        for name, text in {
+            "wsgi.py": "# mine",
+            "app/__init__.py": "# mine too",
+            "notes.txt": "what I have learnt",
+        }.items():
+            assert git(app, "show", f"{branch}:{name}") == text
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (lambda folder: git(folder, "switch", "--quiet", "main"), "no lesson has made"),
+        (lambda folder: git(folder, "checkout", "--quiet", "--detach"), "git switch -c NAME"),
+        (lambda folder: git(folder, "branch", "--quiet", "-D", "main"), "git switch NAME"),
+        (merge, "finish it, or abort it"),
+    ],
+    ids=["not in a lesson", "detached", "start gone", "merge"],
+)
+def test_a_lesson_does_not_end_where_something_could_be_lost(
+    run: Run, app: Path, prepare: Callable[[Path], object], said: str
+) -> None:
+    run(0, app, "tools.lessons", "break", "1")
+    prepare(app)
+    before = state(app)
+    assert said in run(2, app, "tools.lessons", "restore", "1")
+    assert state(app) == before
+
+
+def test_an_app_that_does_not_start_is_told_in_one_line(run: Run, app: Path) -> None:
+    (app / "app/__init__.py").write_text("def create_app(:\n")
+    for action in ("attack", "check"):
+        assert re.search(
+            rf"The {action} broke off: SyntaxError: .+ \(__init__.py, line 1\)",
+            run(2, app, "tools.lessons", action, "1"),
+        )
+
+
+def test_without_chromium_an_attack_says_what_to_install(default_app: App, app: Path) -> None:
+    command = [default_app.folder / ".venv/bin/python", "-m", "tools.lessons", "attack", "3"]
+    environment = outside() | {"CHROMIUM": "/there/is/none"}
+    ended = subprocess.run(command, cwd=app, env=environment, capture_output=True, encoding="utf-8")
+    assert (ended.returncode, ended.stderr) == (2, "CHROMIUM=/there/is/none: there is no such program.\n")
+
+
+def test_a_teacher_sees_who_is_done_and_resets_a_class(run: Run, app: Path, default_app: App, tmp_path: Path) -> None:
+    """With the two loops of docs/teaching.md as they are written. Ann has fixed lesson 1, and Bob has not begun."""
+    done, reset = commands((ROOT / "docs/teaching.md").read_text(encoding="utf-8"))[-2:]
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class/.venv").symlink_to(default_app.folder / ".venv")
+    ann, bob = (tmp_path / "class" / name for name in ("ann", "bob"))
+    for folder in (ann, bob):
+        shutil.copytree(app, folder)
+        run(0, folder, "tools.lessons", "break", "1")
+    apply(ann, next(changes for _, changes in fixes(1) if changes[0].killer == HOLDS))
+
+    told = default_app.run("sh", "-c", done, cwd=tmp_path).splitlines()
+    assert told[0] == f"class/ann/: {HOLDS}"
+    assert re.match("class/bob/: - A key with a placeholder word in it passes", told[1])
+    default_app.run("sh", "-c", reset, cwd=tmp_path)
+    assert {git(folder, "branch", "--show-current") for folder in (ann, bob)} == {"main"}
+    assert "casefold" in git(ann, "show", "lesson-01:app/security/secret_key.py")
+
+
+def test_a_reader_gets_from_the_readme_to_a_first_lesson(
+    default_app: App, app: Path, record_property: pytest.RecordProperty
+) -> None:
+    """Each command as it is written, from where ``make demo`` has made the app. The reader writes the right fix."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Learn from it\n")[2].partition("\n## ")[0]
+    shutil.rmtree(app / ".git")
+    names = {f"GIT_{who}_{what}": "ann@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    into, *rest = commands(readme)
+    assert into == "cd demo"
+    typed, said, begun = [*rest, *commands(page_of(app, 1))], "", time.monotonic()
+    for command in typed:
+        if command.endswith("DO=check"):
+            apply(app, next(changes for _, changes in fixes(1) if changes[0].killer == HOLDS))
+        command = command.replace(
+            ".venv/bin/python -m tools.audit", "! .venv/bin/python -m tools.audit"
+        )  # it exits with 1
+        command = command.replace(".venv", f"{default_app.folder}/.venv")
+        command = command.replace("make lesson", f"make VENV={default_app.folder}/.venv lesson")
+        said += default_app.run("sh", "-c", command, cwd=app, **names)
+    assert re.findall("THE ATTACK [A-Z]+|The fix holds", said) == [
+        "THE ATTACK WINS",
+        "The fix holds",
+        "THE ATTACK FAILS",
+    ]
+    record_property("the first lesson", f"{len(typed)} commands, {time.monotonic() - begun:.0f} s")

@@ -1,0 +1,114 @@
+"""Takes a lesson's step out of the app on a branch of its own, and goes back. Nothing that somebody wrote is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tools.drift.programs import UnknownDriftError, git
+
+PROJECT = Path(__file__).resolve().parents[2]
+# What git has while it waits for somebody to finish a merge or the like. To commit then would end it.
+UNFINISHED = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD")
+FIRST_COMMIT = "Type: git init && git add -A && git commit -m Start"
+
+
+class LessonError(Exception):
+    """A lesson can't begin or end now. The message says why, and what to do about it."""
+
+
+def begin(number: int) -> str:
+    """Make a branch, commit the lesson's fault there, and return the branch's name. Raises LessonError.
+
+    An earlier branch of the same lesson stays: the new one has another name.
+    """
+    start = _branch()
+    if _start_of(start):
+        raise LessonError(
+            f"You are in a lesson, on the branch {start}. End it first: make lesson N={number} DO=restore"
+        )
+    if _changes():
+        raise LessonError("You have changes that are not committed. Commit them first, or put them away: git stash -u")
+    fault, folder = PROJECT / f"tools/lessons/lesson_{number:02}/fault.patch", _git("rev-parse", "--show-prefix")
+    apply = ("apply", "--index", f"--directory={folder}", str(fault))
+    _git("update-index", "-q", "--refresh")  # in a copied folder, the files have other times than git knows
+    try:
+        _git(*apply, "--check")
+    except LessonError as error:
+        raise LessonError(
+            f"This lesson's fault does not fit your app ({error}): those lines have changed since it was generated. "
+            f"{fault.relative_to(PROJECT)} shows what to take out. Do it by hand on a branch of your own; attack and "
+            "check work there too."
+        ) from None
+    taken = _git("for-each-ref", "--format=%(refname:short)", "refs/heads/lesson-*").split()
+    names = [f"lesson-{number:02}", *(f"lesson-{number:02}-{turn}" for turn in range(2, len(taken) + 3))]
+    branch = next(name for name in names if name not in taken)
+    _git("switch", "--quiet", "--create", branch)
+    try:
+        _git("config", f"branch.{branch}.lesson-from", start)
+        _git(*apply)
+        _commit(f"Lesson {number}: the fault")
+    except BaseException:  # also Ctrl-C: nothing but the fault is on this branch
+        _git("switch", "--quiet", "--force", start)
+        _git("branch", "--quiet", "--delete", "--force", branch)
+        raise
+    return branch
+
+
+def end() -> tuple[str, str]:
+    """Commit what is on the lesson's branch, switch to where the lesson began, and return both branches.
+
+    Raises LessonError where there is nothing to go back from, or where a merge has to be finished first.
+    """
+    branch = _branch()
+    start = _start_of(branch)
+    if not start:
+        raise LessonError(f"You are on the branch {branch}, which no lesson has made: there is nothing to restore.")
+    if pending := [name for name in UNFINISHED if _git("rev-parse", "--verify", "--quiet", name, allowed=1)]:
+        raise LessonError(f"git is in the middle of something ({pending[0]}): finish it, or abort it. See git status.")
+    if not _git("for-each-ref", f"refs/heads/{start}"):
+        raise LessonError(f"The branch {start}, where this lesson began, is gone. Switch to another: git switch NAME")
+    if _changes():
+        _git("add", "--all", ":/")
+        _commit("My work on the lesson")
+    _git("switch", "--quiet", start)
+    return branch, start
+
+
+def _branch() -> str:
+    """Return the current branch of the app's repository. Raises LessonError if there is none to come back to."""
+    try:
+        _git("ls-files", "--error-unmatch", "wsgi.py")
+        _git("rev-parse", "--verify", "--quiet", "HEAD")
+    except LessonError:
+        raise LessonError(f"The app is not in git yet, so there is nothing to go back to. {FIRST_COMMIT}") from None
+    if branch := _git("symbolic-ref", "--short", "--quiet", "HEAD", allowed=1):
+        return branch
+    raise LessonError("No branch is checked out (a detached HEAD). Make one for what is here: git switch -c NAME")
+
+
+def _start_of(branch: str) -> str:
+    """Return where the lesson of a branch began; "" if no lesson has made it."""
+    return _git("config", "--default", "", "--get", f"branch.{branch}.lesson-from")
+
+
+def _changes() -> str:
+    return _git("status", "--porcelain", "--untracked-files=all")
+
+
+def _commit(message: str) -> None:
+    """Commit what is staged: without hooks, which may refuse faulty code, and also where git knows no author."""
+    author = (
+        ()
+        if _git("config", "--default", "", "--get", "user.email")
+        else ("-c", "user.name=Me", "-c", "user.email=me@localhost")
+    )
+    _git(*author, "-c", "commit.gpgsign=false", "commit", "--quiet", "--no-verify", "--message", message)
+
+
+def _git(*arguments: str, allowed: int = 0) -> str:
+    try:
+        return git(*arguments, cwd=PROJECT, allowed=allowed).decode(errors="replace").strip()
+    except UnknownDriftError as error:
+        raise LessonError(str(error)) from None
+    except FileNotFoundError:
+        raise LessonError("git is not installed.") from None
