@@ -37,6 +37,9 @@ __all__ = ("clamd", "postgres", "redis")
 SOAK = os.environ.get("SOAK")
 SECONDS = int(SOAK or 20)
 PEOPLE = 4 if SOAK else 2  # at a time
+# Seconds before each request of a person. Without them, two cores would be busy anyway, and no wait would say anything
+# about the faults.
+THINK = 0.3 if SOAK else 0.0
 Fields = dict[str, str | tuple[str, str]]
 
 
@@ -59,6 +62,7 @@ class Person:
         """
         body, kind = encode_multipart_formdata({"csrf_token": self.token} | fields) if fields else (None, "")
         headers = {"Content-Type": kind, "Origin": self.server.url, "Referer": f"{self.server.url}/", "Accept": accept}
+        time.sleep(THINK)
         for _ in range(60):
             headers["Cookie"] = self.cookies.output([], "", ";")
             method = "POST" if fields else "GET"
