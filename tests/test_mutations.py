@@ -27,7 +27,7 @@ KILLERS = {name: found[0] for name, found in places(ROOT / APP).items()}
 # ``make mutants`` runs all of them, which takes long. ``make test`` runs a sample, and the whole suite of a generated
 # app (tests/test_generated_app.py), which shows that the killers are green before.
 ALL = os.environ.get("MUTANTS") == "all"
-CHOSEN = MUTATIONS if ALL else MUTATIONS[::50]
+CHOSEN = MUTATIONS if ALL else MUTATIONS[::75]
 
 
 @pytest.fixture(scope="module")
