@@ -214,7 +214,7 @@ def test_a_dump_of_another_app_is_refused(app_config: dict[str, object], tmp_pat
     app = create_app(app_config | {"DATABASE_URL": postgres.new_database()})
     assert command(app, "backup", tmp_path / "backup") == (0, "")
     status, told = command(app, "restore", tmp_path / "backup")
-    assert (status, "no part of a backup of this app" in told) == (1, True)
+    assert (status, "not part of a backup of this app" in told) == (1, True)
 
 
 def test_a_bucket_is_not_backed_up_and_that_is_told(
