@@ -243,7 +243,7 @@ def test_an_app_that_does_not_start_is_told_in_one_line(run: Run, app: Path) -> 
     (app / "app/__init__.py").write_text("def create_app(:\n")
     for action in ("attack", "check"):
         assert re.search(
-            rf"The {action} broke off: SyntaxError: .+ \(__init__.py, line 1\)",
+            rf"The {action} stopped with an error: SyntaxError: .+ \(__init__.py, line 1\)",
             run(2, app, "tools.lessons", action, "1"),
         )
 
