@@ -154,8 +154,11 @@ def build(folder: Path, place: Path) -> Stage:
             image, _, name = rest.partition(" AS ")
             stage = Stage(place / f"stage{len(stages)}", stages.get(image))
             stages[name or "the last"] = stage
+            arguments = dict[str, str]()
+        elif instruction == "ARG":
+            name, _, arguments[name] = rest.partition("=")
         elif instruction == "RUN":
-            stage.run("sh", "-c", rest, env=INDEX)
+            stage.run("sh", "-c", rest, env=INDEX | arguments)
         elif instruction == "COPY":
             copy(rest.split(), stage, folder, seen, stages)
         elif instruction == "ENV":
