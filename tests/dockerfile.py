@@ -156,7 +156,8 @@ def build(folder: Path, place: Path) -> Stage:
             stages[name or "the last"] = stage
             arguments = dict[str, str]()
         elif instruction == "ARG":
-            name, _, arguments[name] = rest.partition("=")
+            name, _, value = rest.partition("=")
+            arguments[name] = value
         elif instruction == "RUN":
             stage.run("sh", "-c", rest, env=INDEX | arguments)
         elif instruction == "COPY":

@@ -128,12 +128,14 @@ def test_a_lesson(run: Run, app: Path, number: int) -> None:
     assert git(app, "show", f"lesson-{number:02}:{changes[0].file}") == mine.strip()
 
 
+MINE = {"wsgi.py": "# mine", "app/__init__.py": "# mine too", "notes.txt": "what I have learnt"}
+
+
 def alter(folder: Path) -> None:
     """Do what a learner does: stage a change, change another file, create a new one."""
-    (folder / "wsgi.py").write_text("# mine\n")
+    for name, text in MINE.items():
+        (folder / name).write_text(text)
     git(folder, "add", "wsgi.py")
-    (folder / "app/__init__.py").write_text("# mine too\n")
-    (folder / "notes.txt").write_text("what I have learnt\n")
 
 
 def merge(folder: Path) -> None:
@@ -211,11 +213,7 @@ def test_what_a_learner_did_is_on_the_lessons_branch(run: Run, app: Path) -> Non
         assert branch in run(0, app, "tools.lessons", "restore", "1")
         assert state(app)[0] == start
     for branch in ("lesson-01", "lesson-01-2"):
-        for name, text in {
-            "wsgi.py": "# mine",
-            "app/__init__.py": "# mine too",
-            "notes.txt": "what I have learnt",
-        }.items():
+        for name, text in MINE.items():
             assert git(app, "show", f"{branch}:{name}") == text
 
 
@@ -287,15 +285,10 @@ def test_a_reader_gets_from_the_readme_to_a_first_lesson(
     for command in typed:
         if command.endswith("DO=check"):
             apply(app, next(changes for _, changes in fixes(1) if changes[0].killer == HOLDS))
-        command = command.replace(
-            ".venv/bin/python -m tools.audit", "! .venv/bin/python -m tools.audit"
-        )  # it exits with 1
+        command = f"! {command}" if "tools.audit" in command else command  # it finds the fault, and exits with 1
         command = command.replace(".venv", f"{default_app.folder}/.venv")
         command = command.replace("make lesson", f"make VENV={default_app.folder}/.venv lesson")
         said += default_app.run("sh", "-c", command, cwd=app, **names)
-    assert re.findall("THE ATTACK [A-Z]+|The fix holds", said) == [
-        "THE ATTACK WINS",
-        "The fix holds",
-        "THE ATTACK FAILS",
-    ]
+    told = re.findall("THE ATTACK [A-Z]+|The fix holds", said)
+    assert told == ["THE ATTACK WINS", "The fix holds", "THE ATTACK FAILS"]
     record_property("the first lesson", f"{len(typed)} commands, {time.monotonic() - begun:.0f} s")
