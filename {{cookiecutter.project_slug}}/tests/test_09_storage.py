@@ -29,7 +29,6 @@ from tests.test_uploading import file_storage, names
 __all__ = ("own_s3",)
 
 READYZ = {"Authorization": f"Bearer {KEY}"}
-A_FILE = "/uploads/0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture
@@ -220,10 +219,10 @@ def test_facts_that_cannot_be_read_hide_a_file_and_nothing_else(
 
 # The wrong setting → the fix that the log names.
 FAULTS = {
-    "bucket": ({"UPLOAD_STORAGE": "s3://elsewhere"}, "make the bucket, or correct UPLOAD_STORAGE"),
+    "bucket": ({"UPLOAD_STORAGE": "s3://elsewhere"}, "create the bucket, or correct UPLOAD_STORAGE"),
     "secret": ({"AWS_SECRET_ACCESS_KEY": "Wrong-" + SECRET}, "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
     "rights": ({"AWS_ACCESS_KEY_ID": "test:stranger"}, "allow s3:ListBucket"),
-    "address": ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, "look at the network, and at AWS_ENDPOINT_URL_S3"),
+    "address": ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, "check the network and AWS_ENDPOINT_URL_S3"),
 }
 
 

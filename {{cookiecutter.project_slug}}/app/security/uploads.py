@@ -88,7 +88,7 @@ def _bucket(app: Flask) -> Storage:
         fix = "pip install --require-hashes -r requirements-s3.txt"
         raise SettingsError(f"UPLOAD_STORAGE: a bucket needs boto3. Run: {fix}") from error
     except ValueError as error:
-        raise SettingsError(f"UPLOAD_STORAGE: {error}. Look at AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_S3") from error
+        raise SettingsError(f"UPLOAD_STORAGE: {error}. Check AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_S3") from error
 
 
 def _answer_without_storage(error: Exception) -> Response:

@@ -37,7 +37,7 @@ KEY = re.compile(rf"(?P<owner>{OWNER.pattern})/(?P<id>{ID.pattern})(\.(?P<facts>
 # The error code of S3, or the exception of boto3 if there was no answer → what to do.
 RIGHTS = "allow s3:ListBucket for the bucket, and s3:GetObject, s3:PutObject and s3:DeleteObject for its objects"
 FIXES = {
-    "NoSuchBucket": "make the bucket, or correct UPLOAD_STORAGE",
+    "NoSuchBucket": "create the bucket, or correct UPLOAD_STORAGE",
     "AccessDenied": RIGHTS,
     "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -47,7 +47,7 @@ FIXES = {
     "PermanentRedirect": "correct AWS_DEFAULT_REGION",
     "AuthorizationHeaderMalformed": "correct AWS_DEFAULT_REGION",
 }
-NETWORK = "look at the network, and at AWS_ENDPOINT_URL_S3"
+NETWORK = "check the network and AWS_ENDPOINT_URL_S3"
 
 _breaker = Breaker(threads=4, patient=4, patience=10)
 
@@ -221,7 +221,9 @@ class Bucket:
             raise self._error(type(error).__name__) from None
 
     def _error(self, code: str) -> StorageError:
-        return StorageError(f"the bucket '{self._name}' of UPLOAD_STORAGE gives {code}: {FIXES.get(code, NETWORK)}")
+        return StorageError(
+            f"the bucket '{self._name}' (UPLOAD_STORAGE) failed with {code}: {FIXES.get(code, NETWORK)}"
+        )
 
 
 def _of(owner: str) -> str:

@@ -52,9 +52,11 @@ def claimed(size: int) -> Iterator[None]:
         fits = count.bytes + size <= most
         count.bytes += size if fits else 0
     if not fits:
-        log.error("upload refused: all files together would be more than UPLOAD_QUOTA_TOTAL_BYTES, %s", in_units(most))
-        message = "The files of all visitors together have reached the limit of this site, so it accepts none for now."
-        refuse(503, f"{message} That is not about yours.", retry_after=3600)
+        log.error("upload refused: all files together would exceed UPLOAD_QUOTA_TOTAL_BYTES (%s)", in_units(most))
+        message = (
+            "The files of all visitors together have reached the limit of this site. It accepts no more for now."
+        )
+        refuse(503, f"{message} Your own files are not the reason.", retry_after=3600)
     try:
         yield
     except BaseException:
