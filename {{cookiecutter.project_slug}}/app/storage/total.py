@@ -53,9 +53,7 @@ def claimed(size: int) -> Iterator[None]:
         count.bytes += size if fits else 0
     if not fits:
         log.error("upload refused: all files together would exceed UPLOAD_QUOTA_TOTAL_BYTES (%s)", in_units(most))
-        message = (
-            "The files of all visitors together have reached the limit of this site. It accepts no more for now."
-        )
+        message = "The files of all visitors together have reached the limit of this site. It accepts no more for now."
         refuse(503, f"{message} Your own files are not the reason.", retry_after=3600)
     try:
         yield
