@@ -139,7 +139,7 @@ def text(path: Path) -> None:
 
 
 def overwritten(path: Path) -> None:
-    """In the middle: the header, and the list of tables in it, are whole."""
+    """Damage the middle. The header and the list of tables stay intact."""
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 4) + whole[len(whole) * 3 // 4 :])
 
@@ -156,6 +156,7 @@ def a_link(path: Path) -> None:
 
 
 def outside(path: Path) -> None:
+    """Move it to a folder whose name is not an owner's."""
     path.rename(path.parents[1] / "owner.json")
     (path.parents[1] / "owner").mkdir()
     (path.parents[1] / "owner.json").rename(path.parents[1] / "owner" / path.name)
