@@ -1,8 +1,8 @@
-"""What a Dockerfile says, done in roots of our own, where no container runtime is at hand.
+"""Builds an image from a Dockerfile without a container runtime: each stage is a root file system for ``chroot``.
 
-The base image is this machine's own Debian or Ubuntu, with the Python that runs this: the image's may differ by a patch
-level. Above it, each stage has a layer, which takes what the stage's instructions write. This needs root, and a mount
-namespace that ends with this process: ``unshare --mount``.
+The base image is replaced by this machine's Debian or Ubuntu, with the Python that runs this, whose patch level may
+differ. Above it, each stage has an overlayfs layer for what its instructions write. This needs root, and a mount
+namespace that ends with this process (``unshare --mount``).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import Any
 
 import pip
 
-# The folders of the system, of which each stage sees the machine's own with the changes of its layer.
+# Each stage sees these folders of this machine, with the changes of its layers.
 SYSTEM = ("usr", "etc", "var")
-# What leads to a package index: a proxy, a mirror, a certificate.
+# The variables that pip needs to reach a package index: a proxy, a mirror, a certificate.
 INDEX = {name: value for name, value in os.environ.items() if re.match(r"(?i:PIP_|SSL_CERT_|\w+_proxy$)", name)}
-# pip would compile each module, which takes longer than all else. The image does without too.
+# To compile each module would take longer than the rest of the build. The image has no compiled modules either.
 INDEX |= {"PIP_NO_COMPILE": "1", "DEBIAN_FRONTEND": "noninteractive"}
 
 
@@ -34,7 +34,7 @@ def mount(*arguments: str | Path) -> None:
 
 
 def instructions(dockerfile: Path) -> Iterator[tuple[str, str]]:
-    """Yield each instruction and what follows it. Comments may stand between the lines of one."""
+    """Yield each instruction with its arguments. Comments may stand between its lines."""
     lines = [line for line in dockerfile.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")]
     for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
         if line:
@@ -43,7 +43,7 @@ def instructions(dockerfile: Path) -> Iterator[tuple[str, str]]:
 
 
 def context(folder: Path) -> set[str]:
-    """The files that a build in the folder sees: the last line of .dockerignore that fits one decides."""
+    """Return the files that a build in the folder sees. For each, the last matching line of .dockerignore decides."""
     lines = [line for line in (folder / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     rules = [(line[0] != "!", line.lstrip("!")) for line in lines]
 
@@ -59,9 +59,9 @@ def context(folder: Path) -> set[str]:
 
 
 class Stage:
-    """A stage of a Dockerfile: ``root`` is what its processes see, ``layers`` what its instructions have written.
+    """A stage of a Dockerfile: ``root`` is what its processes see, ``layers`` is what its instructions have written.
 
-    ``copied`` has all files that it took from the project's folder. They stay in an image if they are removed again.
+    ``copied`` names all files from the project's folder. They stay in the layers, even if they are deleted later.
     """
 
     def __init__(self, place: Path, below: Stage | None) -> None:
@@ -85,7 +85,7 @@ class Stage:
             mount("--bind", f"/dev/{device}", self.root / "dev" / device)
 
     def start(self, command: Iterable[str], user: str = "", folder: str = "", **options: Any) -> subprocess.Popen[str]:
-        """Start a program as the image's user, or as another."""
+        """Start a program as ``user`` in ``folder``; by default, those of the image."""
         environment = options.pop("env", {}) | self.environment
         first = ["env", "-i", "-C", folder or self.folder, *(f"{name}={value}" for name, value in environment.items())]
         users = [line.split(":") for line in (self.root / "etc/passwd").read_text().splitlines()]
@@ -94,14 +94,14 @@ class Stage:
         return subprocess.Popen(["chroot", self.root, *first, *rights, *command], encoding="utf-8", **options)
 
     def run(self, *command: str, **options: Any) -> str:
-        """Run a program, which has to succeed, and return what it prints."""
+        """Run a program and return its output. Raises AssertionError if it fails."""
         process = self.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
         told = process.communicate(timeout=300)[0]
         assert process.returncode == 0, told[-20_000:]
         return told
 
     def written(self) -> dict[str, Path]:
-        """All that is in the layers, by its path in the root."""
+        """Return all files and folders of the layers, by their path in the root."""
         found = {}
         for layer in self.layers:
             for name in ("", *SYSTEM):
@@ -110,12 +110,12 @@ class Stage:
         return found
 
     def show(self, folder: Path, place: str) -> None:
-        """Mount a folder of this machine there, read-only."""
+        """Mount a folder of this machine at ``place``, read-only."""
         (self.root / place.lstrip("/")).mkdir()
         mount("--bind", "-o", "ro", folder, self.root / place.lstrip("/"))
 
     def confine(self, places: dict[str, str]) -> None:
-        """From now on, allow no privileges, and writing only to some places: in memory, with their mount options."""
+        """From now on, allow no privileges, and writes only to ``places``: a tmpfs each, with its mount options."""
         self.confinement = ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
         for place, options in places.items():
             there = (self.root / place.lstrip("/")).stat()
@@ -126,7 +126,7 @@ class Stage:
 
 
 def build(folder: Path, place: Path) -> Stage:
-    """Do all that deploy/Dockerfile in ``folder`` says, and return its last stage. ``place`` is an empty folder."""
+    """Run all instructions of deploy/Dockerfile in ``folder``; return the last stage. ``place`` is an empty folder."""
     base = place / "base"
     for name in ("bin", "lib", "lib64", "sbin"):
         if Path("/", name).is_symlink():
@@ -139,7 +139,7 @@ def build(folder: Path, place: Path) -> Stage:
     (base / "tmp").mkdir()
     for name in ("tmp", "dev/shm"):
         (base / name).chmod(0o1777)
-    # The names that the base image has for its Python and its pip.
+    # The base image has its Python and its pip under these names.
     shutil.copytree(Path(pip.__file__).parent, base / "usr/local/lib/of-pip/pip")
     for name, rest in {"python": "", "pip": "-m pip "}.items():
         path = "PYTHONPATH=/usr/local/lib/of-pip " if rest else ""
@@ -154,8 +154,12 @@ def build(folder: Path, place: Path) -> Stage:
             image, _, name = rest.partition(" AS ")
             stage = Stage(place / f"stage{len(stages)}", stages.get(image))
             stages[name or "the last"] = stage
+            arguments = dict[str, str]()
+        elif instruction == "ARG":
+            name, _, value = rest.partition("=")
+            arguments[name] = value
         elif instruction == "RUN":
-            stage.run("sh", "-c", rest, env=INDEX)
+            stage.run("sh", "-c", rest, env=INDEX | arguments)
         elif instruction == "COPY":
             copy(rest.split(), stage, folder, seen, stages)
         elif instruction == "ENV":
@@ -179,7 +183,7 @@ def build(folder: Path, place: Path) -> Stage:
 
 
 def copy(names: list[str], stage: Stage, folder: Path, seen: set[str], stages: dict[str, Stage]) -> None:
-    """Copy into a stage, as root: from another one, or what the build sees of the project's folder."""
+    """Copy files into a stage, as root: from another stage, or from the project's folder."""
     *sources, target = [name for name in names if not name.startswith("--")]
     place = stage.root / os.path.join(stage.folder, target).lstrip("/")
     if names[0].startswith("--from="):

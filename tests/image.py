@@ -1,6 +1,6 @@
-"""The image, built and run without a container runtime: see tests/dockerfile.py. tests/test_deploy.py runs these tests.
+"""Tests of the image, without a container runtime: see tests/dockerfile.py. tests/test_deploy.py runs them.
 
-The service of compose.yaml says what may be written to, and how long the end may take.
+compose.yaml says to which folders the service may write, and how long it may take to stop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import yaml
 from tests.conftest import Cookiecutter
 from tests.dockerfile import Stage, build
 
-# What is in a checkout and must never be in an image.
+# A checkout contains these; an image must not.
 SECRETS = {
     ".env": "SECRET_KEY=5d2f0c7a91be4c1e8f6b3a7d9e0c2b4f6a8d1e3c5b7f9a0d",
     "app/.env": "SECRET_KEY=c4e1d7b09a6f4f2d8b5e3c1a7f9d0b2e4c6a8f1d3b5e7c9a",
@@ -32,7 +32,6 @@ SECRETS = {
     "deploy/tls/privkey.pem": "-----BEGIN PRIVATE KEY-----b3f1d9",
     "instance/uploads/0123456789abcdef/0123": "a letter of somebody 9e8d7c",
 }
-
 
 CHECKOUT = "/srv/checkout"
 CONFINED = (True, ["ALL"], ["no-new-privileges:true"])
@@ -62,14 +61,14 @@ class Container:
 
 
 def in_production(service: dict[str, Any]) -> dict[str, str]:
-    """The environment of the service in compose.yaml, and what a team has in its .env."""
+    """The environment of the service in compose.yaml, with what a team sets in its .env."""
     environment = {name: str(value) for name, value in service["environment"].items()}
     environment["DATABASE_URL"] = re.sub(r"\$\{POSTGRES_PASSWORD\b.*?\}", "secret", environment["DATABASE_URL"])
     own = {"TRUSTED_HOSTS": "www.example.com", "SERVER_NAME": "www.example.com", "SECRET_KEY": os.urandom(24).hex()}
     return environment | own | {"MAIL_SERVER": "mail.example.com", "MAIL_DEFAULT_SENDER": "app@www.example.com"}
 
 
-# What is different where none of the other services are.
+# Settings for the app without the other services.
 HERE = {
     "TRUSTED_HOSTS": "localhost",
     "SERVER_NAME": "localhost",
@@ -105,7 +104,7 @@ def image(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Stage:
 def container(
     image: Stage, services: dict[str, dict[str, Any]], project: Path, tmp_path_factory: Any
 ) -> Iterator[Container]:
-    """The image, started as compose.yaml does, but with counters in memory, a SQLite database and no scanner."""
+    """The image, started as compose.yaml starts it, but with counters in memory, SQLite and no scanner."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -135,7 +134,7 @@ def container(
 
 @dataclass
 class Visitor:
-    """A browser behind a proxy that has taken https. It keeps its session."""
+    """A browser behind a proxy that terminates TLS. It keeps its session cookie."""
 
     port: int
     cookie: str = ""
@@ -206,7 +205,7 @@ def test_it_serves_as_a_user_without_rights_on_a_system_that_nobody_can_write_to
 
 
 def test_the_audit_of_the_image_finds_nothing_missing(container: Container, project: Path) -> None:
-    """By the command of docs/production.md. It writes to /tmp alone, and leaves nothing there."""
+    """With the command of docs/production.md. It writes only to /tmp, and leaves nothing there."""
     page = (project / "docs/production.md").read_text(encoding="utf-8")
     assert f'-e PYTHONPATH={CHECKOUT} -v "$PWD:{CHECKOUT}:ro" app python -m tools.audit\n' in page
     writable = [container.stage.root / place for place in ("tmp", "srv/app/instance")]
@@ -238,7 +237,7 @@ def test_people_register_and_store_files_and_a_stop_waits_for_them(container: Co
     upload.endheaders(body[:50])
     time.sleep(0.5)  # a worker has it now
     container.process.send_signal(signal.SIGTERM)
-    time.sleep(2)  # gunicorn has time to be impatient
+    time.sleep(2)  # gunicorn must wait for the upload
     upload.send(body[50:])
     assert visitor.answer(upload)[0] == 303
     grace = int(container.service["stop_grace_period"].removesuffix("s"))

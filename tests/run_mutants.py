@@ -1,8 +1,9 @@
 """Runs mutations in the environment of a generated app: its killer and its audit, each in a process of its own.
 
-``python run_mutants.py APP WORK`` reads a mutation as a line of JSON, and writes a line of JSON about it. For a folder
-and what to run there, it writes the exit code and the output. New processes are forked from one that has imported the
-packages already, which takes longer than most killers.
+``python run_mutants.py APP WORK`` reads a mutation as a line of JSON, and writes its result as a line of JSON. A line
+may also name a folder and a module to run there (``{"folder": …, "run": [module, argument, …]}``); the result is the
+exit code and the output. New processes are forked from one that has imported the packages already: an import takes
+longer than most killers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The examples for systemd, Kubernetes and Docker: they are accepted, work, and give the app no more than it needs."""
+"""The examples for systemd, Kubernetes and Docker: they are valid, they work, and they give the app few rights."""
 
 from __future__ import annotations
 
@@ -139,17 +139,17 @@ def test_the_judge_of_manifests(cookiecutter: Cookiecutter, before: str, after: 
         validate(yaml.safe_load_all(text.replace(before, after)))
 
 
-# A place of its own for what is mounted, in memory: all of it is gone with the last process there.
+# Namespaces of their own, with a file system in memory: all mounts are gone when the last process there ends.
 APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 IN_MEMORY = 'mount -t tmpfs tmpfs /mnt && exec "$@"'
 
 
 def test_the_image_is_built_and_runs(record_property: pytest.RecordProperty) -> None:
-    """See tests/image.py. It needs no container runtime, but what one needs: Linux, Debian or Ubuntu, and root."""
+    """Run tests/image.py. That needs no container runtime, but root on a Debian or Ubuntu that allows mounts."""
     prefix = of_app.root() if sys.platform == "linux" and of_app.manager() == "apt-get" else None
     apart = [*(prefix or ()), *APART, "sh", "-c", IN_MEMORY, "sh"]
     if prefix is None or subprocess.run([*apart, "true"], capture_output=True).returncode:
-        reason = "an image can be built here only as root of a Debian or Ubuntu that may mount (unshare --mount)"
+        reason = "the image can be built only as root on a Debian or Ubuntu that allows mounts (unshare --mount)"
         assert "CI" not in os.environ, reason
         pytest.skip(reason)
     tests = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "--basetemp=/mnt/tests", "tests/image.py"]

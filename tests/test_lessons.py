@@ -1,7 +1,7 @@
-"""Each lesson from its first command to its last: the attack wins, wrong fixes are told apart, a right one holds.
+"""Each lesson from its first command to its last: the attack succeeds, wrong fixes are explained, the right one holds.
 
-``tests/lessons/`` has the answers, which no generated app has. They are written as mutations are, of the app as the
-lesson's fault leaves it. The heading is what the check says of a fix; changes of one name are one fix.
+The answers are in ``tests/lessons/``, and in no generated app. They have the format of mutations, and apply to the app
+with the lesson's fault. Their heading is what the check says about the fix. Changes with the same name are one fix.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Run = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def run(default_app: App, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """``run(0, folder, "tools.lessons", …)`` runs a module there, which has to end with 0, and gives its output."""
+    """``run(0, folder, "tools.lessons", …)`` runs a module there, asserts its exit code, and returns its output."""
     work = tmp_path_factory.mktemp("lessons")
     command = [default_app.folder / ".venv/bin/python", ROOT / "tests/run_mutants.py", default_app.folder, work]
 
@@ -40,8 +40,8 @@ def run(default_app: App, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         assert ended == code, said
         return str(said)
 
-    nobody = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}  # git knows no author
-    environment = outside() | nobody
+    # git knows no author.
+    environment = outside() | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -75,7 +75,7 @@ def apply(folder: Path, changes: list[Mutation]) -> None:
 
 
 def commands(page: str) -> list[str]:
-    """What a page tells to type, without the comments."""
+    """Return the commands that a page shows, without their comments."""
     blocks = re.findall(r"(?ms)^```sh\n(.*?)^```$", page)
     return [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
 
@@ -96,7 +96,7 @@ def test_a_lesson(run: Run, app: Path, number: int) -> None:
     typed = iter(commands(page_of(app, number)))
 
     def lesson(code: int, action: str) -> str:
-        if right:  # then the page has this command, and this one only
+        if right:  # then this is the next command of the page
             assert next(typed) == f"make lesson N={number} DO={action}"
         return run(code, app, "tools.lessons", action, str(number))
 
@@ -112,7 +112,7 @@ def test_a_lesson(run: Run, app: Path, number: int) -> None:
         right = changes[0].killer == HOLDS
         apply(app, changes)
         said = lesson(0 if right else 1, "check")
-        # What it says of one fix, it says of no other.
+        # It says of each fix what it says of no other.
         assert [text for text in known if text in said] == [changes[0].killer], f"{name}: {said}"
         if not right:
             git(app, "checkout", "--", ".")
@@ -128,12 +128,14 @@ def test_a_lesson(run: Run, app: Path, number: int) -> None:
     assert git(app, "show", f"lesson-{number:02}:{changes[0].file}") == mine.strip()
 
 
+MINE = {"wsgi.py": "# mine", "app/__init__.py": "# mine too", "notes.txt": "what I have learnt"}
+
+
 def alter(folder: Path) -> None:
-    """Do what a learner does: change a file, stage another change, make a new file."""
-    (folder / "wsgi.py").write_text("# mine\n")
+    """Do what a learner does: stage a change, change another file, create a new one."""
+    for name, text in MINE.items():
+        (folder / name).write_text(text)
     git(folder, "add", "wsgi.py")
-    (folder / "app/__init__.py").write_text("# mine too\n")
-    (folder / "notes.txt").write_text("what I have learnt\n")
 
 
 def merge(folder: Path) -> None:
@@ -155,7 +157,7 @@ def inside(folder: Path) -> None:
 
 
 def state(folder: Path) -> tuple[dict[str, bytes], str]:
-    """Every file, and where git is: what a refused command must leave as it is."""
+    """Every file and the state of git, which a refused command must not change."""
     kept = {name: content for name, content in files(folder).items() if not name.startswith(".git/")}
     if not (folder / ".git").exists() and not (folder.parent / ".git").exists():
         return kept, ""
@@ -199,7 +201,7 @@ def test_a_lesson_does_not_begin_where_something_could_be_lost(
 
 
 def test_what_a_learner_did_is_on_the_lessons_branch(run: Run, app: Path) -> None:
-    """Also where git knows no author, and when a lesson is begun again. A hook of the team does not get in the way."""
+    """Also if git knows no author, if a lesson is begun again, and if a hook of the team refuses the commit."""
     start = state(app)[0]
     hook = app / ".git/hooks/pre-commit"
     hook.write_text("#!/bin/sh\nexit 1\n")
@@ -211,11 +213,7 @@ def test_what_a_learner_did_is_on_the_lessons_branch(run: Run, app: Path) -> Non
         assert branch in run(0, app, "tools.lessons", "restore", "1")
         assert state(app)[0] == start
     for branch in ("lesson-01", "lesson-01-2"):
-        for name, text in {
-            "wsgi.py": "# mine",
-            "app/__init__.py": "# mine too",
-            "notes.txt": "what I have learnt",
-        }.items():
+        for name, text in MINE.items():
             assert git(app, "show", f"{branch}:{name}") == text
 
 
@@ -243,7 +241,7 @@ def test_an_app_that_does_not_start_is_told_in_one_line(run: Run, app: Path) -> 
     (app / "app/__init__.py").write_text("def create_app(:\n")
     for action in ("attack", "check"):
         assert re.search(
-            rf"The {action} broke off: SyntaxError: .+ \(__init__.py, line 1\)",
+            rf"The {action} stopped with an error: SyntaxError: .+ \(__init__.py, line 1\)",
             run(2, app, "tools.lessons", action, "1"),
         )
 
@@ -256,7 +254,7 @@ def test_without_chromium_an_attack_says_what_to_install(default_app: App, app: 
 
 
 def test_a_teacher_sees_who_is_done_and_resets_a_class(run: Run, app: Path, default_app: App, tmp_path: Path) -> None:
-    """With the two loops of docs/teaching.md as they are written. Ann has fixed lesson 1, and Bob has not begun."""
+    """With the two loops of docs/teaching.md. Ann has fixed lesson 1; Bob has not begun."""
     done, reset = commands((ROOT / "docs/teaching.md").read_text(encoding="utf-8"))[-2:]
     (tmp_path / "class").mkdir()
     (tmp_path / "class/.venv").symlink_to(default_app.folder / ".venv")
@@ -277,7 +275,7 @@ def test_a_teacher_sees_who_is_done_and_resets_a_class(run: Run, app: Path, defa
 def test_a_reader_gets_from_the_readme_to_a_first_lesson(
     default_app: App, app: Path, record_property: pytest.RecordProperty
 ) -> None:
-    """Each command as it is written, from where ``make demo`` has made the app. The reader writes the right fix."""
+    """With each command as it is written, in the app that ``make demo`` generates. The reader writes the right fix."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Learn from it\n")[2].partition("\n## ")[0]
     shutil.rmtree(app / ".git")
     names = {f"GIT_{who}_{what}": "ann@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
@@ -287,15 +285,10 @@ def test_a_reader_gets_from_the_readme_to_a_first_lesson(
     for command in typed:
         if command.endswith("DO=check"):
             apply(app, next(changes for _, changes in fixes(1) if changes[0].killer == HOLDS))
-        command = command.replace(
-            ".venv/bin/python -m tools.audit", "! .venv/bin/python -m tools.audit"
-        )  # it exits with 1
+        command = f"! {command}" if "tools.audit" in command else command  # it finds the fault, and exits with 1
         command = command.replace(".venv", f"{default_app.folder}/.venv")
         command = command.replace("make lesson", f"make VENV={default_app.folder}/.venv lesson")
         said += default_app.run("sh", "-c", command, cwd=app, **names)
-    assert re.findall("THE ATTACK [A-Z]+|The fix holds", said) == [
-        "THE ATTACK WINS",
-        "The fix holds",
-        "THE ATTACK FAILS",
-    ]
+    told = re.findall("THE ATTACK [A-Z]+|The fix holds", said)
+    assert told == ["THE ATTACK WINS", "The fix holds", "THE ATTACK FAILS"]
     record_property("the first lesson", f"{len(typed)} commands, {time.monotonic() - begun:.0f} s")

@@ -1,7 +1,7 @@
 """How gunicorn serves the app. Environment variables: HOST, PORT, WEB_CONCURRENCY (workers), THREADS.
 
-``gunicorn wsgi:app`` reads this file. ``python gunicorn.conf.py wsgi:app`` does the same, but also names a
-WEB_CONCURRENCY that is no number in one line: gunicorn reads that variable before any file, and ends with a traceback.
+``gunicorn wsgi:app`` reads this file. ``python gunicorn.conf.py wsgi:app`` also starts gunicorn, but reports a wrong
+WEB_CONCURRENCY in one line: gunicorn itself reads that variable before any file, and ends with a traceback.
 """
 
 import os

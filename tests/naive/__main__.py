@@ -1,7 +1,7 @@
-"""``python -m tests.naive [PORT]`` serves the naive app beside the demo, for a class to look at: on this machine only.
+"""``python -m tests.naive [PORT]`` serves the naive app beside the demo, for a class: on this machine only.
 
-The app runs code for whoever asks it to. So it is bound to loopback, and answers no request that a page of another site
-has caused: the browser that has this app open may have any other site open too.
+The app runs code for everybody who asks. So it listens on loopback, and refuses requests that a page of another site
+has caused: the browser may have any other site open too.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from tests.naive.app import create_app
 
 BANNER = b"""<p style="margin: 0; padding: 1em; background: #b00; color: #fff; font: bold 16px sans-serif">
-This app is made to be attacked. Type nothing here that is real, and never put it on a network.</p>"""
+This app is made to be attacked. Enter no real data, and never put it on a network.</p>"""
 
 
 def guarded_server(app: Flask, port: int) -> BaseWSGIServer:
-    """Return a server for the app on 127.0.0.1. Port 0 is any free one."""
+    """Return a server for the app on 127.0.0.1. Port 0 means any free port."""
     naive = app.wsgi_app
 
     def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         asked = Request(environ)
         origin = f"http://127.0.0.1:{server.port}"
-        # The first stops a name that leads to 127.0.0.1, the others a link, a form or a script of another site.
+        # Host stops DNS rebinding; the other two stop links, forms and scripts of other sites.
         if (
             asked.headers.get("Host") != f"127.0.0.1:{server.port}"
             or asked.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")

@@ -159,7 +159,7 @@ def test_nothing_of_the_real_app_is_touched(app_config: dict[str, object], tmp_p
 
 
 def test_in_production_it_asks_none_of_the_services_and_knows_them_all() -> None:
-    """Each service is a socket here, which nobody connects to. What would have to be set is set, so nothing is told."""
+    """Each service is a socket, to which the audit must not connect. All settings of production are set."""
     with ExitStack() as stack:
         services = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
         database, redis, scanner, mail = (f"127.0.0.1:{service.getsockname()[1]}" for service in services)

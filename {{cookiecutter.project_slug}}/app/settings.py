@@ -137,17 +137,17 @@ class Settings(
     # 9 Uploads
     UPLOAD_DIR: Path = Field(
         default=paths.INSTANCE / "uploads",
-        description="The folder of the uploaded files, outside the app. With a bucket, of the files in work.",
+        description="The folder of the uploaded files, outside the app. With a bucket, only for temporary files.",
         examples=["/srv/uploads"],
     )
     UPLOAD_STORAGE: str = Field(
         default="folder",
-        repr=False,  # somebody may try to put a password into it
+        repr=False,  # somebody may put a password into it
         pattern=r"^(folder|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?)$",
-        description="Where uploads are stored: folder, which is UPLOAD_DIR, or a bucket with or without a prefix.",
+        description="Where uploads are stored: 'folder' for UPLOAD_DIR, or an S3 bucket with or without a prefix.",
         examples=["s3://bucket/uploads"],
     )
-    # The names that all programs for S3 know. Without a key, boto3 looks for a role of the machine or the container.
+    # All programs for S3 use these names. Without a key, boto3 uses the role of the machine or the container.
     AWS_ENDPOINT_URL_S3: str = Field(
         default="",
         pattern=r"^(https?://[^/?#@\s]+/?|)$",
@@ -162,7 +162,7 @@ class Settings(
         default="", repr=False, description="The secret of that key.", examples=["(of your S3 server)"]
     )
     AWS_SESSION_TOKEN: str = Field(
-        default="", repr=False, description="Belongs to a key that expires.", examples=["(of your S3 server)"]
+        default="", repr=False, description="The session token of a temporary key.", examples=["(of your S3 server)"]
     )
     UPLOAD_EXTENSIONS: CommaList = Field(
         default=tuple(TYPES),
@@ -177,7 +177,7 @@ class Settings(
     UPLOAD_QUOTA_TOTAL_BYTES: int = Field(
         default=100 * 2**30,
         ge=1,
-        description="Bytes that all owners together may store. app/storage/total.py says how exactly that holds.",
+        description="Bytes that all owners together may store. For how exact that is, see app/storage/total.py.",
         examples=["107374182400"],
     )
     MAX_CONTENT_LENGTH: int = Field(

@@ -8,7 +8,7 @@ from tests.programs import PROGRAMS
 
 
 def launch(playwright: Playwright) -> Browser:
-    """Start the one in CHROMIUM, else the system's, else Playwright's own."""
+    """Start the browser that CHROMIUM names, else the system's, else Playwright's own."""
     return playwright.chromium.launch(
         executable_path=PROGRAMS["browser"].path(),
         args=[

@@ -88,7 +88,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _asked_for(item: pytest.Item) -> set[object]:
-    """The fixtures of a test. The constants in its code are what it may ask for by request.getfixturevalue."""
+    """The fixtures of a test, and the constants in its code, which it may pass to request.getfixturevalue."""
     if not isinstance(item, pytest.Function):
         return set()
     storage = item.callspec.params.get("app_config") if hasattr(item, "callspec") else None
@@ -162,7 +162,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-# For a test whose outcome depends on where files are stored.
+# Runs a test twice: with uploads in a folder, and in a bucket.
 on_both_storages = pytest.mark.parametrize("app_config", ["folder", "bucket"], indirect=True)
 
 

@@ -1,7 +1,7 @@
-"""The tables of docs/production.md, which come from the tests: ``python -m tests.faults`` writes them.
+"""``python -m tests.faults`` writes the tables of docs/production.md from the tests.
 
-A test that shows a fault has the mark ``@pytest.mark.fault(part, fault, sees=…, ends=…)``, which is one row: what
-people see, and when that ends. It says what the test asserts, and nothing more.
+Each mark ``@pytest.mark.fault(part, fault, sees=…, ends=…)`` is one row: what people see, and when that ends. It says
+only what the test asserts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HEAD = "\n| Part | Fault | What people see | When it ends | Test |\n|---|---|---
 
 
 def as_the_tests_say(page: str) -> str:
-    """Return the page with its tables written anew."""
+    """Return the page with new tables."""
     return TABLE.sub(lambda table: f"{table[1]}{HEAD}{''.join(sorted(rows(table[2]), key=part_of))}", page)
 
 

@@ -1,6 +1,7 @@
-"""A real S3 server on loopback: OpenStack Swift with its S3 API, all of its parts in one process.
+"""A real S3 server on loopback: OpenStack Swift with its S3 API, in one process.
 
-It checks signatures, and answers only after a file is on the disk. ``python -m tests.s3_server FOLDER PORT`` starts it.
+It checks signatures, and answers a write only after the data is on the disk.
+``python -m tests.s3_server FOLDER PORT`` starts it.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class S3:
         os.killpg(self.process.pid, signal.SIGCONT)
 
     def settings(self, port: int = 0) -> dict[str, object]:
-        """Those of an app with a prefix of its own. ``port`` is that of another way to the server."""
+        """The settings of an app, with a new prefix. ``port`` may be that of a relay to the server."""
         return {
             "UPLOAD_STORAGE": f"s3://uploads/{uuid4().hex}",
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port or self.port}",

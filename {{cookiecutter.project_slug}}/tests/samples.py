@@ -51,7 +51,7 @@ def download(client: FlaskClient, where: str, **kwargs: Any) -> TestResponse:
 
 
 def stored(app: Flask) -> list[Path]:
-    """What is stored, by its path or the name of its object: for each upload its data and what makes it visible."""
+    """The paths or object names of what is stored: for each upload, its data and its metadata."""
     if app.config["UPLOAD_STORAGE"] != "folder":
         return [*map(Path, objects(app.config))]
     own = (".turns", ".total")

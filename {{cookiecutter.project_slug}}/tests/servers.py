@@ -32,7 +32,7 @@ class Server:
     process: subprocess.Popen[bytes]
     tls: ssl.SSLContext
     http_port: int = 0
-    start: Callable[[], object] = lambda: None  # again, after it was stopped
+    start: Callable[[], object] = lambda: None  # starts it again after a stop
 
     @property
     def url(self) -> str:

@@ -47,7 +47,7 @@ def large() -> Response:
 @public
 @exempt("a test has no token")
 def death() -> str:
-    """Kill the worker of the first request, in the middle of it."""
+    """Kill the worker of the first request during that request."""
     if not (killed := Path(os.environ["STREAM"])).exists():
         killed.touch()
         os.kill(os.getpid(), signal.SIGKILL)

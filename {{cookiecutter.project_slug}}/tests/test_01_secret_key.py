@@ -293,7 +293,7 @@ KILLED = (
 
 
 @pytest.mark.fault(
-    "`rotate`", "is killed", sees="nothing: `.env` is the old one", ends="the next run removes what it has left"
+    "`rotate`", "is killed", sees="nothing: `.env` is unchanged", ends="the next run removes what it has left"
 )
 def test_1_S2_the_next_run_removes_what_a_killed_one_has_left(checkout: Path) -> None:
     own = {".env": f"SECRET_KEY={KEY}\n", ".env.local": "a", ".env.example": "b", ".env.x7k2": "c", ".envrc": "d"}

@@ -26,6 +26,7 @@ from app.security.rate_limits import limiter
 from app.visitors import public
 from tests import payloads
 from tests.conftest import KEY, ORIGIN, browser_like, csrf_token, pages, post
+from tests.samples import stored
 
 ID = "0123456789abcdef" * 2
 SSTI = payloads.lines("ssti.txt")
@@ -208,16 +209,16 @@ def test_7_T2_the_judge_sees_what_is_printed_raw() -> None:
 def test_7_T3_a_template_among_the_uploads_cannot_be_loaded(app: Flask, member: FlaskClient) -> None:
     file = (io.BytesIO(b"{{ 1337 * 7331 }} {{ config }}"), "page.html.txt", "text/plain")
     post(member, "/uploads", {"file": file})
-    stored = [*Path(app.config["UPLOAD_DIR"]).glob("*/*")]
-    assert any(b"7331" in path.read_bytes() for path in stored)
+    files = stored(app)
+    assert any(b"7331" in path.read_bytes() for path in files)
     with app.test_request_context():
-        for path in stored:
+        for path in files:
             relative = path.relative_to(app.config["UPLOAD_DIR"]).as_posix()
             for name in (str(path), path.name, relative, f"../../uploads/{relative}", f"/{relative}"):
                 with pytest.raises(TemplateNotFound):
                     render_template(name)
     assert not EVALUATED.search(member.get("/uploads").text)
-    with member.get(f"/uploads/{stored[0].stem}") as answer:
+    with member.get(f"/uploads/{files[0].stem}") as answer:
         assert answer.text == "{{ 1337 * 7331 }} {{ config }}"
 
 

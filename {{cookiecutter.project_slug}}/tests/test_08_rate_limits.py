@@ -1034,7 +1034,7 @@ def test_two_workers_share_their_counters(app_config: dict[str, object], redis: 
 @pytest.mark.fault(
     "Redis",
     "is down, with several workers",
-    sees="limits and guesses may be used once in each worker, less what it has already seen",
+    sees="each worker has its own limits and guesses, less what it has already counted",
     ends=BACK_WITHIN,
 )
 def test_8_T1_without_redis_each_worker_goes_on_from_what_it_has_seen(
@@ -1051,7 +1051,7 @@ def test_8_T1_without_redis_each_worker_goes_on_from_what_it_has_seen(
 
 
 @pytest.mark.fault(
-    "Redis", "is down", sees="nothing: each worker counts by itself, from the last counts on", ends=BACK_WITHIN
+    "Redis", "is down", sees="nothing: each worker counts for itself, from the last counts on", ends=BACK_WITHIN
 )
 def test_8_T1_the_loss_of_redis_neither_fails_nor_opens_the_gate(
     app_config: dict[str, object], redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -1072,7 +1072,7 @@ def test_8_T1_the_loss_of_redis_neither_fails_nor_opens_the_gate(
     assert ["lost" in message for message in messages] == [True, False]
 
 
-@pytest.mark.fault("Redis", "refuses to count", sees="nothing: the same as if it is down", ends=BACK_WITHIN)
+@pytest.mark.fault("Redis", "refuses to count", sees="nothing, as if it were down", ends=BACK_WITHIN)
 @pytest.mark.parametrize(
     ("broken", "mended"),
     [("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"), ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE")],

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
-import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +20,7 @@ from app.settings import SettingsError
 from app.storage import bucket, folder, total
 from app.storage.stored import StoredFile, storage
 from tests.conftest import KEY, browser_like, new_member, on_both_storages, post
+from tests.relay import Relay
 from tests.s3_server import S3, SECRET, client_of, objects, own_s3
 from tests.samples import JSON, download, stored, upload
 from tests.test_09_uploads import IDS, NAMES, upload_named
@@ -31,7 +29,6 @@ from tests.test_uploading import file_storage, names
 __all__ = ("own_s3",)
 
 READYZ = {"Authorization": f"Bearer {KEY}"}
-A_FILE = "/uploads/0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture
@@ -46,7 +43,7 @@ def put(config: dict[str, Any], key: str, content: bytes = b"") -> None:
     client.close()
 
 
-# What an attacker sends
+# Attacks
 
 
 def test_9_T1_no_name_of_an_object_is_chosen_by_a_visitor(in_bucket: dict[str, object]) -> None:
@@ -76,8 +73,8 @@ def test_9_T1_an_id_leads_to_no_other_object(in_bucket: dict[str, object]) -> No
 @pytest.mark.fault(
     "Uploads",
     "of all owners reach `UPLOAD_QUOTA_TOTAL_BYTES`",
-    sees="503 for uploads, which says that it is not about their files",
-    ends="with the first measure after a deletion: at most every ten minutes",
+    sees="503 for uploads, which says that the visitor's own files are not the reason",
+    ends="at the first measurement after a deletion: at most every ten minutes",
 )
 @on_both_storages
 def test_9_T4_all_owners_together_have_a_quota(
@@ -89,7 +86,7 @@ def test_9_T4_all_owners_together_have_a_quota(
     where = upload(one, "a.txt", b"a" * 600).headers["Location"]
     assert upload(one, "a.txt", b"a").status_code == 201
     for _ in range(5):
-        assert upload(one, "a.txt", b"a" * 300).status_code == 413  # over its own quota: that counts nothing here
+        assert upload(one, "a.txt", b"a" * 300).status_code == 413  # over its own quota: not counted here
     answer = upload(other, "a.txt", b"a" * 400)
     assert (answer.status_code, answer.headers["Retry-After"], len(stored(app))) == (503, "3600", 4)
     assert answer.get_json()["detail"].startswith("The files of all visitors together have reached the limit")
@@ -98,7 +95,7 @@ def test_9_T4_all_owners_together_have_a_quota(
     assert upload(other, "a.txt", b"a" * 399).status_code == 201
     other.application = create_app(config)  # a restart, or another worker
     assert upload(other, "a.txt", b"a").status_code == 503
-    # What is deleted is free again with the next measure, which an upload makes at most every ten minutes.
+    # What is deleted is free after the next measurement, which uploads cause at most every ten minutes.
     post(one, f"{where}/delete")
     assert upload(other, "a.txt", b"a" * 600).status_code == 503
     monkeypatch.setattr(total, "MEASURE_SECONDS", -1)
@@ -142,44 +139,14 @@ def test_9_T4_parallel_uploads_of_many_owners_never_pass_the_quota_of_all(app_co
     assert (accepted, len(stored(app))) == (3, 6)
 
 
-# What fails half-way
-
-
-class Way:
-    """A way to a server on loopback that breaks after ``left`` bytes to the server."""
-
-    def __init__(self, port: int) -> None:
-        self.port, self.left = port, 10**9
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self._take, daemon=True).start()
-
-    def _take(self) -> None:
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            if self.left <= 0:
-                client.close()
-                continue
-            server = socket.create_connection(("127.0.0.1", self.port))
-            for source, target, counts in ((client, server, True), (server, client, False)):
-                threading.Thread(target=self._pass_on, args=(source, target, counts), daemon=True).start()
-
-    def _pass_on(self, source: socket.socket, target: socket.socket, counts: bool) -> None:
-        with source, target, contextlib.suppress(OSError):
-            while self.left > 0 and (data := source.recv(4096)):
-                target.sendall(data[: self.left] if counts else data)
-                self.left -= len(data) if counts else 0
-            for end in (source, target):  # which ends the other thread's wait too
-                end.shutdown(socket.SHUT_RDWR)
+# Faults in the middle of an upload
 
 
 @pytest.fixture
-def way(s3_server: S3) -> Iterator[Way]:
-    opened = Way(s3_server.port)
+def relay(s3_server: S3) -> Iterator[Relay]:
+    opened = Relay(s3_server.port)
     yield opened
-    opened.listener.close()
+    opened.close()
 
 
 @pytest.mark.fault(
@@ -189,21 +156,21 @@ def way(s3_server: S3) -> Iterator[Way]:
     ends="with the next request after its start",
 )
 def test_9_T4_an_upload_that_is_cut_is_invisible_wherever_that_is(
-    app_config: dict[str, object], s3_server: S3, way: Way
+    app_config: dict[str, object], s3_server: S3, relay: Relay
 ) -> None:
-    """In its data, between it and what makes it visible, and in that. Another machine looks on."""
-    config = app_config | s3_server.settings(way.listener.getsockname()[1])
+    """In its data, in its metadata or between them. Another machine never sees it."""
+    config = app_config | s3_server.settings(relay.port)
     straight = {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{s3_server.port}"}
     member = new_member(create_app(config))
     upload(member, "whole.txt", b"whole")
     witness, reached = create_app(config | straight), 0
     for bytes_until_the_cut in (0, 300, 20_000, 60_000, *range(100_500, 110_000, 500)):
-        way.left = bytes_until_the_cut
+        relay.left = bytes_until_the_cut
         answer = upload(member, "half.txt", b"a" * 100_000)
-        way.left = 10**9
-        onlooker, member.application = member.application, witness
+        relay.left = sys.maxsize
+        through_the_relay, member.application = member.application, witness
         seen = names(member)
-        member.application = onlooker
+        member.application = through_the_relay
         if answer.status_code == 201:
             assert seen == ["half.txt", "whole.txt"]
             break
@@ -247,15 +214,15 @@ def test_facts_that_cannot_be_read_hide_a_file_and_nothing_else(
     assert caplog.text.count("unreadable metadata of an upload") == 4
 
 
-# What fails outside
+# Faults of the bucket
 
 
-# What is set → what the log says.
+# The wrong setting → the fix that the log names.
 FAULTS = {
-    "bucket": ({"UPLOAD_STORAGE": "s3://elsewhere"}, "make the bucket, or correct UPLOAD_STORAGE"),
+    "bucket": ({"UPLOAD_STORAGE": "s3://elsewhere"}, "create the bucket, or correct UPLOAD_STORAGE"),
     "secret": ({"AWS_SECRET_ACCESS_KEY": "Wrong-" + SECRET}, "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
     "rights": ({"AWS_ACCESS_KEY_ID": "test:stranger"}, "allow s3:ListBucket"),
-    "address": ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, "look at the network, and at AWS_ENDPOINT_URL_S3"),
+    "address": ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, "check the network and AWS_ENDPOINT_URL_S3"),
 }
 
 
@@ -340,7 +307,7 @@ def test_a_file_that_is_deleted_during_its_download_is_gone(
     assert download(member, where).status_code == 404
 
 
-# What is set
+# Settings
 
 
 @pytest.mark.parametrize(
@@ -394,7 +361,7 @@ def test_a_bucket_needs_no_room_on_this_machine(in_bucket: dict[str, object], mo
 
 
 def test_two_machines_see_the_files_of_each_other(in_bucket: dict[str, object], tmp_path: Path) -> None:
-    """Each with a folder of its own for its work. See also test_several_machines.py."""
+    """Each has its own UPLOAD_DIR. See also test_several_machines.py."""
     one, two = (create_app(in_bucket | {"UPLOAD_DIR": str(tmp_path / name)}) for name in ("one", "two"))
     member = new_member(one)
     where = upload(member, "a.txt", b"a").headers["Location"]

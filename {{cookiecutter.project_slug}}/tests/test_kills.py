@@ -55,7 +55,7 @@ class TestKills:
 
         for _ in range(kills):
             if in_bucket:
-                bucket._client.close()  # or the child would send on the connections of this process
+                bucket._client.close()  # or the child would use the connections of this process
             kill(store, within)
             for file in member.get("/uploads", headers={"Accept": "application/json"}).get_json()["files"]:
                 whole = download(member, f"/uploads/{file['id']}").text

@@ -6,7 +6,6 @@ import io
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from tests.conftest import Server, browser_like, csrf_token, new_member, session
 from tests.fake_clamd import FakeClamd
 from tests.faults import PAGE, as_the_tests_say
 from tests.hostile_images import children
+from tests.relay import Relay
 from tests.s3_server import S3, own_s3
 from tests.test_08_rate_limits import BACK_WITHIN, Redis, redis
 from tests.test_09_uploads import Clamd, clamd
@@ -80,7 +80,7 @@ def test_9_T4_a_scanner_that_hangs_does_not_stop_the_site(
 def test_9_T4_a_bucket_that_hangs_does_not_stop_the_site(
     app_config: dict[str, object], own_s3: S3, serve: Callable[..., Server]
 ) -> None:
-    """No upload that was answered with 503 appears when it goes on, although it has received their data."""
+    """No upload that was answered with 503 appears later, although the bucket has received its data."""
     config = app_config | own_s3.settings() | {"RATELIMIT_DEFAULT": "999 per minute"}
     server, member = serve(**config, THREADS=12), new_member(create_app(config))
     token = csrf_token(member, "/uploads")  # without accounts, this makes the session an owner
@@ -116,7 +116,7 @@ def test_9_T4_a_bucket_that_hangs_does_not_stop_the_site(
 def test_9_T4_a_scanner_that_answers_is_not_taken_for_one_that_hangs(
     app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch, files: int, seconds: float
 ) -> None:
-    if files > 8:  # on a busy machine, 0.15 seconds may be more than the usual 0.2
+    if files > 8:  # on a busy machine, 0.15 seconds may become more than the default of 0.2
         monkeypatch.setattr(breaker, "STALL_SECONDS", 1)
     with FakeClamd("stream: OK\0", seconds=seconds) as scanner:
         app = create_app(app_config | {"CLAMD_URL": scanner.url})
@@ -148,11 +148,11 @@ def test_8_T4_health_checks_do_not_all_wait_for_a_scanner_that_hangs(app_config:
 @pytest.mark.fault(
     "Worker",
     "hangs",
-    sees="nothing, where there are other workers: they serve all that comes meanwhile",
-    ends="at once, but for requests that it has begun",
+    sees="nothing if there are other workers: they serve all new requests",
+    ends="at once, except for requests that it has begun",
 )
 def test_8_T4_a_worker_that_hangs_does_not_stop_the_site(serve_proxied: Callable[..., Server]) -> None:
-    """The other one serves all requests that come meanwhile, also those of clients that both have served before."""
+    """The other worker serves all new requests, also of clients that both have served before."""
     server = serve_proxied(WEB_CONCURRENCY=2, RATELIMIT_DEFAULT="9999 per minute")
 
     def look(_: int = 0) -> int:
@@ -193,60 +193,30 @@ def test_a_clock_that_is_set_back_does_not_keep_redis_lost(
     assert "Redis is back" in caplog.text
 
 
-class Delay:
-    """A way to a server on loopback on which each answer takes ``seconds`` longer."""
-
-    def __init__(self, port: int) -> None:
-        self.port, self.seconds, self.answers = port, 0.0, 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self._take, daemon=True).start()
-
-    def _take(self) -> None:
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(("127.0.0.1", self.port))
-            threading.Thread(target=self._pass_on, args=(client, server, False), daemon=True).start()
-            threading.Thread(target=self._pass_on, args=(server, client, True), daemon=True).start()
-
-    def _pass_on(self, source: socket.socket, target: socket.socket, late: bool) -> None:
-        with source, target:
-            try:
-                while data := source.recv(65536):
-                    if late:
-                        self.answers += 1
-                        time.sleep(self.seconds)
-                    target.sendall(data)
-            except OSError:
-                return
-
-
 @pytest.fixture
-def delay(redis: Redis) -> Iterator[Delay]:
-    way = Delay(redis.port)
-    yield way
-    way.listener.close()
+def relay(redis: Redis) -> Iterator[Relay]:
+    opened = Relay(redis.port)
+    yield opened
+    opened.close()
 
 
 @pytest.mark.fault("Redis", "is slow", sees="a few responses are late, then nothing", ends=BACK_WITHIN)
 def test_a_redis_that_is_slow_counts_as_lost_until_it_is_fast(
-    app_config: dict[str, object], delay: Delay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app_config: dict[str, object], relay: Relay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    uri = f"redis://127.0.0.1:{delay.listener.getsockname()[1]}/0"
+    uri = f"redis://127.0.0.1:{relay.port}/0"
     client = browser_like(create_app(app_config | {"RATELIMIT_STORAGE_URI": uri, "RATELIMIT_DEFAULT": "99 per minute"}))
     left = [client.get("/").headers["RateLimit-Remaining"]]
-    delay.seconds = 0.15
-    before = delay.answers
+    relay.seconds = 0.15
+    before = relay.answers
     left += [client.get("/").headers["RateLimit-Remaining"] for _ in range(10)]
-    assert delay.answers - before < 6  # and not one for each request
+    assert relay.answers - before < 6  # less than one for each request
     assert left == [str(number) for number in range(98, 87, -1)]
     assert caplog.text.count("Redis is lost") == 1
     monkeypatch.setattr(counters, "REDIS_RETRY", 0)
     monkeypatch.setattr(counters.time, "monotonic", lambda start=time.monotonic: start() + 6)
     client.get("/")
     assert "Redis is back" not in caplog.text  # it is as slow as before
-    delay.seconds = 0
+    relay.seconds = 0
     assert client.get("/").headers["RateLimit-Remaining"] == "86"
     assert caplog.text.count("Redis is back") == 1

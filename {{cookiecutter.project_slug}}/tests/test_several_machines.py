@@ -65,9 +65,8 @@ class Traveller:
     def __init__(self, client: FlaskClient) -> None:
         self.cookie = session_cookie(client)
 
-    def ask(self, machine: Machine | Server, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
+    def ask(self, server: Server, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
         """Send a request, keep the cookie that the response sets, and return its status and text."""
-        server = machine if isinstance(machine, Server) else machine.server
         sent = {"Cookie": f"{NAME}={self.cookie}", "Origin": server.url, **headers}
         status, answered, text = server.request(path, "GET" if body is None else "POST", body, sent)
         if cookie := SimpleCookie(answered["Set-Cookie"] or "").get(NAME):
@@ -76,10 +75,11 @@ class Traveller:
 
     def goes_on(self, page_of: Machine, sent_to: Machine) -> bool:
         """Whether both machines know the visitor, and one takes a form of the other."""
-        files = [self.ask(machine, "/uploads", Accept="application/json")[1] for machine in (page_of, sent_to)]
-        token = TOKEN.search(self.ask(page_of, "/uploads")[1])
+        here, there = page_of.server, sent_to.server
+        files = [self.ask(server, "/uploads", Accept="application/json")[1] for server in (here, there)]
+        token = TOKEN.search(self.ask(here, "/uploads")[1])
         form = {"X-CSRFToken": token[1] if token else "", "Accept": "application/json"}
-        return all("a.txt" in text for text in files) and self.ask(sent_to, DELETE, b"", **form)[0] == 404
+        return all("a.txt" in text for text in files) and self.ask(there, DELETE, b"", **form)[0] == 404
 
 
 @pytest.mark.fault(

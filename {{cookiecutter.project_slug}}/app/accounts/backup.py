@@ -2,7 +2,7 @@
 
 A backup is made while the app runs: first a consistent copy of the database, then the uploads. So each file that a row
 names is in the backup, unless its owner deleted it meanwhile. The other way round, a newer row could name a missing
-file. The files in a bucket are not copied: it has its own means, such as versions and replication.
+file. Files in a bucket are not copied. Buckets have their own means, such as versions and replication.
 """
 
 from __future__ import annotations
@@ -102,11 +102,11 @@ def _refuse_if_there(*files: Path) -> None:
 
 def _damaged(path: Path, reason: object = "") -> click.ClickException:
     why = f" ({reason})" if reason else ""
-    return click.ClickException(f"{path} is damaged, or no part of a backup of this app{why}. Nothing was changed.")
+    return click.ClickException(f"{path} is damaged, or not part of a backup of this app{why}. Nothing was changed.")
 
 
 def _refuse_damaged_sqlite(source: Path) -> None:
-    """Raise an error for a file that is no whole database of this app."""
+    """Raise an error unless ``source`` is an undamaged database of this app."""
     if not source.is_file():
         raise click.ClickException(f"There is no {source}.")
     try:
@@ -120,7 +120,7 @@ def _refuse_damaged_sqlite(source: Path) -> None:
 
 
 def _refuse_damaged_uploads(source: Path) -> None:
-    """Raise an error unless each upload is whole. A link could lead to a file that is none of its owner's."""
+    """Raise an error unless each upload is complete. A link could lead to a file that is not its owner's."""
     if not source.is_dir():
         raise click.ClickException(f"There is no {source}.")
     for facts in source.glob("*/*.json"):

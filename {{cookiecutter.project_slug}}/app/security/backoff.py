@@ -17,9 +17,9 @@ before, or reset the password by mail.
   owner out. From a new address, the owner can reset the password by mail, which counts as a success. The separate
   backoff reveals that the account is used at this address, but only to clients behind the same address.
 
-While Redis is lost, these numbers hold for each worker, so an attacker who reaches all of them has as many times the
-guesses. Longer waits would change little at first: waits double, so if they are twice as long, one guess of about ten
-is lost in the first quarter of an hour. After that, they would keep owners waiting for hours.
+While Redis is lost, each worker counts for itself. So with four workers, an attacker who reaches all of them has four
+times as many guesses. Longer waits would help little at first: waits double, so if they were twice as long, an attacker
+would lose only one of about ten guesses in the first quarter of an hour. Later, owners would have to wait for hours.
 
 An app without accounts uses the backoff in its own sign-in: see ``claim_attempt``.
 

@@ -3,7 +3,7 @@
 A file becomes visible only after its type is verified, the virus scanner has passed it, and it fits into its owner's
 quota. It is stored outside the app under a random name, and sent only to its owner, as data.
 app/storage/content.py verifies types, app/storage/images.py encodes images again, app/storage/names.py sanitizes names,
-app/storage/folder.py or bucket.py stores the files, and bodies.py limits the sizes of requests.
+app/storage/folder.py or app/storage/bucket.py stores the files, and bodies.py limits the sizes of requests.
 Source: OWASP File Upload Cheat Sheet; ASVS 5.0 V1.3.4, V3.2.1, V3.5.8, V5.2.1, V5.2.2, V5.2.4, V5.2.6, V5.3.1,
 V5.3.2, V5.4.1-V5.4.3, V8.2.2, V16.5.2, V16.5.3.
 """
@@ -72,7 +72,7 @@ class Quota:
 
 
 def init_app(app: Flask) -> None:
-    """Choose where files are stored. Raises SettingsError if they can't be stored there, or in ``UPLOAD_DIR``."""
+    """Choose where files are stored. Raises SettingsError if ``UPLOAD_DIR`` or the settings of the bucket are wrong."""
     app.config["UPLOAD_DIR"] = place = Path(app.config["UPLOAD_DIR"]).resolve()
     if fault := _misplaced(place, app):
         raise SettingsError(f"UPLOAD_DIR: {fault} (is '{place}'). Example: UPLOAD_DIR=/srv/uploads")
@@ -88,7 +88,7 @@ def _bucket(app: Flask) -> Storage:
         fix = "pip install --require-hashes -r requirements-s3.txt"
         raise SettingsError(f"UPLOAD_STORAGE: a bucket needs boto3. Run: {fix}") from error
     except ValueError as error:
-        raise SettingsError(f"UPLOAD_STORAGE: {error}. Look at AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_S3") from error
+        raise SettingsError(f"UPLOAD_STORAGE: {error}. Check AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_S3") from error
 
 
 def _answer_without_storage(error: Exception) -> Response:
@@ -172,7 +172,7 @@ def _identify(file: FileStorage) -> content.FileType:
     if size > max_body():
         text = f"This file is too large: the maximum is {in_units(max_body())}."
         raise too_large(text, door("max_bytes", max_body()))
-    if storage() is folder:  # no disk of this machine keeps what is in a bucket
+    if storage() is folder:  # a bucket uses no disk of this machine
         _refuse_on_full_disk(size)
     name = display_name(file.filename or "")
     file_type = content.identify(file.stream, name, file.mimetype, current_app.config["UPLOAD_EXTENSIONS"])
@@ -303,7 +303,7 @@ def _store(streams: Iterator[IO[bytes]], name: str, media_type: str, owner: str)
         stream = next(streams)
         with total.claimed(stream.seek(0, os.SEEK_END)):
             file = storage().store(stream, name, media_type, owner, check_quota=_refuse_over_quota)
-    except StorageError:  # which has its own answer
+    except StorageError:  # has its own error handler
         raise
     except OSError:
         _not_stored()

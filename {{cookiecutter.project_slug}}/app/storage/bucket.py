@@ -2,10 +2,10 @@
 
 The data of an upload is an object with a random name, ``owner/id``. An empty object ``owner/id.facts`` is written last
 and makes it visible: its name holds the display name, the type and the time, encoded. So one request lists all files of
-an owner. Metadata inside the objects would take one for each file, which everybody could make the app send.
+an owner. With metadata inside the objects, a list would take one more request for each file.
 
-S3 has a written object as a whole or not at all. A write that the app has given up may still be done later; then the
-data alone is there, which nobody sees, and the sweep removes it.
+S3 stores an object completely or not at all. A write that the app has given up may still succeed later. Then only the
+data is stored: nobody sees it, and the sweep removes it.
 Source: OWASP File Upload Cheat Sheet, "File Storage Location"; Amazon S3 User Guide, "Data consistency model".
 """
 
@@ -27,17 +27,17 @@ from app.breaker import AwayError, Breaker
 from app.storage import folder
 from app.storage.stored import ID, OWNER, StorageError, StoredFile, from_facts, life
 
-# Seconds. A thread waits twice, since an idle connection may be closed when it is used.
+# Seconds for each of two attempts: S3 may have closed an idle connection.
 CONNECT_SECONDS, READ_SECONDS = 2, 5
-PROVE_SECONDS = 1  # whoever asks for /readyz does not wait long
-BATCH = 1000  # objects that S3 deletes at a time
+PROVE_SECONDS = 1  # a health check must not wait long
+BATCH = 1000  # the most objects that one request to S3 can delete
 READY = ".ready"  # the object that proves that the bucket can be written to
 KEY = re.compile(rf"(?P<owner>{OWNER.pattern})/(?P<id>{ID.pattern})(\.(?P<facts>[\w-]+))?")
 
-# What S3 answers, or the library says without an answer → what to do.
+# The error code of S3, or the exception of boto3 if there was no answer → what to do.
 RIGHTS = "allow s3:ListBucket for the bucket, and s3:GetObject, s3:PutObject and s3:DeleteObject for its objects"
 FIXES = {
-    "NoSuchBucket": "make the bucket, or correct UPLOAD_STORAGE",
+    "NoSuchBucket": "create the bucket, or correct UPLOAD_STORAGE",
     "AccessDenied": RIGHTS,
     "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -47,13 +47,16 @@ FIXES = {
     "PermanentRedirect": "correct AWS_DEFAULT_REGION",
     "AuthorizationHeaderMalformed": "correct AWS_DEFAULT_REGION",
 }
-NETWORK = "look at the network, and at AWS_ENDPOINT_URL_S3"
+NETWORK = "check the network and AWS_ENDPOINT_URL_S3"
 
 _breaker = Breaker(threads=4, patient=4, patience=10)
 
 
 class Entry(NamedTuple):
-    """An object of an upload: its data, or with ``facts`` what makes it visible. ``modified`` is by the clock of S3."""
+    """An object of an upload: its data, or, if ``facts`` is not None, the object that makes it visible.
+
+    ``size`` is in bytes, and ``modified`` by the clock of S3.
+    """
 
     key: str
     owner: str
@@ -64,14 +67,14 @@ class Entry(NamedTuple):
 
 
 class Bucket:
-    """See ``stored.Storage``, which says what each method does. All of them raise StorageError."""
+    """See ``stored.Storage`` for what each method does. All of them can raise StorageError."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        """Make a client, which does not connect yet.
+        """Create the clients. They do not connect yet.
 
         Raises ImportError if boto3 is not installed, and ValueError if it refuses a setting.
         """
-        import boto3  # here, because it takes a quarter of a start, and 25 MB
+        import boto3  # only if it is needed: it takes a quarter of the start and 25 MB
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -125,7 +128,7 @@ class Bucket:
         return _file(entries)
 
     def fetch(self, file: StoredFile) -> IO[bytes]:
-        """Return a copy: a download that takes its time holds no connection to S3, and no failure can cut it short."""
+        """Return a copy: a slow download keeps no connection to S3, and a failure of S3 can't cut it short."""
         copy = folder.temporary()
         try:
             with self._asking() as client:
@@ -181,7 +184,7 @@ class Bucket:
                 raise self._error(refused[0].get("Code", ""))
 
     def _uploads(self, start: str = "") -> Iterator[list[Entry]]:
-        """Yield the objects of each upload whose key begins with ``start``, the data first: S3 sorts them."""
+        """Yield the objects of each upload whose key begins with ``start``. S3 sorts them, so the data comes first."""
         for _, entries in itertools.groupby(self._entries(start), lambda entry: (entry.owner, entry.id)):
             yield list(entries)
 
@@ -201,13 +204,16 @@ class Bucket:
 
     @contextlib.contextmanager
     def _asking(self, client: Any = None) -> Iterator[Any]:
-        """Return the client, to one of the few threads that may wait for S3."""
+        """Yield the client.
+
+        Raises StorageError, also if too many threads wait for S3 already, and FileNotFoundError for a missing object.
+        """
         try:
             with _breaker.attempt(self._no_answer):
                 yield client or self._client
         except AwayError as error:
-            raise StorageError(f"the bucket '{self._name}' is not asked: {error}") from None
-        except self._refused as error:  # the texts of both may have the names of owners
+            raise StorageError(f"the bucket '{self._name}' was not asked: {error}") from None
+        except self._refused as error:  # its text, and that of the next one, may contain owners
             if (code := error.response["Error"]["Code"]) == "NoSuchKey":
                 raise FileNotFoundError from None
             raise self._error(code) from None
@@ -215,7 +221,9 @@ class Bucket:
             raise self._error(type(error).__name__) from None
 
     def _error(self, code: str) -> StorageError:
-        return StorageError(f"the bucket '{self._name}' of UPLOAD_STORAGE gives {code}: {FIXES.get(code, NETWORK)}")
+        return StorageError(
+            f"the bucket '{self._name}' (UPLOAD_STORAGE) failed with {code}: {FIXES.get(code, NETWORK)}"
+        )
 
 
 def _of(owner: str) -> str:

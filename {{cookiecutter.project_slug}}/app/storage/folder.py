@@ -28,10 +28,10 @@ from app.storage.stored import ID, OWNER, StoredFile, from_facts, life
 if os.name == "posix":
     import fcntl
 
-# The file of turns.py (who decodes an image, and who waits), and that of total.py.
+# The files of turns.py (who decodes an image, and who waits) and of total.py (how many bytes are stored).
 TURNS, TOTAL = ".turns", ".total"
 
-_door = threading.Lock()  # for Windows: flock excludes the threads of a process too
+_door = threading.Lock()  # for Windows, which has no flock
 
 
 def root() -> Path:
@@ -52,7 +52,7 @@ def temporary() -> IO[bytes]:
 
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[IO[str]]:
-    """Return a file in ``UPLOAD_DIR`` that nobody else opens meanwhile; on Windows, only no thread of this process."""
+    """Yield a file of ``UPLOAD_DIR``, locked. On Windows, the lock holds only among the threads of this process."""
     flags = os.O_RDWR | os.O_CREAT
     with _door, open(os.open(root() / name, flags, 0o600), "r+") as file:
         if os.name == "posix":
@@ -63,7 +63,7 @@ def locked(name: str) -> Iterator[IO[str]]:
 def store(
     stream: IO[bytes], name: str, media_type: str, owner: str, *, check_quota: Callable[[list[int]], None]
 ) -> StoredFile:
-    """See ``stored.Storage``, as for all functions below."""
+    """See ``stored.Storage`` for this function and the public ones below."""
     root()  # made if it is not there
     folder, file_id = _folder(owner), secrets.token_hex(16)
     path, now = folder / file_id, datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""What a stored file is, and what a storage can do: ``folder.py`` and ``bucket.py`` are the two there are.
+"""What a stored file is, and what a storage can do. There are two storages: ``folder.py`` and ``bucket.py``.
 
 ``UPLOAD_STORAGE`` chooses one of them, in ``app/security/uploads.py``.
 """
@@ -18,10 +18,10 @@ from flask import current_app
 
 from app.security.cookies import absolute_lifetime
 
-# An upload takes seconds from its first to its last write, so after an hour it is not in progress any more.
+# The writes of an upload take seconds. So what is incomplete after an hour is no longer in progress.
 LEFTOVER_SECONDS = 3600
 
-# Both become part of a path, so no other form is allowed: 128 random bits each.
+# 128 random bits each. Both become part of a path or a key, so no other form is allowed.
 ID = re.compile(r"[0-9a-f]{32}")
 OWNER = re.compile(r"(session-)?[0-9a-f]{32}")
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class StorageError(OSError):
-    """The bucket can't be used. The message says why and what to do, and has no secret and no name of a file."""
+    """The bucket can't be used. The message says why and what to do. It contains no secret and no file name."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class StoredFile:
     uploaded_at: datetime
 
     def facts(self) -> bytes:
-        """Return what is stored beside the data."""
+        """Return the metadata that is stored beside the data, as JSON."""
         facts = {"name": self.name, "type": self.type, "uploaded_at": self.uploaded_at.isoformat()}
         return json.dumps(facts, ensure_ascii=False).encode()
 
 
 def from_facts(file_id: str, owner: str, size: int, facts: bytes) -> StoredFile | None:
-    """Return the file to which these ``facts`` belong; None, with a line in the log, if they can't be read."""
+    """Return the file that the metadata ``facts`` describes. If it can't be read, log that and return None."""
     try:
         read = json.loads(facts)
         uploaded_at = datetime.fromisoformat(read["uploaded_at"])
@@ -80,7 +80,7 @@ class Storage(Protocol):
         """Return one file of ``owner``, or None."""
 
     def fetch(self, file: StoredFile) -> IO[bytes]:
-        """Return the content of a file. Raises FileNotFoundError if it was deleted meanwhile."""
+        """Return the content of a file, open for reading. Raises FileNotFoundError if it was deleted meanwhile."""
 
     def delete(self, file: StoredFile) -> None:
         """Delete a file."""
@@ -92,13 +92,13 @@ class Storage(Protocol):
         """Return the size in bytes of each file of ``owner``, including those that are not visible yet."""
 
     def total(self) -> int:
-        """Return the bytes of the files of all owners. This reads the whole storage."""
+        """Return how many bytes the files of all owners have together. This lists the whole storage."""
 
     def sweep(self) -> int:
         """Remove leftovers of crashes and the files of expired sessions. Returns the number of removed files."""
 
     def prove(self) -> None:
-        """Write something. Raises OSError, which says why the storage can't be used."""
+        """Write something, to show that the storage works. Raises OSError if it does not."""
 
 
 def storage() -> Storage:
@@ -108,7 +108,7 @@ def storage() -> Storage:
 
 
 def life(owner: str, whole: bool) -> float:
-    """Return the seconds after which the sweep removes a file; ``whole`` is whether both of its parts are there."""
+    """Return the age in seconds at which the sweep removes a file. ``whole``: its data and its metadata exist."""
     if not whole:
         return LEFTOVER_SECONDS
     return absolute_lifetime(current_app).total_seconds() if owner.startswith("session-") else math.inf

@@ -1,11 +1,11 @@
 """The quota of all owners together: ``UPLOAD_QUOTA_TOTAL_BYTES`` (9.S5).
 
-Whether an upload fits must not take the reading of all owners' files. So the bytes are counted, in a file in
-``UPLOAD_DIR``. Deletions are not, so that no race of them can make the count too low. All files are measured before the
-first upload, by each sweep, and when an upload does not fit, but then at most every ``MEASURE_SECONDS``.
+To list the files of all owners for each upload would be too slow. So the stored bytes are counted, in a file in
+``UPLOAD_DIR``. Deletions do not lower the count, so no race can make it too low. All files are measured before the
+first upload, by each sweep, and if an upload does not fit, but then at most every ``MEASURE_SECONDS``.
 
-Machines that share ``UPLOAD_DIR`` share the count, which never allows too much. With a bucket, each machine counts
-what it stores itself: it learns what others have stored when it measures.
+Machines that share ``UPLOAD_DIR`` share the count, which is never too low. With a bucket, each machine counts only what
+it stores itself. It learns what the others have stored when it measures.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Count:
-    """The ``bytes`` that are stored, as far as known, and when they were measured (seconds since 1970, 0 for never)."""
+    """How many ``bytes`` are stored at most, and when they were ``measured`` (seconds since 1970; 0 means never)."""
 
     bytes: int = 0
     measured: float = 0
@@ -39,7 +39,10 @@ class Count:
 
 @contextlib.contextmanager
 def claimed(size: int) -> Iterator[None]:
-    """Count ``size`` bytes that the block stores, unless it raises. Raises Refusal (503) if they exceed the quota."""
+    """Add ``size`` bytes to the count while the block stores them; if it raises, subtract them again.
+
+    Raises Refusal (503) if they exceed the quota.
+    """
     most = current_app.config["UPLOAD_QUOTA_TOTAL_BYTES"]
     with _count() as count:
         seems_full = count.bytes + size > most and abs(time.time() - count.measured) > MEASURE_SECONDS
@@ -49,9 +52,9 @@ def claimed(size: int) -> Iterator[None]:
         fits = count.bytes + size <= most
         count.bytes += size if fits else 0
     if not fits:
-        log.error("upload refused: all files together would be more than UPLOAD_QUOTA_TOTAL_BYTES, %s", in_units(most))
-        message = "The files of all visitors together have reached the limit of this site, so it accepts none for now."
-        refuse(503, f"{message} That is not about yours.", retry_after=3600)
+        log.error("upload refused: all files together would exceed UPLOAD_QUOTA_TOTAL_BYTES (%s)", in_units(most))
+        message = "The files of all visitors together have reached the limit of this site. It accepts no more for now."
+        refuse(503, f"{message} Your own files are not the reason.", retry_after=3600)
     try:
         yield
     except BaseException:
@@ -61,9 +64,9 @@ def claimed(size: int) -> Iterator[None]:
 
 
 def measure() -> None:
-    """Count again what is stored. Uploads go on meanwhile: what they add may be counted twice, until the next time."""
+    """Replace the count by a measurement. What an upload adds meanwhile may be counted twice, until the next one."""
     with _count() as count:
-        before, last, count.measured = count.bytes, count.measured, time.time()  # first, so that no other measures too
+        before, last, count.measured = count.bytes, count.measured, time.time()  # first, so no other thread measures
     try:
         total = storage().total()
     except BaseException:
@@ -76,7 +79,7 @@ def measure() -> None:
 
 @contextlib.contextmanager
 def _count() -> Iterator[Count]:
-    """Return the count, to read and to change by this thread alone."""
+    """Yield the count. Until the block ends, no other thread can read or change it."""
     with folder.locked(folder.TOTAL) as file:
         try:
             found = Count(**json.load(file))

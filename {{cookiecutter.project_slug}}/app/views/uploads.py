@@ -109,7 +109,7 @@ def _public(file: StoredFile) -> dict[str, object]:
 
 @bp.record
 def _is_needed(state: BlueprintSetupState) -> None:
-    # A bucket is another service: most of the app works without it, and no restart brings it back.
+    # A bucket is another service: most of the app works without it, and a restart of the app does not repair it.
     kept_here = state.app.extensions["upload_storage"] is folder
     health.needs(state.app, "uploads", lambda: storage().prove(), without="down" if kept_here else "degraded")
     if state.app.config["CLAMD_URL"]:

@@ -9,7 +9,6 @@ import sqlite3
 import ssl
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +24,7 @@ from app.storage import folder
 from tests.accounts.mailbox import Mailbox
 from tests.accounts.people import PASSWORD, can_sign_in, is_signed_in, register, sign_in
 from tests.conftest import KEY, ROOT, browser_like, csrf_token, post
+from tests.samples import stored
 
 ALICE = "alice@example.com"
 NEW = "an entirely different phrase"
@@ -213,7 +213,7 @@ def test_delete_takes_the_files_and_the_account(member: FlaskClient, app_config:
 
 
 def test_nothing_is_kept_of_an_upload_into_a_deleted_account(
-    member: FlaskClient, app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    member: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The upload takes a while; another window deletes the account meanwhile."""
     save_all, window = uploads.save_all, browser_like(member.application)
@@ -225,7 +225,7 @@ def test_nothing_is_kept_of_an_upload_into_a_deleted_account(
 
     monkeypatch.setattr(uploads, "save_all", slow)
     assert post(member, "/uploads", {"file": (io.BytesIO(b"mine"), "notes.txt")}).status_code == 401
-    assert [*Path(str(app_config["UPLOAD_DIR"])).glob("*/*")] == []
+    assert stored(member.application) == []
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def text(path: Path) -> None:
 
 
 def overwritten(path: Path) -> None:
-    """In the middle: the header, and the list of tables in it, are whole."""
+    """Damage the middle. The header and the list of tables stay intact."""
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 4) + whole[len(whole) * 3 // 4 :])
 
@@ -156,6 +156,7 @@ def a_link(path: Path) -> None:
 
 
 def outside(path: Path) -> None:
+    """Move it to a folder whose name is not an owner's."""
     path.rename(path.parents[1] / "owner.json")
     (path.parents[1] / "owner").mkdir()
     (path.parents[1] / "owner.json").rename(path.parents[1] / "owner" / path.name)
@@ -214,7 +215,7 @@ def test_a_dump_of_another_app_is_refused(app_config: dict[str, object], tmp_pat
     app = create_app(app_config | {"DATABASE_URL": postgres.new_database()})
     assert command(app, "backup", tmp_path / "backup") == (0, "")
     status, told = command(app, "restore", tmp_path / "backup")
-    assert (status, "no part of a backup of this app" in told) == (1, True)
+    assert (status, "not part of a backup of this app" in told) == (1, True)
 
 
 def test_a_bucket_is_not_backed_up_and_that_is_told(

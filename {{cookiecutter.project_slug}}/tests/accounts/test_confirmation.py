@@ -8,7 +8,6 @@ import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from app.security import uploads
 from tests.accounts.mailbox import Mailbox
 from tests.accounts.people import PASSWORD, is_signed_in, register, sign_in
 from tests.conftest import KEY, browser_like, new_member, post
+from tests.samples import stored
 
 ALICE = "alice@example.com"
 NEW = "an entirely different phrase"
@@ -28,10 +28,6 @@ NEW = "an entirely different phrase"
 
 def upload(member: FlaskClient) -> int:
     return post(member, "/uploads", {"file": (io.BytesIO(b"mine"), "notes.txt")}).status_code
-
-
-def files(config: dict[str, object]) -> list[Path]:
-    return [*Path(str(config["UPLOAD_DIR"])).glob("*/*")]
 
 
 def path(text: str, start: str) -> str:
@@ -55,25 +51,23 @@ def reset(app: Flask, mailbox: Mailbox, password: str = NEW) -> FlaskClient:
     return alice
 
 
-def test_the_owner_of_an_address_inherits_nothing_of_who_registered_it(
-    app: Flask, mailbox: Mailbox, app_config: dict[str, object]
-) -> None:
+def test_the_owner_of_an_address_inherits_nothing_of_who_registered_it(app: Flask, mailbox: Mailbox) -> None:
     mallory = new_member(app)
     assert upload(mallory) == 303
     mailbox.next("Welcome")
     alice = reset(app, mailbox)
     assert "notes.txt" not in alice.get("/uploads").text
-    assert files(app_config) == []
+    assert stored(app) == []
     assert not is_signed_in(mallory)
     assert upload(mallory) == 303  # to the sign-in
-    assert files(app_config) == []
+    assert stored(app) == []
     # Now the address is confirmed, and a reset keeps what is Alice's.
     assert upload(alice) == 303
     assert "notes.txt" in reset(app, mailbox, PASSWORD).get("/uploads").text
 
 
 def test_nothing_is_kept_of_an_upload_that_was_under_way(
-    app: Flask, mailbox: Mailbox, app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    app: Flask, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mallory, save_all = new_member(app), uploads.save_all
     mailbox.next("Welcome")
@@ -86,7 +80,7 @@ def test_nothing_is_kept_of_an_upload_that_was_under_way(
 
     monkeypatch.setattr(uploads, "save_all", slow)
     assert upload(mallory) == 401
-    assert files(app_config) == []
+    assert stored(app) == []
 
 
 def test_before_the_files_are_deleted_the_page_says_so(app: Flask, mailbox: Mailbox) -> None:

@@ -143,7 +143,10 @@ def test_5_T2_a_request_writes_as_much_for_nobody(app: Flask, still: None, monke
 
 
 @pytest.mark.fault(
-    "Mail server", "is down", sees="nothing: mails wait in the database", ends="they are tried again for a day"
+    "Mail server",
+    "is down",
+    sees="nothing: mails wait in the database",
+    ends="deliveries are tried again for a day",
 )
 def test_a_failed_delivery_is_tried_again_later_and_later_for_a_day(
     app: Flask, down: list[str], caplog: pytest.LogCaptureFixture

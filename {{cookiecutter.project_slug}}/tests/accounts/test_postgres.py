@@ -29,6 +29,7 @@ from tests.accounts.people import can_sign_in, is_signed_in, register, sign_in
 from tests.accounts.postgres import Postgres, postgres, running
 from tests.accounts.test_database import ORDERS
 from tests.conftest import ROOT, Server, browser_like, free_port, new_member, post, session_cookie
+from tests.samples import stored
 
 __all__ = ("postgres",)
 
@@ -267,29 +268,29 @@ def test_an_outage_is_a_503_and_one_line_and_heals(
 
 @pytest.mark.fault("PostgreSQL", "stops during an upload", sees="503, and the file is not kept", ends="with its start")
 def test_an_upload_that_was_answered_with_503_is_not_kept(
-    app: Flask, app_config: dict[str, object], postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    app: Flask, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database goes away after the file is stored."""
     member, save_all = new_member(app), uploads.save_all
 
     def stop_after(*args: Any) -> list[folder.StoredFile]:
-        stored = save_all(*args)
+        saved = save_all(*args)
         postgres.stop()
-        return stored
+        return saved
 
     monkeypatch.setattr(uploads, "save_all", stop_after)
     try:
         assert post(member, "/uploads", {"file": (io.BytesIO(b"mine"), "notes.txt")}).status_code == 503
     finally:
         postgres.start()
-    assert [*Path(str(app_config["UPLOAD_DIR"])).glob("*/*")] == []
+    assert stored(app) == []
 
 
 @pytest.mark.fault(
     "PostgreSQL",
     "hangs",
     sees="503 for most where an account is needed; other pages work",
-    ends="with its return, for those who still wait too",
+    ends="with its return, also for those who still wait",
 )
 def test_8_T4_a_database_that_hangs_does_not_stop_the_site(
     app: Flask, app_config: dict[str, object], postgres: Postgres, serve: Callable[..., Server]

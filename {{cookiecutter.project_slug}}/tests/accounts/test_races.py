@@ -25,6 +25,7 @@ from app.security.rate_limits import limiter
 from app.storage import folder
 from tests.accounts.people import PASSWORD, register, sign_in
 from tests.conftest import browser_like, csrf_token, new_member, post
+from tests.samples import stored
 
 NEW = "an entirely different phrase"
 THIRD = "yet another long phrase"
@@ -176,15 +177,15 @@ def test_two_registrations_of_an_address_make_one_account(quick: Flask, monkeypa
 
 
 def test_nothing_is_kept_of_a_session_that_began_during_the_deletion(
-    app: Flask, app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It begins after the others were ended, and stores a file after the others were deleted."""
     member, late = new_member(app), browser_like(app)
     end_sessions, delete_all = identity.end_sessions, folder.delete_all
-    stored: list[int] = []
+    statuses: list[int] = []
 
     def store() -> None:
-        stored.append(post(late, "/uploads", {"file": (io.BytesIO(b"mine"), "notes.txt")}).status_code)
+        statuses.append(post(late, "/uploads", {"file": (io.BytesIO(b"mine"), "notes.txt")}).status_code)
 
     def in_another_thread(action: Callable[[], object]) -> None:
         other = threading.Thread(target=action, daemon=True)
@@ -198,11 +199,11 @@ def test_nothing_is_kept_of_a_session_that_began_during_the_deletion(
 
     def delete_and_store(owner: str) -> None:
         delete_all(owner)
-        if not stored:
+        if not statuses:
             in_another_thread(store)
 
     monkeypatch.setattr(identity, "end_sessions", end_and_begin)
     monkeypatch.setattr(folder, "delete_all", delete_and_store)
     assert post(member, "/account/delete", {"password": PASSWORD}).status_code == 303
-    assert stored == [303]
-    assert [*Path(str(app_config["UPLOAD_DIR"])).glob("*/*")] == []
+    assert statuses == [303]
+    assert stored(app) == []

@@ -1,6 +1,6 @@
 """``python -m tools.lessons show|break|attack|check|restore N``: the lessons of ``docs/lessons/``.
 
-Exit 0: done, and for ``check``: the fix holds. 1: it does not. 2: it could not be done, and one line says why.
+Exit code 0: done; for ``check``, the fix holds. 1: the fix does not hold. 2: an error, which one line explains.
 """
 
 from __future__ import annotations
@@ -92,17 +92,17 @@ def _in_the_lab(number: int, name: str, picture: Path | None = None) -> Any:
         raise
     except Exception as error:
         raise LessonError(
-            f"The {name} broke off: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            f"The {name} stopped with an error: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
         ) from error
 
 
 def _in_the_audit(number: int) -> list[str]:
-    """Print the audit's row of a mitigation, and return what it lacks."""
+    """Print the audit's row of a mitigation, and return its findings."""
     from app import create_app
     from app.security.secret_key import generate
     from tools.audit.run import audit_own
 
-    logging.disable(logging.NOTSET)  # the lab needs no log, but the audit reads it
+    logging.disable(logging.NOTSET)  # the lab has disabled the log, but the audit reads it
     os.environ["SECRET_KEY"] = generate()
     (row,) = audit_own(create_app, only=number).rows
     print(f"The audit's row {row.number}, {row.title}: {row.state}")

@@ -63,21 +63,28 @@ class Answer:
         """The body as text."""
         return self.body.decode(errors="replace")
 
+    @property
+    def policy(self) -> dict[str, str]:
+        """The directives of the Content Security Policy by their names; empty if there is no policy."""
+        header = self.headers.get("Content-Security-Policy", "")
+        parts = (part.strip().partition(" ") for part in header.split(";") if part.strip())
+        return {name: value for name, _, value in parts}
+
     def json(self) -> Any:
-        """Return the value that the body is in JSON."""
+        """Return the value of the body, which must be JSON."""
         return json.loads(self.body)
 
 
 @dataclass
 class Visitor:
-    """A browser as far as HTTP goes: it keeps cookies, says which page it is on, and follows no redirect."""
+    """An HTTP client that acts like a browser: it keeps cookies and sends Origin. It follows no redirect."""
 
     pool: urllib3.HTTPSConnectionPool
     url: str
     cookies: dict[str, str] = field(default_factory=dict)  # by name, each as the app has set it
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """Send a request. Underscores in the names of ``headers`` are hyphens; an empty value removes the header."""
+        """Send a request. Underscores in header names become hyphens; an empty value removes the header."""
         sent = {
             "Host": self.url.removeprefix("https://"),
             "Cookie": "; ".join(cookie.partition(";")[0] for cookie in self.cookies.values()),
@@ -107,7 +114,7 @@ class Visitor:
         return self.ask("POST", path, {"csrf_token": self.token(), **yours.fields(path), **fields}, **headers)
 
     def upload(self, name: str, kind: str, content: bytes) -> Answer:
-        """Send a file; kind is the Content-Type that it is sent with."""
+        """Send a file with the Content-Type ``kind``."""
         return self.send("/uploads", {"file": (name, content, kind)}, Accept="application/json")
 
 
@@ -124,11 +131,11 @@ class Shop:
     pool: urllib3.HTTPSConnectionPool
 
     def visitor(self) -> Visitor:
-        """Return a browser that was never here."""
+        """Return a visitor without cookies."""
         return Visitor(self.pool, self.url)
 
     def member(self, email: str = "alice@example.com") -> Visitor:
-        """Return a browser that may upload: signed in to a new account, where the app has accounts."""
+        """Return a visitor who may upload: signed in to a new account, if the app has accounts."""
         visitor = self.visitor()
         if "accounts" in self.app.blueprints:
             password = {"password": PASSWORD, "password_confirm": PASSWORD}
@@ -140,7 +147,7 @@ class Shop:
 
 
 class Lab:
-    """Serves the app and the attacker's site. ``folder`` is a temporary one, ``picture`` where a screenshot goes."""
+    """Serves the app and the attacker's site. ``folder`` is for temporary files, ``picture`` for a screenshot."""
 
     def __init__(self, folder: Path, picture: Path | None = None) -> None:
         self.folder, self.picture = folder, picture
@@ -168,7 +175,7 @@ class Lab:
         return app
 
     def refuses(self, **settings: object) -> str:
-        """Return why the app does not start with these settings; "" if it does."""
+        """Return the reason why the app does not start with these settings; "" if it starts."""
         try:
             self.create(**settings)
         except SettingsError as error:
@@ -177,7 +184,7 @@ class Lab:
 
     @contextlib.contextmanager
     def serve(self, pages: Mapping[str, Page] | None = None, **settings: object) -> Iterator[Shop]:
-        """Serve the app with more ``pages``: a view for each path, for every method."""
+        """Serve the app with additional ``pages``: a view for each path, for all methods."""
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.authority.issue_cert(HOST).configure_cert(tls)
         server = make_server("127.0.0.1", 0, lambda *_: [], threaded=True, ssl_context=tls)
@@ -201,12 +208,12 @@ class Lab:
             server.server_close()
 
     def evil_site(self) -> contextlib.AbstractContextManager[Site]:
-        """Serve the attacker's site: ``page(html)`` gives the address of a page, ``requests`` what came in."""
+        """Serve the attacker's site: ``page(html)`` returns the URL of a page, ``requests`` lists requested paths."""
         return Site(self.authority)
 
     @contextlib.contextmanager
     def browser(self, visitor: Visitor | None = None) -> Iterator[Tab]:
-        """Open a tab of Chromium, with the cookies of ``visitor``, and take its picture at the end."""
+        """Open a tab of Chromium with the cookies of ``visitor``; take a screenshot at the end. Raises LessonError."""
         if absent := missing([PROGRAMS["browser"]]):
             raise LessonError(advice(absent))
         cookies = "\n".join(visitor.cookies.values()) if visitor else ""
@@ -214,7 +221,7 @@ class Lab:
             chromium = launch(playwright)
             context = chromium.new_context(ignore_https_errors=True, viewport={"width": 900, "height": 600})
             page = context.new_page()
-            if visitor:  # Chromium itself reads what the app has set
+            if visitor:  # Chromium itself must parse the Set-Cookie headers of the app
                 page.route(f"{visitor.url}/", lambda route: route.fulfill(headers={"Set-Cookie": cookies}), times=1)
                 page.goto(visitor.url)
             yield page
@@ -222,7 +229,7 @@ class Lab:
             chromium.close()
 
     def photograph(self, page: Tab) -> None:
-        """Take a picture of a page, with its address at the bottom. The first picture of an attack is kept."""
+        """Take a screenshot of a page, with its URL at the bottom. The first screenshot of an attack is kept."""
         if self.picture and not self.picture.exists():
             page.evaluate(ADDRESS_BAR)
             page.screenshot(path=self.picture)

@@ -1,4 +1,4 @@
-"""Takes a lesson's step out of the app on a branch of its own, and goes back. Nothing that somebody wrote is lost."""
+"""Removes a lesson's step from the app on a branch of its own, and goes back. No work of the learner is lost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from tools.drift.programs import UnknownDriftError, git
 
 PROJECT = Path(__file__).resolve().parents[2]
-# What git has while it waits for somebody to finish a merge or the like. To commit then would end it.
+# References that exist while a merge or the like is unfinished. A commit would finish it.
 UNFINISHED = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD")
 FIRST_COMMIT = "Type: git init && git add -A && git commit -m Start"
 
@@ -30,7 +30,7 @@ def begin(number: int) -> str:
         raise LessonError("You have changes that are not committed. Commit them first, or put them away: git stash -u")
     fault, folder = PROJECT / f"tools/lessons/lesson_{number:02}/fault.patch", _git("rev-parse", "--show-prefix")
     apply = ("apply", "--index", f"--directory={folder}", str(fault))
-    _git("update-index", "-q", "--refresh")  # in a copied folder, the files have other times than git knows
+    _git("update-index", "-q", "--refresh")  # in a copied folder, the files have other times than in the index
     try:
         _git(*apply, "--check")
     except LessonError as error:
@@ -57,7 +57,7 @@ def begin(number: int) -> str:
 def end() -> tuple[str, str]:
     """Commit what is on the lesson's branch, switch to where the lesson began, and return both branches.
 
-    Raises LessonError where there is nothing to go back from, or where a merge has to be finished first.
+    Raises LessonError if no lesson has begun, if its start is gone, or if a merge has to be finished first.
     """
     branch = _branch()
     start = _start_of(branch)
@@ -75,7 +75,7 @@ def end() -> tuple[str, str]:
 
 
 def _branch() -> str:
-    """Return the current branch of the app's repository. Raises LessonError if there is none to come back to."""
+    """Return the current branch of the app's repository. Raises LessonError without a branch to go back to."""
     try:
         _git("ls-files", "--error-unmatch", "wsgi.py")
         _git("rev-parse", "--verify", "--quiet", "HEAD")
@@ -87,7 +87,7 @@ def _branch() -> str:
 
 
 def _start_of(branch: str) -> str:
-    """Return where the lesson of a branch began; "" if no lesson has made it."""
+    """Return the branch from which a lesson made this branch; "" if none did."""
     return _git("config", "--default", "", "--get", f"branch.{branch}.lesson-from")
 
 
@@ -96,7 +96,7 @@ def _changes() -> str:
 
 
 def _commit(message: str) -> None:
-    """Commit what is staged: without hooks, which may refuse faulty code, and also where git knows no author."""
+    """Commit what is staged, without hooks, which may refuse faulty code. It also works if git knows no author."""
     author = (
         ()
         if _git("config", "--default", "", "--get", "user.email")

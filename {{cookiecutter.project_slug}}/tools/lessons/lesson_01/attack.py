@@ -29,7 +29,7 @@ def customers() -> str:
 
 
 def signer(key: str) -> TimedSerializer:
-    """Return what Flask signs sessions with when this is its key."""
+    """Return the serializer that signs Flask's sessions with this key."""
     (app := Flask("of the thief")).secret_key = key
     return SecureCookieSessionInterface().get_signing_serializer(app)  # type: ignore[return-value]
 

@@ -1,4 +1,4 @@
-"""Other keys that can be guessed, and some that can't and must be accepted."""
+"""Other keys that can be guessed, and random keys, which must be accepted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tools.lessons.lab import Lab
 
-# From the plainest on: of these, the first that passes says what the fix overlooks.
+# Simplest first: the first key that passes shows what the fix overlooks.
 TUTORIALS = {
     "our-webshop-has-the-secret-key-4711": "A key with a placeholder word in it passes. A thief's list is longer "
     "than yours: look for the word within the key.",

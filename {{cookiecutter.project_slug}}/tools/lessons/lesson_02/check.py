@@ -1,4 +1,4 @@
-"""Requests that other pages can cause, and the form of the app's own page."""
+"""Requests that pages of other sites can cause, and the form of the app's own page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tools.lessons.lesson_02.attack import PAGES
 
 FORM = {"address": "1 Thief Street"}
 SIBLING = {"Origin": "https://blog.shop.test", "Sec_Fetch_Site": "same-site"}
-# Where a request comes from that must be refused even with the right token, and what lets it through.
+# Origins from which a request must be refused even with the right token, and what is wrong if it is accepted.
 ELSEWHERE = (
     ({"Origin": "https://attacker.test", "Sec_Fetch_Site": "cross-site"}, "Another site's page is let through."),
     (

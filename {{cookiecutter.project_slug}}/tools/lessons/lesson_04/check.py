@@ -1,4 +1,4 @@
-"""The cookie as each response sets it, and the copy of it in another browser."""
+"""The cookies that responses set, and a copy of one in another browser."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ def check(lab: Lab) -> Iterator[str]:
 
 
 def _lifetime(parts: set[str]) -> timedelta:
-    """Return how long the browser keeps the cookie; a day, if it does not say."""
+    """Return how long the browser keeps the cookie; a day if it has no expiry date."""
     found = [part.removeprefix("expires=") for part in parts if part.startswith("expires=")]
     return parsedate_to_datetime(found[0]) - datetime.now(UTC) if found else timedelta(days=1)

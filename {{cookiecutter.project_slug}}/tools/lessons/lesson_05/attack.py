@@ -23,7 +23,7 @@ def attack(lab: Lab) -> str:
     """Return what was stolen; "" for nothing."""
     with lab.serve({"/orders": orders}) as shop:
         answer = shop.visitor().get("/orders")
-        print(f"/orders answers {answer.status}. On the page stands:")
+        print(f"/orders answers {answer.status}. The page says:")
         for text in re.findall(r"<p[^>]*>([^<]+)</p>", answer.text):
             print(f"  {' '.join(text.split())}")
     return f"The thief has the address and the password of the database: {ADDRESS}" if ADDRESS in answer.text else ""

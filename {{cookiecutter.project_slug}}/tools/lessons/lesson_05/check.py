@@ -1,4 +1,4 @@
-"""Failures of other kinds, and clients of other kinds. None may tell what failed; the log has to."""
+"""Other kinds of failures and clients. No response may say what failed; the log must."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from app.security.errors import Refusal
 from app.visitors import public
 from tools.lessons.lab import Lab
 
-# The name of a page → the exception that it raises, what of it must not be shown, and what shows it. From the plainest
-# on: the first that is shown says what the fix overlooks.
+# The name of a page → the exception that it raises, what must not be shown, and the fault if it is shown. Simplest
+# first: the first one that is shown tells what the fix overlooks.
 FAILURES: dict[str, tuple[Exception, str, str]] = {
     "password": (
         ConnectionError("postgresql://shop:hunter2@db/orders"),

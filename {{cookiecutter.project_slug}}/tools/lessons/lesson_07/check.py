@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from tools.lessons.lab import Lab
 
-# From the plainest on: the first that runs says what the fix overlooks.
+# Simplest first: the first template that runs shows what the fix overlooks.
 TEMPLATES = {
     "{{ config.SECRET_KEY }}": "The name is still run as a template. Escaping leaves braces as they are.",
     "{{ 7 * 191 }}": "A list of forbidden words is never complete: the name is still run as a template, which "

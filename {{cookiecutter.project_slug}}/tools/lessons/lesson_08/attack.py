@@ -1,7 +1,7 @@
-"""A thief has a list of e-mail addresses and passwords that another site has lost. He tries them all at the shop.
+"""A thief has a list of e-mail addresses and passwords that another site has lost. He tries all of them at the shop.
 
 The team has a sign-in of its own, with the app's backoff: after three wrong passwords, an address has to wait, longer
-each time. The thief has 30 accounts of his own. After each two guesses, he signs in to one of them.
+each time. The thief has 30 accounts of his own. After every two guesses, he signs in to one of them.
 """
 
 from __future__ import annotations

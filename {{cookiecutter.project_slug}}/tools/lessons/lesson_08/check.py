@@ -1,4 +1,4 @@
-"""What a success gives back: to a thief nothing, to the people of an office all that they had mistyped."""
+"""What a sign-in clears: nothing for a thief; for people who share an address, their own wrong guesses."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A thief uploads a program under the name of an invoice, and sends people the file from the shop's own address.
 
-The app accepts text, PDF and images. It believes the name of a file and the type that the browser sends with it.
+The app accepts text, PDF and images. It trusts the name of a file and the type that the browser sends with it.
 """
 
 from __future__ import annotations

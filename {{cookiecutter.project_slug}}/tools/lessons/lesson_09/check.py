@@ -27,7 +27,7 @@ def _png() -> bytes:
     return written.getvalue()
 
 
-# From the plainest on: the first that is accepted says what the fix overlooks.
+# Simplest first: the first file that is accepted shows what the fix overlooks.
 BAD = {
     "program.pdf": (b"MZ\x90\x00" + bytes(300), "A Windows program is accepted as a PDF."),
     "linux.pdf": (

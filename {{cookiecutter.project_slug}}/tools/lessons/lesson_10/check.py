@@ -1,4 +1,4 @@
-"""Targets that leave the site, as a browser reads them, and targets that must go on working."""
+"""Targets that leave the site, as a browser reads them, and targets that must still work."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check(lab: Lab) -> Iterator[str]:
 
 
 def _place(target: str | None, base: str) -> ada_url.URL:
-    """Return where a browser goes; what is no URL leads nowhere."""
+    """Return the URL to which a browser goes. An invalid target leads to ``base``."""
     try:
         return ada_url.URL(target or "", base=base)
     except ValueError:
