@@ -31,7 +31,7 @@ bench: $(VENV)/installed  ## Measure requests, a start, generating, an audit and
 
 SITE := NO_MKDOCS_2_WARNING=1 SITE_PYTHON=$(VENV)/site/$(notdir $(BIN))/python $(BIN)/python -m mkdocs
 docs: $(VENV)/site/installed  ## Build the documentation into site/, and stop at a link that leads nowhere
-	@$(SITE) build --quiet
+	@$(SITE) build
 
 docs-serve: $(VENV)/site/installed  ## Serve the documentation at port 8000 (PORT=8001), built again at each change
 	@$(SITE) serve --dev-addr 127.0.0.1:$(PORT)

@@ -12,6 +12,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 from playwright.sync_api import Request, sync_playwright
+
 from tests.programs import PROGRAMS
 
 
@@ -39,11 +40,13 @@ def main(site: str, *paths: str) -> None:
             if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
                 wide.append(path)
         page.set_viewport_size({"width": 1280, "height": 800})
-        page.get_by_role("textbox", name="Search").fill("TRUSTED_PROXY_HOPS")
+        page.get_by_role("textbox", name="Search").press_sequentially("TRUSTED_PROXY_HOPS")
         page.wait_for_selector(".md-search-result__link")
-        found = page.locator(".md-search-result__link").evaluate_all("links => links.map(link => link.href)")
+        found = page.locator(".md-search-result__link").evaluate_all("links => links.map(link => link.pathname)")
         browser.close()
-    print(json.dumps({"elsewhere": sorted(elsewhere), "wide": wide, "found": [url.removeprefix(home) for url in found]}))
+    print(
+        json.dumps({"elsewhere": sorted(elsewhere), "wide": wide, "found": [url.removeprefix(home) for url in found]})
+    )
 
 
 if __name__ == "__main__":
