@@ -4,10 +4,10 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PYTHON ?= python3
 PORT ?= 8000
 
-.PHONY: help demo naive test programs mutants mutations bench lint format lock outdated clean
+.PHONY: help demo naive test programs mutants mutations bench docs docs-serve lint format lock outdated clean
 
 help:  ## List the targets
-	@awk -F ':.*## *' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## *' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: demo/pyproject.toml  ## Generate an app with the defaults (kept if it is there) and serve it, in debug
 	@echo "The demo is in demo/. To test, audit or change it: cd demo, then make test, make audit …"
@@ -32,6 +32,13 @@ mutations: $(VENV)/installed  ## Print the table of them: what a person does, an
 
 bench: $(VENV)/installed  ## Measure requests, a start, generating, an audit and growth, into docs/performance.md (RUNS=15)
 	@$(BIN)/python -m tests.bench $(RUNS)
+
+SITE := NO_MKDOCS_2_WARNING=1 SITE_PYTHON=$(VENV)/site/$(notdir $(BIN))/python $(BIN)/python -m mkdocs
+docs: $(VENV)/site/installed  ## Build the documentation into site/, and stop at a link that leads nowhere
+	@$(SITE) build
+
+docs-serve: $(VENV)/site/installed  ## Serve the documentation at port 8000 (PORT=8001), built again at each change
+	@$(SITE) serve --dev-addr 127.0.0.1:$(PORT)
 
 lint: $(VENV)/installed  ## Check the template's own Python
 	$(BIN)/ruff check .
@@ -58,13 +65,19 @@ outdated: $(VENV)/installed  ## Print the packages that have newer versions, and
 	@$(BIN)/pip list --outdated --disable-pip-version-check
 	@grep -rhoE '(FROM|image:|uses:) .*' .github "$(APP)/.github" "$(APP)/deploy" | sort -u
 
-clean:  ## Remove the virtual environment, the demo and the caches
-	rm -rf $(VENV) demo .pytest_cache .ruff_cache
+clean:  ## Remove the virtual environment, the demo, the site and the caches
+	rm -rf $(VENV) demo site .pytest_cache .ruff_cache
 
 demo/pyproject.toml: | $(VENV)/installed
 	@echo "Generating an app with the defaults into demo/"
 	@$(BIN)/python -m tests.clean_copy $(VENV)/template
 	@SECURE_FLASK_DEMO=1 HOME=$(CURDIR)/$(VENV) $(BIN)/cookiecutter $(VENV)/template --no-input project_slug=demo
+
+# The reference is written by the code of the app, which needs its packages.
+$(VENV)/site/installed: $(VENV)/installed $(APP)/requirements.txt
+	@$(BIN)/uv venv --quiet --clear $(VENV)/site
+	@$(BIN)/uv pip install --quiet --require-hashes --python $(VENV)/site -r "$(APP)/requirements.txt"
+	@touch $@
 
 $(VENV)/installed: requirements-dev.txt
 	@$(PYTHON) -m tests.programs venv

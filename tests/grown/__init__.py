@@ -39,26 +39,30 @@ class Recipe:
 
     def lay_over(self, app: Path, *, fetch: bool = True) -> None:
         """Put every block into its file, run the commands that fetch something, and register the blueprints."""
-        for language, name, text in self.blocks:
-            if language == "diff":
-                lines = text.splitlines(keepends=True)
-                before = "".join(line[1:] for line in lines if line[0] in " -")
-                after = "".join(line[1:] for line in lines if line[0] in " +")
-                edit(app, {name: (before, after)})
-            else:
-                (app / name).parent.mkdir(exist_ok=True)
-                (app / name).write_text(text, encoding="utf-8")
+        for block in self.blocks:
+            put(app, *block)
         for commands in COMMANDS.findall(self.text) if fetch else ():
             subprocess.run(["sh", "-e", "-c", commands], cwd=app, stdout=subprocess.DEVNULL, check=True)
         views = [Path(name).stem for _, name, text in self.blocks if "app/views/" in name and "\nbp = " in text]
         if views:
-            modules = ", ".join(views) + ", "
-            listed = app / "app/views/__init__.py"
-            text = listed.read_text(encoding="utf-8")
-            for place in ("from app.views import ", "for module in ("):
-                assert text.count(place) == 1, place
-                text = text.replace(place, place + modules)
-            listed.write_text(text, encoding="utf-8")
+            register(app, *views)
+
+
+def put(app: Path, language: str, name: str, text: str) -> None:
+    """Write a block into its file, or make the change that it shows."""
+    if language == "diff":
+        lines = text.splitlines(keepends=True)
+        before, after = ("".join(line[1:] for line in lines if line[0] in kept) for kept in (" -", " +"))
+        edit(app, {name: (before, after)})
+    else:
+        (app / name).parent.mkdir(exist_ok=True)
+        (app / name).write_text(text, encoding="utf-8")
+
+
+def register(app: Path, *views: str) -> None:
+    """Add modules with a blueprint to those of app/views/__init__.py, as the cookbook says."""
+    edit(app, {"app/views/__init__.py": ("from app.views import ", f"from app.views import {', '.join(views)}, ")})
+    edit(app, {"app/views/__init__.py": ("for module in (", f"for module in ({', '.join(views)}, ")})
 
 
 def recipes() -> list[Recipe]:
