@@ -38,6 +38,7 @@ FENCED = re.compile(r"(?ms)^```(\w+)\n.*?^```$")
 RUN_BY = {
     "make demo": ("tests/test_first_run.py", 'make(clone, tmp_path / "bin", "demo"'),
     "cd secure-flask-app && make run": ("tests/test_first_run.py", 'make(app, tmp_path / "bin", "run"'),
+    "cd demo": ("tests/test_lessons.py", "into, *rest = commands(readme)"),
     "make test": ("tests/test_generated_app.py", 'make("test")'),
     "make lint": ("tests/test_generated_app.py", 'make("lint")'),
     "make drift": ("tests/test_drift.py", '"-B", "-m", "tools.drift"'),
@@ -60,6 +61,7 @@ RUN_BY = {
     " app python -m tools.audit": ("tests/image.py", "app python -m tools.audit"),
 }
 NOT_RUN = {
+    "pip install --require-hashes -r requirements-s3.txt": "requirements-dev.txt has these packages too.",
     "pipx run cookiecutter gh:OWNER/cookiecutter-secure-flask": "It needs GitHub: the tests give the path of a copy.",
     'flask --app app db revision "A note on orders"': "It is the one that the tests run, without --depend.",
     "install -d -o 10001 -m 700 /srv/backups": "It needs that user. tests/image.py looks at the rights in the image.",
@@ -121,7 +123,8 @@ def test_the_site_has_every_page_of_the_app(site: Path, default_app: App) -> Non
     assert len(sources) >= 15
     for path in sources:
         title = re.findall(r"(?m)^# (.*)", path.read_text(encoding="utf-8"))[0]
-        assert title.partition("`")[0] in built[path.relative_to(docs).with_suffix("").as_posix()].text
+        place = path.relative_to(docs).with_suffix("").as_posix().removesuffix("/README")
+        assert title.partition("`")[0] in built[place].text
     assert [name for name, page in built.items() if re.search(r"cookiecutter\.[a-z]+\s*[%}]", page.text)] == []
 
 
@@ -237,8 +240,9 @@ def test_the_site_is_spelled_right(site: Path) -> None:
 
 
 def commands(*blocks: str) -> set[str]:
-    """Each line of blocks of commands, without its comment."""
-    return {re.sub(r"(^|\s+)#.*", "", line) for block in blocks for line in block.splitlines()} - {""}
+    """Each command of some blocks in one line, without its comment."""
+    lines = (line for block in blocks for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines())
+    return {re.sub(r"(^|\s+)#.*", "", line) for line in lines} - {""}
 
 
 def test_each_command_on_the_site_runs_here(default_app: App) -> None:
@@ -250,7 +254,9 @@ def test_each_command_on_the_site_runs_here(default_app: App) -> None:
     shown = commands(*(block for found in blocks.values() for block in found))
     tutorial = commands(*blocks[ROOT / "docs/tutorial.md"])  # run whole, below
     fetched = commands(*(block for recipe in recipes() for block in COMMANDS.findall(recipe.text)))  # by test_grown.py
-    run = RUN_BY.keys() | tutorial | fetched
+    lessons = {path for path in blocks if path.parent.name == "lessons"} | {ROOT / "docs/teaching.md"}
+    taught = commands(*(block for path in lessons for block in blocks[path]))  # by test_lessons.py
+    run = RUN_BY.keys() | tutorial | fetched | taught
     assert shown - run - NOT_RUN.keys() == set()
     assert (RUN_BY.keys() | NOT_RUN.keys()) - shown == set()
     for name, text in RUN_BY.values():
