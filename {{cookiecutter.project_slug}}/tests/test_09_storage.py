@@ -19,6 +19,7 @@ import pytest
 
 from app import create_app
 from app.security import uploads
+from app.security.errors import Refusal, refuse
 from app.settings import SettingsError
 from app.storage import bucket, folder, total
 from app.storage.stored import StoredFile, storage
@@ -140,6 +141,65 @@ def test_9_T4_parallel_uploads_of_many_owners_never_pass_the_quota_of_all(app_co
     with ThreadPoolExecutor(6) as pool:
         accepted = sum(pool.map(save, range(18)))
     assert (accepted, len(stored(app))) == (3, 6)
+
+
+@on_both_storages
+def test_9_T4_a_measure_forgets_no_upload_that_is_being_stored(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep may look at the storage before the file is there, and measures may overlap."""
+    app = create_app(app_config | {"UPLOAD_QUOTA_TOTAL_BYTES": 100})
+    chosen = app.extensions["upload_storage"]
+    store, measure, owner = chosen.store, chosen.total, uploads.new_session_owner()
+
+    def save(size: int) -> int:
+        with app.test_request_context():
+            try:
+                uploads.save(file_storage("a.txt", b"a" * size, "text/plain"), owner)
+            except Refusal as refusal:
+                return refusal.code or 0
+            return 201
+
+    def measured_and(then: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(*args: Any, **kwargs: Any) -> Any:
+            with monkeypatch.context() as once:
+                once.setattr(chosen, "store", store)
+                once.setattr(chosen, "total", measure)
+                total.measure()
+                return then(*args, **kwargs)
+
+        return ask
+
+    def fails(*_: object, **__: object) -> None:
+        refuse(413, "over the quota of its owner")
+
+    def looks_early() -> int:
+        seen = measure()
+        measured_and(lambda: None)()
+        assert save(20) == 201
+        return int(seen)
+
+    assert save(10) == 201
+    with app.app_context():
+        chosen.delete_all(owner)
+        monkeypatch.setattr(chosen, "total", looks_early)
+        total.measure()
+    monkeypatch.setattr(chosen, "total", measure)
+    assert save(81) == 503
+    for stores, size, status in ((measured_and(fails), 60, 413), (measured_and(store), 60, 201), (store, 21, 503)):
+        monkeypatch.setattr(chosen, "store", stores)
+        assert save(size) == status
+    monkeypatch.undo()
+
+
+def test_9_T4_another_storage_is_measured_before_its_first_upload(
+    app_config: dict[str, object], in_bucket: dict[str, object]
+) -> None:
+    quota = {"UPLOAD_QUOTA_TOTAL_BYTES": 100}
+    member = new_member(create_app(app_config | quota))
+    for config, accepted in ((app_config, 201), (in_bucket, 201), (app_config, 503), (in_bucket, 503)):
+        member.application = create_app(config | quota)
+        assert upload(member, "a.txt", b"a" * 60).status_code == accepted
 
 
 # What fails half-way

@@ -2,7 +2,7 @@
 
 Whether an upload fits must not take the reading of all owners' files. So the bytes are counted, in a file in
 ``UPLOAD_DIR``. Deletions are not, so that no race of them can make the count too low. All files are measured before the
-first upload, by each sweep, and when an upload does not fit, but then at most every ``MEASURE_SECONDS``.
+first upload, by each sweep and restore, and when an upload does not fit, but then at most every ``MEASURE_SECONDS``.
 
 Machines that share ``UPLOAD_DIR`` share the count, which never allows too much. With a bucket, each machine counts
 what it stores itself: it learns what others have stored when it measures.
@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Count:
-    """The ``bytes`` that are stored, as far as known, and when they were measured (seconds since 1970, 0 for never)."""
+    """The ``bytes`` in ``storage``, as far as known, and when they were measured (seconds since 1970, 0 for never)."""
 
+    storage: str = ""
     bytes: int = 0
     measured: float = 0
 
@@ -48,22 +49,27 @@ def claimed(size: int) -> Iterator[None]:
     with _count() as count:
         fits = count.bytes + size <= most
         count.bytes += size if fits else 0
+        measured = count.measured
     if not fits:
         log.error("upload refused: all files together would be more than UPLOAD_QUOTA_TOTAL_BYTES, %s", in_units(most))
         message = "The files of all visitors together have reached the limit of this site, so it accepts none for now."
         refuse(503, f"{message} That is not about yours.", retry_after=3600)
+    stored = False
     try:
         yield
-    except BaseException:
+        stored = True
+    finally:
         with _count() as count:
-            count.bytes -= size
-        raise
+            # A measure that has begun meanwhile knows nothing of the claim, and may have looked before the file was there.
+            if stored == (count.measured != measured):
+                count.bytes += size if stored else -size
 
 
 def measure() -> None:
     """Count again what is stored. Uploads go on meanwhile: what they add may be counted twice, until the next time."""
+    now = time.time()
     with _count() as count:
-        before, last, count.measured = count.bytes, count.measured, time.time()  # first, so that no other measures too
+        before, last, count.measured = count.bytes, count.measured, now  # first, so that no other upload measures too
     try:
         total = storage().total()
     except BaseException:
@@ -71,7 +77,8 @@ def measure() -> None:
             count.measured = last
         raise
     with _count() as count:
-        count.bytes = total + max(count.bytes - before, 0)
+        if count.measured == now:  # else the result is that of a measure that has begun later
+            count.bytes = total + max(count.bytes - before, 0)
 
 
 @contextlib.contextmanager
@@ -82,6 +89,8 @@ def _count() -> Iterator[Count]:
             found = Count(**json.load(file))
         except (ValueError, TypeError):  # empty, or a crash while it was written
             found = Count()
+        if found.storage != (chosen := current_app.config["UPLOAD_STORAGE"]):  # it was another one until now
+            found = Count(chosen)
         before = asdict(found)
         yield found
         if asdict(found) != before:
