@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import http.server
 import logging
+import os
 import re
 import socket
 import sys
@@ -400,7 +403,119 @@ def test_a_file_that_is_deleted_during_its_download_is_gone(
     assert download(member, where).status_code == 404
 
 
+class NotS3(http.server.BaseHTTPRequestHandler):
+    """Answers each request with ``answer``: a status, a body and headers."""
+
+    answer: tuple[int, bytes, dict[str, str]]
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status, body, headers = self.answer
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), "Connection": "close", **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+    do_GET = do_POST = do_HEAD = do_PUT  # noqa: N815 - the base class's names
+
+
+ANSWERS = {
+    "a page": (200, b"<html></html>", {}),
+    "a page that is no XML": (200, b"hello", {}),
+    "nothing": (200, b"", {}),
+    "an error without a code": (403, b"<Error><Message>told nobody</Message></Error>", {}),
+    "https, please": (301, b"", {"Location": "http://127.0.0.1:1/"}),
+    "elsewhere": (307, b"<Error><Code>TemporaryRedirect</Code></Error>", {"Location": "http://127.0.0.1:1/"}),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_server_that_does_not_talk_s3_is_told(
+    in_bucket: dict[str, object], caplog: pytest.LogCaptureFixture, answer: str
+) -> None:
+    handler = type("Handler", (NotS3,), {"answer": ANSWERS[answer]})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        member = new_member(create_app(in_bucket | {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}"}))
+        caplog.clear()
+        asked: list[Any] = [upload(member, "a.txt", b"a"), member.get("/uploads", headers=JSON)]
+        server.shutdown()
+        thread.join()
+    assert [(got.status_code, got.headers.get("Retry-After")) for got in asked] == [(503, "60")] * 2
+    assert caplog.text.count("look at the network, and at AWS_ENDPOINT_URL_S3") == 2
+    assert [record for record in caplog.records if record.exc_info] == []
+    assert "told nobody" not in caplog.text
+
+
+@pytest.mark.fault(
+    "Disk",
+    "of `UPLOAD_DIR` is full, and the files are in a bucket",
+    sees="503 for downloads",
+    ends="when there is room",
+)
+def test_a_download_without_room_for_its_copy_is_a_503(
+    in_bucket: dict[str, object], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = new_member(create_app(in_bucket))
+    where = upload(member, "a.txt", b"a").headers["Location"]
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    caplog.clear()
+    answer = download(member, where)
+    assert (answer.status_code, answer.headers.get("Retry-After")) == (503, "60")
+    assert f"UPLOAD_DIR has no room for a download: {os.strerror(errno.ENOSPC)}" in caplog.text
+
+
+def test_only_a_download_copies_an_object(in_bucket: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(in_bucket)
+    member, copies, chosen = new_member(app), [], app.extensions["upload_storage"]
+    where = upload(member, "a.txt", b"0123456789").headers["Location"]
+    fetch = chosen.fetch
+    monkeypatch.setattr(chosen, "fetch", lambda file: copies.append(1) or fetch(file))
+    whole = download(member, where)
+    for method, headers, status, size, copied in (
+        ("GET", {}, 200, 10, 1),
+        ("HEAD", {}, 200, 0, 0),
+        ("GET", {"If-None-Match": whole.headers["ETag"]}, 304, 0, 0),
+        ("GET", {"If-Modified-Since": whole.headers["Last-Modified"]}, 304, 0, 0),
+        ("GET", {"Range": "bytes=2-3"}, 206, 2, 1),
+        ("HEAD", {"Range": "bytes=2-3"}, 206, 0, 0),
+    ):
+        copies.clear()
+        answer = member.open(where, method=method, headers=headers, buffered=True)
+        assert (answer.status_code, len(answer.data), len(copies)) == (status, size, copied), (method, headers)
+        if status == 200:
+            assert {*answer.headers.keys()} == {*whole.headers.keys()}
+            for name in ("Content-Length", "Content-Type", "Content-Disposition", "ETag", "Accept-Ranges"):
+                assert answer.headers[name] == whole.headers[name]
+    copies.clear()
+    assert (download(member, where, headers={"Range": "bytes=50-"}).status_code, copies) == (416, [])
+
+
+def test_the_log_keeps_what_to_do_about_a_bucket(
+    in_bucket: dict[str, object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The names of some errors look like those of secrets, and redaction takes what follows such a name."""
+    member = new_member(create_app(in_bucket | {"AWS_SECRET_ACCESS_KEY": "Wrong-" + SECRET}))
+    upload(member, "a.txt", b"a")
+    assert "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in capfd.readouterr().err
+
+
 # What is set
+
+
+@pytest.mark.parametrize("absent", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_half_of_a_key_stops_the_start(in_bucket: dict[str, object], absent: str) -> None:
+    with pytest.raises(SettingsError, match="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together"):
+        create_app(in_bucket | {absent: ""})
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def _refuse_damaged_uploads(source: Path) -> None:
 
 
 def _facts(source: Path) -> Iterator[Path]:
-    """Yield what makes each upload visible. Raises an error for a folder of another user, which glob would leave out."""
+    """Yield what makes each upload visible. Raises an error for a folder that can't be read: glob leaves it out."""
     try:
         for owned in source.iterdir():
             if owned.is_dir() and owned.name != "lost+found":  # which many volumes have, and only root may read

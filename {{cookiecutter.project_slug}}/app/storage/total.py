@@ -60,7 +60,7 @@ def claimed(size: int) -> Iterator[None]:
         stored = True
     finally:
         with _count() as count:
-            # A measure that has begun meanwhile knows nothing of the claim, and may have looked before the file was there.
+            # A measure that has begun meanwhile does not know the claim, and may have looked before the file was there.
             if stored == (count.measured != measured):
                 count.bytes += size if stored else -size
 
