@@ -199,11 +199,14 @@ def test_a_lesson_does_not_begin_where_something_could_be_lost(
 
 
 def test_what_a_learner_did_is_on_the_lessons_branch(run: Run, app: Path) -> None:
-    """Also where git knows no author, and when a lesson is begun again. A hook of the team does not get in the way."""
+    """Also where git knows no author, and when a lesson is begun again. No hook of the team gets in the way, no tag."""
+    for name in ("main", "lesson-01"):
+        git(app, "tag", name)
     start = state(app)[0]
-    hook = app / ".git/hooks/pre-commit"
-    hook.write_text("#!/bin/sh\nexit 1\n")
-    hook.chmod(0o755)
+    for name in ("pre-commit", "prepare-commit-msg", "post-commit", "post-checkout"):
+        hook = app / ".git/hooks" / name
+        hook.write_text("#!/bin/sh\nexit 1\n")
+        hook.chmod(0o755)
     for branch in ("lesson-01", "lesson-01-2"):
         run(0, app, "tools.lessons", "break", "1")
         assert git(app, "branch", "--show-current") == branch
