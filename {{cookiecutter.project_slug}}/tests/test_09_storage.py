@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import http.server
+import json
 import logging
 import os
 import re
@@ -303,11 +305,15 @@ def test_facts_that_cannot_be_read_hide_a_file_and_nothing_else(
     app, owner = create_app(in_bucket), "a" * 32
     with app.test_request_context():
         whole = uploads.save(file_storage("a.txt", b"a", "text/plain"), owner)
-        for number, facts in enumerate(("x", "e30", "_w", "W10")):  # no base64, {}, no UTF-8, []
+        whole_facts = {"name": "a", "type": "text/plain", "uploaded_at": "2026-01-01T00:00:00+00:00"}
+        changes = ({"name": 1}, {"type": None}, {"uploaded_at": "2026-01-01"})  # the last one has no time zone
+        wrong = [base64.urlsafe_b64encode(json.dumps(whole_facts | change).encode()).decode() for change in changes]
+        broken = ("x", "e30", "_w", "W10")  # no base64, {}, no UTF-8, []
+        for number, facts in enumerate([*broken, *(text.rstrip("=") for text in wrong)]):
             put(in_bucket, f"{owner}/{number:032x}")
             put(in_bucket, f"{owner}/{number:032x}.{facts}")
         assert storage().listing(owner) == [whole]
-    assert caplog.text.count("unreadable metadata of an upload") == 4
+    assert caplog.text.count("unreadable metadata of an upload") == 7
 
 
 # What fails outside
