@@ -219,7 +219,7 @@ def test_what_a_learner_did_is_on_the_lessons_branch(run: Run, app: Path) -> Non
             "app/__init__.py": "# mine too",
             "notes.txt": "what I have learnt",
         }.items():
-            assert git(app, "show", f"{branch}:{name}") == text
+            assert git(app, "show", f"refs/heads/{branch}:{name}") == text
 
 
 @pytest.mark.parametrize(
