@@ -201,11 +201,14 @@ def test_a_lesson_does_not_begin_where_something_could_be_lost(
 
 
 def test_what_a_learner_did_is_on_the_lessons_branch(run: Run, app: Path) -> None:
-    """Also if git knows no author, if a lesson is begun again, and if a hook of the team refuses the commit."""
+    """Also if git knows no author, if a lesson is begun again, if the team's hooks fail, and if tags have these names."""
+    for name in ("main", "lesson-01"):
+        git(app, "tag", name)
     start = state(app)[0]
-    hook = app / ".git/hooks/pre-commit"
-    hook.write_text("#!/bin/sh\nexit 1\n")
-    hook.chmod(0o755)
+    for name in ("pre-commit", "prepare-commit-msg", "post-commit", "post-checkout"):
+        hook = app / ".git/hooks" / name
+        hook.write_text("#!/bin/sh\nexit 1\n")
+        hook.chmod(0o755)
     for branch in ("lesson-01", "lesson-01-2"):
         run(0, app, "tools.lessons", "break", "1")
         assert git(app, "branch", "--show-current") == branch
@@ -214,7 +217,7 @@ def test_what_a_learner_did_is_on_the_lessons_branch(run: Run, app: Path) -> Non
         assert state(app)[0] == start
     for branch in ("lesson-01", "lesson-01-2"):
         for name, text in MINE.items():
-            assert git(app, "show", f"{branch}:{name}") == text
+            assert git(app, "show", f"refs/heads/{branch}:{name}") == text
 
 
 @pytest.mark.parametrize(

@@ -794,11 +794,12 @@ def test_each_of_the_34_threats_is_attacked_here_and_named_in_the_app() -> None:
 
 def test_served_beside_the_demo_it_has_a_banner_and_answers_no_other_site(tmp_path: Path) -> None:
     app = create_app(tmp_path)
-    server = guarded_server(app, 0)
+    server = guarded_server(app, 0, "told-to-me")
     assert server.server_address[0] == "127.0.0.1"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     here, hole = f"127.0.0.1:{server.port}", "/hello?name={{7*191}}"
+    known = {"Cookie": "naive-key=told-to-me"}
 
     def ask(path: str, **headers: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", server.port)
@@ -810,16 +811,19 @@ def test_served_beside_the_demo_it_has_a_banner_and_answers_no_other_site(tmp_pa
 
     try:
         for path in ("/", hole, "/page/about", "/login", "/register", "/reset", "/no-such-page", "/hello?name={{"):
-            assert ask(path)[1].startswith(BANNER), path
-        assert b"1337" in ask(hole, Origin=f"http://{here}", Sec_Fetch_Site="same-origin")[1]
+            assert ask(path, **known)[1].startswith(BANNER), path
+        assert ask("/?key=told-to-me")[0] == 200
+        assert b"1337" in ask(hole, **known, Origin=f"http://{here}", Sec_Fetch_Site="same-origin")[1]
         for told in (
             {"Host": f"attacker.test:{server.port}"},
             {"Sec_Fetch_Site": "cross-site"},
             {"Sec_Fetch_Site": "same-site"},
             {"Origin": "http://attacker.test"},
             {"Origin": "null"},
+            {"Cookie": "naive-key=guessed"},
+            {"Cookie": ""},  # another user of this machine, or a browser that does not send Sec-Fetch-Site
         ):
-            status, body = ask(hole, **told)
+            status, body = ask(hole, **known | told)
             assert (status, b"1337" in body) == (403, False), told
     finally:
         server.shutdown()

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import errno
+import http.server
+import json
 import logging
+import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +22,7 @@ import pytest
 
 from app import create_app
 from app.security import uploads
+from app.security.errors import Refusal, refuse
 from app.settings import SettingsError
 from app.storage import bucket, folder, total
 from app.storage.stored import StoredFile, storage
@@ -139,6 +146,65 @@ def test_9_T4_parallel_uploads_of_many_owners_never_pass_the_quota_of_all(app_co
     assert (accepted, len(stored(app))) == (3, 6)
 
 
+@on_both_storages
+def test_9_T4_a_measure_forgets_no_upload_that_is_being_stored(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep may look at the storage before the file is there, and measures may overlap."""
+    app = create_app(app_config | {"UPLOAD_QUOTA_TOTAL_BYTES": 100})
+    chosen = app.extensions["upload_storage"]
+    store, measure, owner = chosen.store, chosen.total, uploads.new_session_owner()
+
+    def save(size: int) -> int:
+        with app.test_request_context():
+            try:
+                uploads.save(file_storage("a.txt", b"a" * size, "text/plain"), owner)
+            except Refusal as refusal:
+                return refusal.code or 0
+            return 201
+
+    def measured_and(then: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(*args: Any, **kwargs: Any) -> Any:
+            with monkeypatch.context() as once:
+                once.setattr(chosen, "store", store)
+                once.setattr(chosen, "total", measure)
+                total.measure()
+                return then(*args, **kwargs)
+
+        return ask
+
+    def fails(*_: object, **__: object) -> None:
+        refuse(413, "over the quota of its owner")
+
+    def looks_early() -> int:
+        seen = measure()
+        measured_and(lambda: None)()
+        assert save(20) == 201
+        return int(seen)
+
+    assert save(10) == 201
+    with app.app_context():
+        chosen.delete_all(owner)
+        monkeypatch.setattr(chosen, "total", looks_early)
+        total.measure()
+    monkeypatch.setattr(chosen, "total", measure)
+    assert save(81) == 503
+    for stores, size, status in ((measured_and(fails), 60, 413), (measured_and(store), 60, 201), (store, 21, 503)):
+        monkeypatch.setattr(chosen, "store", stores)
+        assert save(size) == status
+    monkeypatch.undo()
+
+
+def test_9_T4_another_storage_is_measured_before_its_first_upload(
+    app_config: dict[str, object], in_bucket: dict[str, object]
+) -> None:
+    quota = {"UPLOAD_QUOTA_TOTAL_BYTES": 100}
+    member = new_member(create_app(app_config | quota))
+    for config, accepted in ((app_config, 201), (in_bucket, 201), (app_config, 503), (in_bucket, 503)):
+        member.application = create_app(config | quota)
+        assert upload(member, "a.txt", b"a" * 60).status_code == accepted
+
+
 # Faults in the middle of an upload
 
 
@@ -207,11 +273,15 @@ def test_facts_that_cannot_be_read_hide_a_file_and_nothing_else(
     app, owner = create_app(in_bucket), "a" * 32
     with app.test_request_context():
         whole = uploads.save(file_storage("a.txt", b"a", "text/plain"), owner)
-        for number, facts in enumerate(("x", "e30", "_w", "W10")):  # no base64, {}, no UTF-8, []
+        whole_facts = {"name": "a", "type": "text/plain", "uploaded_at": "2026-01-01T00:00:00+00:00"}
+        changes = ({"name": 1}, {"type": None}, {"uploaded_at": "2026-01-01"})  # the last one has no time zone
+        wrong = [base64.urlsafe_b64encode(json.dumps(whole_facts | change).encode()).decode() for change in changes]
+        broken = ("x", "e30", "_w", "W10")  # no base64, {}, no UTF-8, []
+        for number, facts in enumerate([*broken, *(text.rstrip("=") for text in wrong)]):
             put(in_bucket, f"{owner}/{number:032x}")
             put(in_bucket, f"{owner}/{number:032x}.{facts}")
         assert storage().listing(owner) == [whole]
-    assert caplog.text.count("unreadable metadata of an upload") == 4
+    assert caplog.text.count("unreadable metadata of an upload") == 7
 
 
 # Faults of the bucket
@@ -307,7 +377,119 @@ def test_a_file_that_is_deleted_during_its_download_is_gone(
     assert download(member, where).status_code == 404
 
 
+class NotS3(http.server.BaseHTTPRequestHandler):
+    """Answers each request with ``answer``: a status, a body and headers."""
+
+    answer: tuple[int, bytes, dict[str, str]]
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status, body, headers = self.answer
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), "Connection": "close", **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+    do_GET = do_POST = do_HEAD = do_PUT  # noqa: N815 - the base class's names
+
+
+ANSWERS = {
+    "a page": (200, b"<html></html>", {}),
+    "a page that is no XML": (200, b"hello", {}),
+    "nothing": (200, b"", {}),
+    "an error without a code": (403, b"<Error><Message>told nobody</Message></Error>", {}),
+    "https, please": (301, b"", {"Location": "http://127.0.0.1:1/"}),
+    "elsewhere": (307, b"<Error><Code>TemporaryRedirect</Code></Error>", {"Location": "http://127.0.0.1:1/"}),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_server_that_does_not_talk_s3_is_told(
+    in_bucket: dict[str, object], caplog: pytest.LogCaptureFixture, answer: str
+) -> None:
+    handler = type("Handler", (NotS3,), {"answer": ANSWERS[answer]})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        member = new_member(create_app(in_bucket | {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}"}))
+        caplog.clear()
+        asked: list[Any] = [upload(member, "a.txt", b"a"), member.get("/uploads", headers=JSON)]
+        server.shutdown()
+        thread.join()
+    assert [(got.status_code, got.headers.get("Retry-After")) for got in asked] == [(503, "60")] * 2
+    assert caplog.text.count("check the network and AWS_ENDPOINT_URL_S3") == 2
+    assert [record for record in caplog.records if record.exc_info] == []
+    assert "told nobody" not in caplog.text
+
+
+@pytest.mark.fault(
+    "Disk",
+    "of `UPLOAD_DIR` is full, and the files are in a bucket",
+    sees="503 for downloads",
+    ends="when there is room",
+)
+def test_a_download_without_room_for_its_copy_is_a_503(
+    in_bucket: dict[str, object], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = new_member(create_app(in_bucket))
+    where = upload(member, "a.txt", b"a").headers["Location"]
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    caplog.clear()
+    answer = download(member, where)
+    assert (answer.status_code, answer.headers.get("Retry-After")) == (503, "60")
+    assert f"UPLOAD_DIR has no room for a download: {os.strerror(errno.ENOSPC)}" in caplog.text
+
+
+def test_only_a_download_copies_an_object(in_bucket: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(in_bucket)
+    member, copies, chosen = new_member(app), [], app.extensions["upload_storage"]
+    where = upload(member, "a.txt", b"0123456789").headers["Location"]
+    fetch = chosen.fetch
+    monkeypatch.setattr(chosen, "fetch", lambda file: copies.append(1) or fetch(file))
+    whole = download(member, where)
+    for method, headers, status, size, copied in (
+        ("GET", {}, 200, 10, 1),
+        ("HEAD", {}, 200, 0, 0),
+        ("GET", {"If-None-Match": whole.headers["ETag"]}, 304, 0, 0),
+        ("GET", {"If-Modified-Since": whole.headers["Last-Modified"]}, 304, 0, 0),
+        ("GET", {"Range": "bytes=2-3"}, 206, 2, 1),
+        ("HEAD", {"Range": "bytes=2-3"}, 206, 0, 0),
+    ):
+        copies.clear()
+        answer = member.open(where, method=method, headers=headers, buffered=True)
+        assert (answer.status_code, len(answer.data), len(copies)) == (status, size, copied), (method, headers)
+        if status == 200:
+            assert {*answer.headers.keys()} == {*whole.headers.keys()}
+            for name in ("Content-Length", "Content-Type", "Content-Disposition", "ETag", "Accept-Ranges"):
+                assert answer.headers[name] == whole.headers[name]
+    copies.clear()
+    assert (download(member, where, headers={"Range": "bytes=50-"}).status_code, copies) == (416, [])
+
+
+def test_the_log_keeps_what_to_do_about_a_bucket(
+    in_bucket: dict[str, object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The names of some errors look like those of secrets, and redaction takes what follows such a name."""
+    member = new_member(create_app(in_bucket | {"AWS_SECRET_ACCESS_KEY": "Wrong-" + SECRET}))
+    upload(member, "a.txt", b"a")
+    assert "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in capfd.readouterr().err
+
+
 # Settings
+
+
+@pytest.mark.parametrize("absent", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_half_of_a_key_stops_the_start(in_bucket: dict[str, object], absent: str) -> None:
+    with pytest.raises(SettingsError, match="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together"):
+        create_app(in_bucket | {absent: ""})
 
 
 @pytest.mark.parametrize(

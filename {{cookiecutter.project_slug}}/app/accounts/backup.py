@@ -13,6 +13,7 @@ import re
 import shutil
 import sqlite3
 import subprocess  # nosec B404
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -23,7 +24,7 @@ from flask.cli import with_appcontext
 from app import paths
 from app.accounts.database import LONG, sqlite_file
 from app.accounts.models import Session, db
-from app.storage import folder
+from app.storage import folder, total
 from app.storage.stored import ID, OWNER, storage
 
 DONE = (
@@ -90,6 +91,7 @@ def _restore(place: Path) -> None:
     db.session.commit()
     if storage() is folder:
         _copy_uploads(place / "uploads", folder.root())
+        total.measure()
     else:
         click.echo(f"Not restored: the uploads in {current_app.config['UPLOAD_STORAGE']}.", err=True)
     click.echo(DONE)
@@ -123,11 +125,22 @@ def _refuse_damaged_uploads(source: Path) -> None:
     """Raise an error unless each upload is complete. A link could lead to a file that is not its owner's."""
     if not source.is_dir():
         raise click.ClickException(f"There is no {source}.")
-    for facts in source.glob("*/*.json"):
+    for facts in _facts(source):
         names_fit = OWNER.fullmatch(facts.parent.name) and ID.fullmatch(facts.stem)
         for path in (facts, facts.with_suffix("")):
             if not names_fit or facts.parent.is_symlink() or path.is_symlink() or not path.is_file():
                 raise _damaged(path)
+
+
+def _facts(source: Path) -> Iterator[Path]:
+    """Yield what makes each upload visible. Raises an error for a folder that can't be read: glob leaves it out."""
+    try:
+        for owned in source.iterdir():
+            if owned.is_dir() and owned.name != "lost+found":  # which many volumes have, and only root may read
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    yield from [path for path in owned.iterdir() if path.suffix == ".json"]
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}.") from None
 
 
 def _copy_sqlite(source: Path, target: Path) -> None:
@@ -136,6 +149,7 @@ def _copy_sqlite(source: Path, target: Path) -> None:
     target.touch(0o600, exist_ok=False)
     with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(target)) as new:
         old.backup(new)
+        new.execute("PRAGMA journal_mode = DELETE")  # with WAL, it could not be read where nobody may write
 
 
 def _run(tool: str, *arguments: str, connect: bool = True) -> str:
@@ -162,7 +176,7 @@ def _run(tool: str, *arguments: str, connect: bool = True) -> str:
 def _copy_uploads(source: Path, target: Path) -> None:
     """Copy all files that are visible, with their modes and times."""
     paths.make_private_folder(target)
-    for facts in source.glob("*/*.json"):
+    for facts in _facts(source):
         owned = target / facts.parent.name
         paths.make_private_folder(owned)
         with contextlib.suppress(FileNotFoundError):  # deleted meanwhile

@@ -11,6 +11,7 @@ V5.3.2, V5.4.1-V5.4.3, V8.2.2, V16.5.2, V16.5.3.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import secrets
@@ -26,7 +27,6 @@ import click
 from flask import Flask, Response, current_app, request, send_file
 from flask.cli import AppGroup
 from werkzeug.datastructures import FileStorage
-from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from app.breaker import Breaker
 from app.logs import security_event
@@ -88,7 +88,7 @@ def _bucket(app: Flask) -> Storage:
         fix = "pip install --require-hashes -r requirements-s3.txt"
         raise SettingsError(f"UPLOAD_STORAGE: a bucket needs boto3. Run: {fix}") from error
     except ValueError as error:
-        raise SettingsError(f"UPLOAD_STORAGE: {error}. Check AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_S3") from error
+        raise SettingsError(f"UPLOAD_STORAGE: {error}") from error
 
 
 def _answer_without_storage(error: Exception) -> Response:
@@ -208,11 +208,18 @@ def quota(owner: str) -> Quota:
 
 def send(file: StoredFile, *, inline: bool = False) -> Response:
     """Return the response that sends ``file`` to its owner. With ``inline``, the browser shows it if it is an image."""
-    attach = not (inline and file.type.startswith("image/"))
+    headers = _response(file, io.BytesIO(), inline)
+    if request.method == "HEAD" or headers.status_code == 304:  # a storage may have to copy the whole file
+        return headers
     try:
-        stream = storage().fetch(file)
+        return _response(file, storage().fetch(file), inline)
     except FileNotFoundError:  # deleted in another window since it was found
         refuse(404, "This file has been deleted.")
+
+
+def _response(file: StoredFile, stream: IO[bytes], inline: bool) -> Response:
+    """Return the response with the part of ``stream`` that is asked for. Raises RequestedRangeNotSatisfiable (416)."""
+    attach = not (inline and file.type.startswith("image/"))
     response = send_file(
         stream,
         file.type,
@@ -223,11 +230,7 @@ def send(file: StoredFile, *, inline: bool = False) -> Response:
         last_modified=file.uploaded_at,
     )
     response.content_length = file.size
-    try:
-        response.make_conditional(request, accept_ranges=True, complete_length=file.size)
-    except RequestedRangeNotSatisfiable:
-        stream.close()
-        raise
+    response.make_conditional(request, accept_ranges=True, complete_length=file.size)
     response.headers.update(DOWNLOAD_HEADERS)
     return response
 

@@ -72,7 +72,7 @@ class Bucket:
     def __init__(self, config: Mapping[str, Any]) -> None:
         """Create the clients. They do not connect yet.
 
-        Raises ImportError if boto3 is not installed, and ValueError if it refuses a setting.
+        Raises ImportError if boto3 is not installed, and ValueError for settings that it can't use.
         """
         import boto3  # only if it is needed: it takes a quarter of the start and 25 MB
         from botocore.config import Config
@@ -81,13 +81,11 @@ class Bucket:
         self._name, _, prefix = config["UPLOAD_STORAGE"].removeprefix("s3://").partition("/")
         self._prefix = f"{prefix.rstrip('/')}/" if prefix else ""
         self._no_answer, self._refused = BotoCoreError, ClientError
+        key = [config[name] or None for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")]
+        if any(key) and not all(key[:2]):  # boto3 would fail with each request
+            raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together: set both or none")
         try:
-            session = boto3.session.Session(
-                aws_access_key_id=config["AWS_ACCESS_KEY_ID"] or None,
-                aws_secret_access_key=config["AWS_SECRET_ACCESS_KEY"] or None,
-                aws_session_token=config["AWS_SESSION_TOKEN"] or None,
-                region_name=config["AWS_DEFAULT_REGION"] or None,
-            )
+            session = boto3.session.Session(*key, region_name=config["AWS_DEFAULT_REGION"] or None)
             self._client, self._impatient = (
                 session.client(
                     "s3",
@@ -101,7 +99,8 @@ class Bucket:
                 for connect, read, attempts in ((CONNECT_SECONDS, READ_SECONDS, 2), (PROVE_SECONDS, PROVE_SECONDS, 1))
             )
         except BotoCoreError as error:
-            raise ValueError(f"boto3 refuses the settings ({type(error).__name__})") from error
+            fix = "Look at AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_S3"
+            raise ValueError(f"boto3 refuses the settings ({type(error).__name__}). {fix}") from error
 
     def store(
         self, stream: IO[bytes], name: str, media_type: str, owner: str, *, check_quota: Callable[[list[int]], None]
@@ -129,15 +128,12 @@ class Bucket:
 
     def fetch(self, file: StoredFile) -> IO[bytes]:
         """Return a copy: a slow download keeps no connection to S3, and a failure of S3 can't cut it short."""
-        copy = folder.temporary()
-        try:
-            with self._asking() as client:
-                key = f"{self._prefix}{_of(file.owner)}{file.id}"
-                shutil.copyfileobj(client.get_object(Bucket=self._name, Key=key)["Body"], copy)
-        except BaseException:
-            copy.close()
-            raise
-        copy.seek(0)
+        key = f"{self._prefix}{_of(file.owner)}{file.id}"
+        with self._asking() as client, contextlib.ExitStack() as at_failure:
+            copy = at_failure.enter_context(folder.temporary())
+            shutil.copyfileobj(client.get_object(Bucket=self._name, Key=key)["Body"], copy)
+            copy.seek(0)
+            at_failure.pop_all()
         return copy
 
     def delete(self, file: StoredFile) -> None:
@@ -193,14 +189,14 @@ class Bucket:
         while True:
             with self._asking() as client:
                 answer = client.list_objects_v2(Bucket=self._name, Prefix=f"{self._prefix}{start}", **page)
+                page = {"ContinuationToken": answer["NextContinuationToken"]} if answer["IsTruncated"] else {}
             for each in answer.get("Contents", ()):
                 if found := KEY.fullmatch(each["Key"].removeprefix(self._prefix)):
                     yield Entry(
                         each["Key"], found["owner"], found["id"], found["facts"], each["Size"], each["LastModified"]
                     )
-            if not answer["IsTruncated"]:
+            if not page:
                 return
-            page = {"ContinuationToken": answer["NextContinuationToken"]}
 
     @contextlib.contextmanager
     def _asking(self, client: Any = None) -> Iterator[Any]:
@@ -214,16 +210,18 @@ class Bucket:
         except AwayError as error:
             raise StorageError(f"the bucket '{self._name}' was not asked: {error}") from None
         except self._refused as error:  # its text, and that of the next one, may contain owners
-            if (code := error.response["Error"]["Code"]) == "NoSuchKey":
+            if (code := error.response["Error"].get("Code", "")) == "NoSuchKey":
                 raise FileNotFoundError from None
             raise self._error(code) from None
-        except self._no_answer as error:
+        except (self._no_answer, KeyError, RecursionError) as error:  # the last two: for an answer that is none of S3
             raise self._error(type(error).__name__) from None
+        except OSError as error:
+            raise StorageError(f"UPLOAD_DIR has no room for a download: {error.strerror}") from None
 
     def _error(self, code: str) -> StorageError:
-        return StorageError(
-            f"the bucket '{self._name}' (UPLOAD_STORAGE) failed with {code}: {FIXES.get(code, NETWORK)}"
-        )
+        # In brackets: redaction would take what follows "SignatureDoesNotMatch:" for a secret.
+        fix = FIXES.get(code, NETWORK)
+        return StorageError(f"the bucket '{self._name}' (UPLOAD_STORAGE) can't be used ({code}): {fix}")
 
 
 def _of(owner: str) -> str:

@@ -53,8 +53,10 @@ def from_facts(file_id: str, owner: str, size: int, facts: bytes) -> StoredFile 
     """Return the file that the metadata ``facts`` describes. If it can't be read, log that and return None."""
     try:
         read = json.loads(facts)
-        uploaded_at = datetime.fromisoformat(read["uploaded_at"])
-        return StoredFile(file_id, owner, read["name"], size, read["type"], uploaded_at)
+        name, media_type, uploaded_at = read["name"], read["type"], datetime.fromisoformat(read["uploaded_at"])
+        if not (isinstance(name, str) and isinstance(media_type, str) and uploaded_at.tzinfo):
+            raise TypeError("not what StoredFile.facts gives")  # it would fail in the list of all files
+        return StoredFile(file_id, owner, name, size, media_type, uploaded_at)
     except (ValueError, KeyError, TypeError):
         log.exception("unreadable metadata of an upload")
         return None

@@ -2,7 +2,7 @@
 
 To list the files of all owners for each upload would be too slow. So the stored bytes are counted, in a file in
 ``UPLOAD_DIR``. Deletions do not lower the count, so no race can make it too low. All files are measured before the
-first upload, by each sweep, and if an upload does not fit, but then at most every ``MEASURE_SECONDS``.
+first upload, by each sweep and restore, and if an upload does not fit, but then at most every ``MEASURE_SECONDS``.
 
 Machines that share ``UPLOAD_DIR`` share the count, which is never too low. With a bucket, each machine counts only what
 it stores itself. It learns what the others have stored when it measures.
@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Count:
-    """How many ``bytes`` are stored at most, and when they were ``measured`` (seconds since 1970; 0 means never)."""
+    """How many ``bytes`` are in ``storage`` at most, and when they were ``measured`` (seconds since 1970, or 0)."""
 
+    storage: str = ""
     bytes: int = 0
     measured: float = 0
 
@@ -51,22 +52,27 @@ def claimed(size: int) -> Iterator[None]:
     with _count() as count:
         fits = count.bytes + size <= most
         count.bytes += size if fits else 0
+        measured = count.measured
     if not fits:
         log.error("upload refused: all files together would exceed UPLOAD_QUOTA_TOTAL_BYTES (%s)", in_units(most))
         message = "The files of all visitors together have reached the limit of this site. It accepts no more for now."
         refuse(503, f"{message} Your own files are not the reason.", retry_after=3600)
+    stored = False
     try:
         yield
-    except BaseException:
+        stored = True
+    finally:
         with _count() as count:
-            count.bytes -= size
-        raise
+            # A measure that has begun meanwhile does not know the claim, and may have looked before the file was there.
+            if stored == (count.measured != measured):
+                count.bytes += size if stored else -size
 
 
 def measure() -> None:
     """Replace the count by a measurement. What an upload adds meanwhile may be counted twice, until the next one."""
+    now = time.time()
     with _count() as count:
-        before, last, count.measured = count.bytes, count.measured, time.time()  # first, so no other thread measures
+        before, last, count.measured = count.bytes, count.measured, now  # first, so no other thread measures
     try:
         total = storage().total()
     except BaseException:
@@ -74,7 +80,8 @@ def measure() -> None:
             count.measured = last
         raise
     with _count() as count:
-        count.bytes = total + max(count.bytes - before, 0)
+        if count.measured == now:  # else the result is that of a measure that has begun later
+            count.bytes = total + max(count.bytes - before, 0)
 
 
 @contextlib.contextmanager
@@ -85,6 +92,8 @@ def _count() -> Iterator[Count]:
             found = Count(**json.load(file))
         except (ValueError, TypeError):  # empty, or a crash while it was written
             found = Count()
+        if found.storage != (chosen := current_app.config["UPLOAD_STORAGE"]):  # it was another one until now
+            found = Count(chosen)
         before = asdict(found)
         yield found
         if asdict(found) != before:

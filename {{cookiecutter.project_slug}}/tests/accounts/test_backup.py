@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import os
 import shutil
 import sqlite3
 import stat
@@ -191,6 +193,52 @@ def test_a_damaged_backup_is_refused_in_one_line(
     assert told.startswith(f"Error: {tmp_path}/backup/") or told.startswith(f"Error: There is no {tmp_path}/backup/")
     assert not Path(str(app_config["DATABASE_URL"]).removeprefix("sqlite:///")).exists()
     assert [file for file in Path(str(app_config["UPLOAD_DIR"])).rglob("*") if file.is_file()] == []
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(
+    app: Flask, app_config: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of another user is: neither a backup nor a restore is without its files."""
+    backed_up(app, tmp_path / "backup")
+    uploads = Path(str(app_config["UPLOAD_DIR"]))
+    owners = [path for place in (uploads, tmp_path / "backup/uploads") for path in place.iterdir() if path.is_dir()]
+
+    def refusing(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def of_another_user(path: Any) -> Any:
+            if Path(path) in owners:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return read(path)
+
+        return of_another_user
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    assert command(app, "backup", tmp_path / "another") == (1, f"Error: {owners[0]}: Permission denied.\n")
+    assert not (tmp_path / "another").exists()
+    lose_sqlite(app_config)
+    uploads.rename(tmp_path / "aside")
+    assert command(app, "restore", tmp_path / "backup") == (1, f"Error: {owners[1]}: Permission denied.\n")
+    assert not Path(str(app_config["DATABASE_URL"]).removeprefix("sqlite:///")).exists()
+
+
+def test_a_backup_can_be_restored_from_a_place_that_cannot_be_written_to(app: Flask, tmp_path: Path) -> None:
+    backed_up(app, tmp_path / "backup")
+    with contextlib.closing(sqlite3.connect(tmp_path / "backup/database.db")) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("delete",)  # WAL needs files beside it
+
+
+def test_what_is_restored_counts_for_the_quota_of_all_owners(app_config: dict[str, object], tmp_path: Path) -> None:
+    app = create_app(app_config | {"UPLOAD_QUOTA_TOTAL_BYTES": 5})
+    backed_up(app, tmp_path / "backup")
+    uploads = Path(str(app_config["UPLOAD_DIR"]))
+    for owner in [path for path in uploads.iterdir() if path.is_dir()]:
+        shutil.rmtree(owner)
+    lose_sqlite(app_config)
+    assert app.test_cli_runner().invoke(args=["uploads", "sweep"]).exit_code == 0
+    assert command(app, "restore", tmp_path / "backup")[0] == 0
+    member = browser_like(app)
+    assert sign_in(member, password=PASSWORD).status_code == 303
+    assert post(member, "/uploads", {"file": (io.BytesIO(b"more"), "notes.txt")}).status_code == 503
 
 
 @pytest.mark.parametrize("change", [absent, empty, cut, text, overwritten])

@@ -39,7 +39,7 @@ def begin(number: int) -> str:
             f"{fault.relative_to(PROJECT)} shows what to take out. Do it by hand on a branch of your own; attack and "
             "check work there too."
         ) from None
-    taken = _git("for-each-ref", "--format=%(refname:short)", "refs/heads/lesson-*").split()
+    taken = _git("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads/lesson-*").split()
     names = [f"lesson-{number:02}", *(f"lesson-{number:02}-{turn}" for turn in range(2, len(taken) + 3))]
     branch = next(name for name in names if name not in taken)
     _git("switch", "--quiet", "--create", branch)
@@ -81,8 +81,8 @@ def _branch() -> str:
         _git("rev-parse", "--verify", "--quiet", "HEAD")
     except LessonError:
         raise LessonError(f"The app is not in git yet, so there is nothing to go back to. {FIRST_COMMIT}") from None
-    if branch := _git("symbolic-ref", "--short", "--quiet", "HEAD", allowed=1):
-        return branch
+    if branch := _git("symbolic-ref", "--quiet", "HEAD", allowed=1):
+        return branch.removeprefix("refs/heads/")  # git's own short names differ where there is a tag of that name
     raise LessonError("No branch is checked out (a detached HEAD). Make one for what is here: git switch -c NAME")
 
 
@@ -96,18 +96,20 @@ def _changes() -> str:
 
 
 def _commit(message: str) -> None:
-    """Commit what is staged, without hooks, which may refuse faulty code. It also works if git knows no author."""
+    """Commit what is staged. It also works if git knows no author."""
     author = (
         ()
         if _git("config", "--default", "", "--get", "user.email")
         else ("-c", "user.name=Me", "-c", "user.email=me@localhost")
     )
-    _git(*author, "-c", "commit.gpgsign=false", "commit", "--quiet", "--no-verify", "--message", message)
+    _git(*author, "-c", "commit.gpgsign=false", "commit", "--quiet", "--message", message)
 
 
 def _git(*arguments: str, allowed: int = 0) -> str:
+    """Run git without the hooks of the team: they may refuse faulty code, or a switch half-way."""
     try:
-        return git(*arguments, cwd=PROJECT, allowed=allowed).decode(errors="replace").strip()
+        printed = git("-c", "core.hooksPath=/dev/null", *arguments, cwd=PROJECT, allowed=allowed)
+        return printed.decode(errors="replace").strip()
     except UnknownDriftError as error:
         raise LessonError(str(error)) from None
     except FileNotFoundError:
