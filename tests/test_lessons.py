@@ -201,7 +201,7 @@ def test_a_lesson_does_not_begin_where_something_could_be_lost(
 
 
 def test_what_a_learner_did_is_on_the_lessons_branch(run: Run, app: Path) -> None:
-    """Also if git knows no author, if a lesson is begun again, if the team's hooks fail, and if tags have these names."""
+    """Also if git knows no author, if a lesson is begun again, if hooks fail, and if tags have these names."""
     for name in ("main", "lesson-01"):
         git(app, "tag", name)
     start = state(app)[0]
