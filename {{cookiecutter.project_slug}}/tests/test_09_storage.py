@@ -415,11 +415,14 @@ def test_a_server_that_does_not_talk_s3_is_told(
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        member = new_member(create_app(in_bucket | {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}"}))
+        address = {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}"}
+        member = new_member(create_app(in_bucket | address | {"READYZ_TOKEN": KEY}))
+        parts = browser_like(member.application).get("/readyz", headers=READYZ).get_json()["parts"]
         caplog.clear()
         asked: list[Any] = [upload(member, "a.txt", b"a"), member.get("/uploads", headers=JSON)]
         server.shutdown()
         thread.join()
+    assert parts["uploads"] == "degraded"
     assert [(got.status_code, got.headers.get("Retry-After")) for got in asked] == [(503, "60")] * 2
     assert caplog.text.count("check the network and AWS_ENDPOINT_URL_S3") == 2
     assert [record for record in caplog.records if record.exc_info] == []
