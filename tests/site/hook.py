@@ -66,7 +66,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for title, pages in section.items():
             if isinstance(pages, list) and isinstance(pages[-1], str) and pages[-1].endswith("/"):
                 lessons = pages.pop() == "lessons/"
-                section[title] = pages + sorted(place for place in left if place.startswith("lessons/") is lessons)
+                found = (place for place in left if place.startswith("lessons/") is lessons)
+                section[title] = pages + sorted(found, key=lambda place: (not place.endswith("/README.md"), place))
     return files
 
 
