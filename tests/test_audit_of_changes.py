@@ -253,7 +253,7 @@ def test_nothing_that_another_app_says_drives_the_terminal(default_app: App, tmp
     assert ended.stderr == "The audit could not run: RuntimeError: [2J\n"
 
 
-KEPT_HERE = "    if storage() is folder:\n        _copy_uploads({})\n    else:\n"
+KEPT_HERE = "    if storage() is folder:\n        {}\n    else:\n"
 # What a team deletes that takes no files: the mitigation, and each place that leans on it.
 WITHOUT_UPLOADS = {
     "app/__init__.py": [
@@ -265,12 +265,15 @@ WITHOUT_UPLOADS = {
     ],
     "app/views/__init__.py": [(", security, uploads", ", security"), ("(pages, uploads, ", "(pages, ")],
     "app/accounts/backup.py": [
-        ("from app.storage import folder\n", ""),
+        ("from app.storage import folder, total\n", ""),
         ("from app.storage.stored import ID, OWNER, storage\n", ""),
-        (KEPT_HERE.format('folder.root(), part / "uploads"'), "    if True:\n"),
+        (KEPT_HERE.format('_copy_uploads(folder.root(), part / "uploads")'), "    if True:\n"),
         ("    _refuse_if_there(*(path for path in folder.root().iterdir() if OWNER.fullmatch(path.name)))\n", ""),
         ('    if storage() is folder:\n        _refuse_damaged_uploads(place / "uploads")\n', ""),
-        (KEPT_HERE.format('place / "uploads", folder.root()'), "    if True:\n"),
+        (
+            KEPT_HERE.format('_copy_uploads(place / "uploads", folder.root())\n        total.measure()'),
+            "    if True:\n",
+        ),
     ],
     "app/accounts/identity.py": [
         ("from app.storage.stored import storage\n", ""),

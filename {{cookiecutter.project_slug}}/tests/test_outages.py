@@ -121,6 +121,8 @@ def test_9_T4_a_scanner_that_answers_is_not_taken_for_one_that_hangs(
     with FakeClamd("stream: OK\0", seconds=seconds) as scanner:
         app = create_app(app_config | {"CLAMD_URL": scanner.url})
         members = [new_member(app, f"member{number}@example.com") for number in range(3)]
+        for number, member in enumerate(members):  # without accounts, the address counts
+            member.environ_base["REMOTE_ADDR"] = f"192.0.2.{number}"
         tokens = [csrf_token(member) for member in members]
 
         def upload(number: int) -> int:
