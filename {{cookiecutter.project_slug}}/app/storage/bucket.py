@@ -99,7 +99,7 @@ class Bucket:
                 for connect, read, attempts in ((CONNECT_SECONDS, READ_SECONDS, 2), (PROVE_SECONDS, PROVE_SECONDS, 1))
             )
         except BotoCoreError as error:
-            fix = "Look at AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_S3"
+            fix = "Check AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_S3"
             raise ValueError(f"boto3 refuses the settings ({type(error).__name__}). {fix}") from error
 
     def store(
@@ -214,7 +214,7 @@ class Bucket:
             if (code := error.response["Error"].get("Code", "")) == "NoSuchKey":
                 raise FileNotFoundError from None
             raise self._error(code) from None
-        except (self._no_answer, KeyError, RecursionError) as error:  # the last two: for an answer that is none of S3
+        except (self._no_answer, KeyError, RecursionError) as error:  # the last two: not an S3 answer
             raise self._error(type(error).__name__) from None
         except OSError as error:
             raise StorageError(f"UPLOAD_DIR has no room for a download: {error.strerror}") from None

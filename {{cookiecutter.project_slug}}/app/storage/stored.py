@@ -55,7 +55,7 @@ def from_facts(file_id: str, owner: str, size: int, facts: bytes) -> StoredFile 
         read = json.loads(facts)
         name, media_type, uploaded_at = read["name"], read["type"], datetime.fromisoformat(read["uploaded_at"])
         if not (isinstance(name, str) and isinstance(media_type, str) and uploaded_at.tzinfo):
-            raise TypeError("not what StoredFile.facts gives")  # it would fail in the list of all files
+            raise TypeError("not what StoredFile.facts returns")  # listing() would fail for all files
         return StoredFile(file_id, owner, name, size, media_type, uploaded_at)
     except (ValueError, KeyError, TypeError):
         log.exception("unreadable metadata of an upload")

@@ -63,16 +63,19 @@ def claimed(size: int) -> Iterator[None]:
         stored = True
     finally:
         with _count() as count:
-            # A measure that has begun meanwhile does not know the claim, and may have looked before the file was there.
-            if stored == (count.measured != measured):
-                count.bytes += size if stored else -size
+            # A measurement that began meanwhile does not include the claim, and may have missed the new file.
+            still_claimed = count.measured == measured
+            if stored and not still_claimed:
+                count.bytes += size
+            elif still_claimed and not stored:
+                count.bytes -= size
 
 
 def measure() -> None:
     """Replace the count by a measurement. What an upload adds meanwhile may be counted twice, until the next one."""
     now = time.time()
     with _count() as count:
-        before, last, count.measured = count.bytes, count.measured, now  # first, so no other thread measures
+        before, last, count.measured = count.bytes, count.measured, now  # first, so no other thread measures too
     try:
         total = storage().total()
     except BaseException:
@@ -80,7 +83,7 @@ def measure() -> None:
             count.measured = last
         raise
     with _count() as count:
-        if count.measured == now:  # else the result is that of a measure that has begun later
+        if count.measured == now:  # else a later measurement has the result
             count.bytes = total + max(count.bytes - before, 0)
 
 
@@ -92,7 +95,7 @@ def _count() -> Iterator[Count]:
             found = Count(**json.load(file))
         except (ValueError, TypeError):  # empty, or a crash while it was written
             found = Count()
-        if found.storage != (chosen := current_app.config["UPLOAD_STORAGE"]):  # it was another one until now
+        if found.storage != (chosen := current_app.config["UPLOAD_STORAGE"]):  # UPLOAD_STORAGE has changed
             found = Count(chosen)
         before = asdict(found)
         yield found
