@@ -7,6 +7,7 @@ another version, a browser asks each time whether its copy is still the newest.
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def _digest(endpoint: str | None, name: str | None) -> str | None:
     if path is None:
         return None
     try:
-        stat = Path(path).stat()
+        stat = os.stat(path)
         return _digest_of(path, stat.st_mtime_ns, stat.st_size)
     except OSError:
         return None

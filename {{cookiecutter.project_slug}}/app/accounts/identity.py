@@ -76,7 +76,7 @@ def init_app(app: Flask) -> None:
     security.principal.skip_static = True
     security.principal.identity_loaders.clear()
     security.login_manager.user_loader(_load_user)
-    security.login_manager.request_loader(lambda _: None)
+    security.login_manager.request_loader(lambda _: None)  # account_id relies on it: only a session signs in
     app.extensions["visitors"] = Members()
     app.before_request(_ask_who_is_here_again)
     app.before_request(app.extensions["visitors"].ask_to_sign_in)
@@ -88,6 +88,8 @@ class Members(Visitors):
 
     def account_id(self) -> str | None:
         """Return the id of the signed-in account, or None."""
+        if "_user_id" not in session:  # most requests that count for an address end here
+            return None
         user = current_user._get_current_object()
         return str(user.id) if user.is_authenticated else None
 
@@ -238,6 +240,7 @@ def _is_over(idle_since: Any, old_since: Any) -> sa.ColumnElement[bool]:
 _LIVE = (
     sa.select(Session)
     .join(Session.user)
+    .options(orm.contains_eager(Session.user))
     .where(sa.not_(_is_over(sa.bindparam("idle_since"), sa.bindparam("old_since"))))
     .where(Session.fs_uniquifier == User.fs_uniquifier)
 )

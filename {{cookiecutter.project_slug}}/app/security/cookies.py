@@ -6,7 +6,6 @@ V7.3.1, V7.3.2, V7.4.1, V7.4.3, V8.2.2, V13.4.2, V14.3.1.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import time
@@ -27,6 +26,9 @@ SUMMARY = "The session cookie is sent over https only, is hidden from scripts an
 # Browsers accept a __Host- cookie only with Secure, Path=/ and no Domain, so a sibling domain cannot plant one.
 NAME = "__Host-session"
 BORN = "_born"
+# A cookie is signed again when this part of the idle lifetime has passed, so a session ends up to a minute of an hour
+# early. Flask signs it with each response, which is a tenth of the time that a page takes.
+REFRESH_AFTER = 1 / 60
 # What a page stores without the visitor doing anything: the token of its forms, messages, the owner of no files yet.
 STORED_BY_PAGES = {"csrf_token", "_flashes", "owner"}
 
@@ -41,23 +43,28 @@ class TolerantSigner(TimestampSigner):
 
     def unsign(self, signed_value: str | bytes, max_age: int | None = None, return_timestamp: bool = False) -> Any:
         """Return what was signed, also with its time. Raises BadData if it is forged, too old or too far ahead."""
-        _, signed_at = super().unsign(signed_value, return_timestamp=True)
-        if 0 < signed_at.timestamp() - self.get_timestamp() <= CLOCK_TOLERANCE:
-            max_age = None
+        if max_age is not None:
+            _, signed_at = super().unsign(signed_value, return_timestamp=True)
+            if 0 < signed_at.timestamp() - self.get_timestamp() <= CLOCK_TOLERANCE:
+                max_age = None
         return super().unsign(signed_value, max_age, return_timestamp)  # type: ignore[call-overload]
 
 
 class CookieSession(SecureCookieSession):
-    """A session. If ``unread``, it stands for one that this server can't read, and that another one may know."""
+    """A session. If ``unread``, it stands for one that this server can't read, and that another one may know.
+
+    ``signed_at`` is when its cookie was signed, in seconds since 1970.
+    """
 
     unread = False
+    signed_at = 0.0
 
 
 class ExpiringSessions(SecureCookieSessionInterface):
     """Signed cookie sessions that expire by the server's clock, even if the browser keeps the cookie.
 
-    Flask enforces the idle lifetime: it signs the cookie again with each response, and refuses an old signature.
-    The absolute lifetime is counted from the session's creation time, which is stored in the session.
+    The idle lifetime is counted from the signature: the cookie is signed again while the session is used. The absolute
+    lifetime is counted from the session's creation time, which is stored in the session.
 
     A server can't read a cookie that was signed with a key of another server, or written by a newer version. Its pages
     leave that cookie in the browser: the visitor is still signed in where it came from. Their forms work all the same:
@@ -67,30 +74,39 @@ class ExpiringSessions(SecureCookieSessionInterface):
 
     session_class = CookieSession
 
-    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+    def open_session(self, app: Flask, request: Request) -> CookieSession:
         """Return the cookie's session, an empty one for one that is too old, or one that is ``unread``."""
-        try:
-            found = super().open_session(app, request)
-        except BadData:  # the signature is right
-            found = self.session_class()
-        cookie = request.cookies.get(self.get_cookie_name(app))
-        if found is None or not cookie:
-            return found
-        born = found.get(BORN)
-        if isinstance(born, int):
-            if -CLOCK_TOLERANCE <= int(time.time()) - born < absolute_lifetime(app).total_seconds():
-                return found
-            _remember_end("lifetime")
+        if not (cookie := request.cookies.get(self.get_cookie_name(app))):
             return self.session_class()
-        serializer = self.get_signing_serializer(app)
-        # Not loads_unsafe: it decompresses what nobody has signed, and 7 kB can become 300 MB.
-        with contextlib.suppress(BadData):
-            if not found and serializer and serializer.loads(cookie):  # without max_age: it is only too old
-                _remember_end("idle")
+        try:
+            # Not loads_unsafe: it decompresses what nobody has signed, and 7 kB can become 300 MB.
+            content, signed_at = self.get_signing_serializer(app).loads(cookie, return_timestamp=True)  # type: ignore[union-attr]
+        except BadData:
+            content = {}
+        found, now = self.session_class(content), time.time()
+        if not isinstance(born := found.get(BORN), int):
+            unread = self.session_class({"csrf_token": hashlib.sha256(cookie.encode()).hexdigest()})
+            unread.unread = True
+            return unread
+        found.signed_at = signed_at.timestamp()
+        for reason, begun, lifetime in (
+            ("lifetime", born, absolute_lifetime(app)),
+            ("idle", found.signed_at, app.permanent_session_lifetime),
+        ):
+            if not -CLOCK_TOLERANCE <= now - begun < lifetime.total_seconds():
+                if has_app_context():  # the rate limits open a session too, outside of Flask, where nothing is logged
+                    g.session_end = "session_expired", reason
                 return self.session_class()
-        unread = self.session_class({"csrf_token": hashlib.sha256(cookie.encode()).hexdigest()})
-        unread.unread = True
-        return unread
+        return found
+
+    def should_set_cookie(self, app: Flask, session: SessionMixin) -> bool:
+        """Return whether to sign the cookie: it has changed, or its signature is old: see ``REFRESH_AFTER``.
+
+        While other keys are accepted, each response signs it again: the key that has signed it may be removed soon.
+        """
+        signed_at = 0 if app.config["SECRET_KEY_FALLBACKS"] else getattr(session, "signed_at", 0)
+        old = time.time() - signed_at >= app.permanent_session_lifetime.total_seconds() * REFRESH_AFTER
+        return session.modified or (old and super().should_set_cookie(app, session))
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Set the cookie, with the session's creation time in it, except on what is for all and over http."""
@@ -106,12 +122,6 @@ class ExpiringSessions(SecureCookieSessionInterface):
             session[BORN] = int(time.time())
             session.permanent = True
         super().save_session(app, session, response)
-
-
-def _remember_end(reason: str) -> None:
-    """Let ``_log_end`` log it. The rate limits open a session too, outside of Flask, where nothing is logged."""
-    if has_app_context():
-        g.session_end = "session_expired", reason
 
 
 def absolute_lifetime(app: Flask) -> timedelta:

@@ -29,20 +29,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn, cast
 
 from flask import Flask, Request, Response, current_app, g, request
 from flask_limiter import Limit, Limiter, RequestLimit
-from limits import parse_many
+from limits import RateLimitItem, parse_many
 
 from app.security.counters import GuardedStorage
 from app.security.declarations import Declared, declare, declared, declared_by, static_folder
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
 from app.security.networks import WIDER, client_address
-from app.security.refusals import Refusals, Refused, claimed, refuse_early, seconds_until
+from app.security.refusals import Counted, Refusals, Refused, claimed, refuse_early, seconds_until
 from app.visitors import visitors
 
 NUMBER = 8
@@ -95,87 +94,60 @@ def unlimited(reason: str) -> Callable[[Declared], Declared]:
     return lambda view: declare(view, UNLIMITED, reason)
 
 
-def client_key() -> str:
-    """Return the key that a request counts for: the signed-in user, else the client's address.
+def counted_as(app: Flask, asked: Request) -> Counted:
+    """Return what ``asked`` counts for. Kinds other than ``upload`` always count for the address.
 
-    Kinds other than ``upload`` always count the address: an attacker's own accounts must not multiply the
-    guesses at the accounts of others.
+    An attacker's own accounts must not multiply the guesses at the accounts of others.
     """
+    limit: str = declared_by(app, asked.endpoint, asked.method, KIND, "", inherited=True)
+    if limit in LIMITS and asked.method not in SAFE_METHODS:
+        return Counted(f"each {limit}", limit == "upload", LIMITS[limit], limit)
+    if limit and limit not in LIMITS:
+        return Counted(f"{asked.endpoint} {limit}", True, limit)
+    if static_folder(app, asked.endpoint):
+        return Counted("each file", False, STATIC_LIMIT)
+    return Counted(f"{asked.endpoint} default", True, str(app.config["RATELIMIT_DEFAULT"]))
+
+
+def _counted() -> Counted:
+    """Return what this request counts for, which it looks up once."""
+    if "counted_as" not in g:
+        g.counted_as = counted_as(current_app, request)
+    found: Counted = g.counted_as
+    return found
+
+
+def client_key() -> str:
+    """Return the key that a request counts for: the signed-in user, else the client's address."""
     if "client_key" not in g:  # each window of a limit asks
-        user = visitors().account_id() if _limit_of(current_app, request)[1] else None
+        user = visitors().account_id() if _counted().by_user else None
         g.client_key = f"user {user}" if user else client_address()
     key: str = g.client_key
     return key
-
-
-def _limit_of(app: Flask, asked: Request) -> tuple[str, bool]:
-    """Return what a request counts for (its kind, or its view), and whether it counts for the signed-in user.
-
-    The name has two words, so that it is never that of an endpoint: Flask-Limiter would look up that view by its name,
-    which a partial does not have. It also does not limit an empty name, or one that ends in "static".
-    """
-    declared_limit = _declared_limit(app, asked)
-    if declared_limit in LIMITS:
-        return f"each {declared_limit}", declared_limit == "upload"
-    if not declared_limit and static_folder(app, asked.endpoint):
-        return "each file", False
-    return f"{asked.endpoint} {declared_limit or 'default'}", True
-
-
-def _declared_limit(app: Flask, asked: Request) -> str:
-    limit: str = declared_by(app, asked.endpoint, asked.method, KIND, "", inherited=True)
-    return "" if limit in LIMITS and asked.method in SAFE_METHODS else limit
-
-
-def _scope() -> str:
-    return _limit_of(current_app, request)[0]
-
-
-def _limit() -> str:
-    if limit := _declared_limit(current_app, request):
-        return LIMITS.get(limit, limit)
-    is_file = static_folder(current_app, request.endpoint) is not None
-    return STATIC_LIMIT if is_file else str(current_app.config["RATELIMIT_DEFAULT"])
-
-
-def _wider_limit(prefix: int) -> str:
-    """Return the limit of the client's network with ``prefix`` bits, or nothing if it has none."""
-    kind = _declared_limit(current_app, request)
-    if kind not in COUNTED_WIDELY or not client_address(prefix):
-        return ""
-    return "; ".join(str(type(one)(one.amount * WIDER[prefix], one.multiples)) for one in parse_many(LIMITS[kind]))
 
 
 def _is_unlimited() -> bool:
     return bool(declared(UNLIMITED))
 
 
-# The limits of the wider networks, and their keys.
-_WIDER: tuple[tuple[Callable[[], str], Callable[[], str]], ...] = tuple(
-    (partial(_wider_limit, prefix), partial(client_address, prefix)) for prefix in WIDER
-)
-
-
 def _refuse(over: RequestLimit) -> NoReturn:
     """Refuse a client's first request over its limit; until the window ends, ``refusals.py`` refuses the others."""
-    scope, counts_users = _limit_of(current_app, request)
+    scope, by_user = _counted()[:2]
     own, *wider = (client_address(prefix) for prefix in (64, *WIDER))
     hit = next((net for net in wider if over.key == over.limit.key_for(net, scope)), own)
     of_whom = "requests" if hit == own else "requests from your network"
     refused = Refused(over.limit.amount, over.window[0], f"There were too many {of_whom}. Please wait a little.")
-    claim = claimed(current_app, request) if counts_users else None
+    claim = claimed(current_app, request) if by_user else None
     # A user who is known without a session looks like any other client of the address from outside.
-    if not counts_users or claim or not visitors().account_id():
+    if not by_user or claim or not visitors().account_id():
         current_app.extensions["refusals"].add(hit, scope, claim, refused)
     refuse(429, refused.message, retry_after=refused.seconds(), limit=over.limit)
 
 
 limiter = Limiter(
     client_key,
-    default_limits=[
-        Limit(limit, key_function=key, exempt_when=_is_unlimited) for limit, key in ((_limit, client_key), *_WIDER)
-    ],
-    request_identifier=_scope,
+    default_limits=[Limit(lambda: _counted().limit, exempt_when=_is_unlimited)],
+    request_identifier=lambda: _counted().scope,
     on_breach=_refuse,
     storage_uri=f"{GuardedStorage.STORAGE_SCHEME[0]}://",
     # Flask-Limiter's own headers include Retry-After on every response, and a date where the draft has seconds.
@@ -188,9 +160,10 @@ def init_app(app: Flask) -> None:
     app.config["RATELIMIT_STORAGE_OPTIONS"] = {"counters_uri": app.config["RATELIMIT_STORAGE_URI"]}
     app.config["RATELIMIT_STRATEGY"] = "fixed-window"  # one number per client; the other strategies store more
     app.extensions["refusals"] = Refusals()
-    app.wsgi_app = refuse_early(app, app.wsgi_app, app.extensions["refusals"], _limit_of)  # type: ignore[method-assign, assignment]
+    app.wsgi_app = refuse_early(app, app.wsgi_app, app.extensions["refusals"], counted_as)  # type: ignore[method-assign, assignment]
     app.before_request(_begin)
     limiter.init_app(app)
+    app.before_request(_count_networks)
     app.after_request(_tell_limit)
     app.after_request(_count_late)
     logging.getLogger("flask-limiter").setLevel(logging.WARNING)  # it repeats each refusal
@@ -206,27 +179,42 @@ def check(app: Flask) -> Iterator[Finding]:
 
 def _begin() -> None:
     """Note that Flask-Limiter's hook, which comes next, counts this request."""
+    for name in ("client_key", "counted_as", "over_limit"):  # of an earlier one, if code makes several in one context
+        g.pop(name, None)
     g.counted = True
-    g.pop("client_key", None)  # of an earlier request, if code makes several within one app context
+
+
+def _count_networks() -> None:
+    """Count a request of the kinds in ``COUNTED_WIDELY`` for the wider networks of its client too."""
+    if (counted := _counted()).kind in COUNTED_WIDELY and not _is_unlimited():
+        for prefix, times in WIDER.items():
+            if net := client_address(prefix):
+                _hit((type(one)(one.amount * times, one.multiples) for one in parse_many(counted.limit)), net)
+
+
+def _hit(items: Iterable[RateLimitItem], key: str) -> None:
+    """Count a request for ``key`` in each of ``items``. Raises Refusal over one of them."""
+    for item in items:
+        names = [key, _counted().scope]
+        if not limiter.limiter.hit(item, *names):
+            g.over_limit = RequestLimit(limiter, item, names, True, False)
+            _refuse(g.over_limit)
 
 
 def _count_late(response: Response) -> Response:
-    """Count, by address, a request that was refused before that hook ran: by a ``url_value_preprocessor``."""
+    """Count, by address, a request that was refused before ``_begin``: by a ``url_value_preprocessor``."""
     if g.get("counted") or _is_unlimited():
         return response
-    for limit, key in ((_limit, client_address), *_WIDER):
-        for item in parse_many(text) if (text := limit()) else ():
-            names = [key(), _scope()]
-            if not limiter.limiter.hit(item, *names):
-                try:
-                    _refuse(RequestLimit(limiter, item, names, True, False))
-                except Refusal as refusal:
-                    return respond(refusal)
+    try:
+        _hit(parse_many(_counted().limit), client_address())
+        _count_networks()
+    except Refusal as refusal:
+        return respond(refusal)
     return response
 
 
 def _tell_limit(response: Response) -> Response:
-    if limit := limiter.current_limit:
+    if limit := g.get("over_limit") or limiter.current_limit:
         count, end = cast("GuardedStorage", limiter.storage).counted(limit.key)
         response.headers["RateLimit-Limit"] = str(limit.limit.amount)
         response.headers["RateLimit-Remaining"] = str(max(limit.limit.amount - count, 0))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flask import Flask, Request, json
 
@@ -41,6 +41,19 @@ PAGE = """<!DOCTYPE html>
   </body>
 </html>
 """
+
+
+class Counted(NamedTuple):
+    """What a request counts for: its kind or its view, whether for the signed-in user, and the text of the limit.
+
+    The name ``scope`` has two words, so that it is never that of an endpoint: Flask-Limiter would look up that view by
+    its name, which a partial does not have. It also does not limit an empty name, or one that ends in "static".
+    """
+
+    scope: str
+    by_user: bool
+    limit: str
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,12 +121,9 @@ def claimed(app: Flask, asked: Request) -> str | None:
 
 
 def refuse_early(
-    app: Flask, wsgi_app: WSGIApplication, refusals: Refusals, limit_of: Callable[[Flask, Request], tuple[str, bool]]
+    app: Flask, wsgi_app: WSGIApplication, refusals: Refusals, counted_as: Callable[[Flask, Request], Counted]
 ) -> WSGIApplication:
-    """Put the refusals in front of ``wsgi_app``.
-
-    ``limit_of`` returns what a request counts for, and whether it counts for the signed-in user.
-    """
+    """Put the refusals in front of ``wsgi_app``. ``counted_as`` returns what a request counts for."""
 
     def refusing(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         address = environ.get("REMOTE_ADDR", "")
@@ -124,8 +134,8 @@ def refuse_early(
                     context.match_request()
             except Exception:  # of a URL converter: Flask handles it
                 return wsgi_app(environ, start_response)
-            scope, counts_users = limit_of(app, context.request)
-            refused = known.get((scope, claimed(app, context.request) if counts_users else None))
+            counted = counted_as(app, context.request)
+            refused = known.get((counted.scope, claimed(app, context.request) if counted.by_user else None))
             if refused:
                 return _answer(context.request, refused, start_response)
         return wsgi_app(environ, start_response)
