@@ -2,10 +2,9 @@
 
 ``python contender.py KIND FOLDER [WITHOUT]``, in the environment of a generated app. KIND is ``bare`` (Flask alone,
 with the same pages), ``app`` (the app in FOLDER; WITHOUT names a module of ``app/security`` that is left out),
-``elsewhere`` (the app of cookiecutter-flask in FOLDER), ``redis`` (the app with its counters in the Redis at REDIS_URL)
-or ``ping`` (that Redis alone).
-A line ``PAGE COUNT`` on standard input asks for COUNT requests; the answer is the CPU seconds and the seconds that they
-took, including those of Flask's test client. COUNT 0 makes the first requests, which are not measured.
+or ``elsewhere`` (the app of cookiecutter-flask in FOLDER).
+A line ``PAGE COUNT`` on standard input asks for COUNT requests; the answer is the CPU seconds that they took,
+including those of Flask's test client. COUNT 0 makes the first requests, which are not measured.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import os
 import sys
 import tempfile
 import time
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -157,28 +155,12 @@ class Browser:
         return page.partition('<meta name="csrf-token" content="')[2].partition('"')[0]
 
 
-class Ping:
-    """In place of a browser: one round trip to Redis is its request."""
-
-    def __init__(self) -> None:
-        self.client = importlib.import_module("redis").Redis.from_url(os.environ["REDIS_URL"])
-
-    def get(self, page: str) -> BytesIO:
-        self.client.ping()
-        return BytesIO()
-
-    def arrive(self, page: str) -> None:
-        self.get(page)
-
-
 def app_of(kind: str, folder: Path, place: Path, without: str = "", **settings: object) -> Flask:
     match kind:
         case "bare":
             return bare(folder)
         case "elsewhere":
             return elsewhere(folder, place)
-        case "redis":
-            settings["RATELIMIT_STORAGE_URI"] = os.environ["REDIS_URL"]
     return whole(folder, without, place, **settings)
 
 
@@ -190,17 +172,17 @@ def served(kind: str, folder: str, place: str) -> Flask:
 
 def main(kind: str, folder: str, without: str = "") -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
-        app = None if kind == "ping" else app_of(kind, Path(folder), Path(place), without)
+        app = app_of(kind, Path(folder), Path(place), without)
         logging.disable(logging.CRITICAL)
-        browsers = {page: Browser(app) if app else Ping() for page in PAGES}
+        browsers = {page: Browser(app) for page in PAGES}
         for line in sys.stdin:
             page, count = line.split()
             if count == "0":
                 browsers[page].arrive(page)
-            cpu, wall = time.process_time(), time.perf_counter()
+            begun = time.process_time()
             for _ in range(int(count)):
                 browsers[page].get(page).close()
-            print(time.process_time() - cpu, time.perf_counter() - wall, flush=True)
+            print(time.process_time() - begun, flush=True)
 
 
 if __name__ == "__main__":

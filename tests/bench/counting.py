@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from tests.bench.requests import contenders, free_port, in_turn, ratios, spread
+from tests.bench.requests import free_port, printed_by, ratios, spread
 from tests.programs import app as of_app
 
 
@@ -31,13 +31,10 @@ def redis() -> Iterator[str]:
 
 def counting(python: Path, folder: Path, rounds: int) -> Iterator[str]:
     """Yield the line about the app in ``folder``."""
-    wanted = {kind: (python, kind, folder) for kind in ("app", "redis", "ping")}
     with redis() as address, mock.patch.dict(os.environ, REDIS_URL=address):
-        with contenders(wanted, ["json"]) as running:
-            taken = in_turn(running, rounds, ["json"], wall=True)
-        ping = taken["ping", "json"]
-        added = [ours - memory for ours, memory in zip(taken["redis", "json"], taken["app", "json"], strict=True)]
-        yield (
-            f"Counting in Redis adds {spread(added)} ms to a request, and one round trip to that Redis takes "
-            f"{spread(ping)} ms: {spread(ratios(added, ping), '{:.1f}')} times as long."
-        )
+        taken: dict[str, list[float]] = printed_by(python, "sharing.py", folder, str(rounds))
+    added = [ours - memory for ours, memory in zip(taken["redis"], taken["memory"], strict=True)]
+    yield (
+        f"Counting in Redis adds {spread(added)} ms to a request, and one round trip to that Redis takes "
+        f"{spread(taken['ping'])} ms: {spread(ratios(added, taken['ping']), '{:.1f}')} times as long."
+    )

@@ -39,15 +39,15 @@ class Contender:
             command, env=outside(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
 
-    def run(self, page: str, count: int, *, wall: bool = False) -> float:
-        """Send ``count`` requests, and return the CPU milliseconds of one; with ``wall``, those of the clock."""
+    def run(self, page: str, count: int) -> float:
+        """Send ``count`` requests, and return the CPU milliseconds of one."""
         assert self.process.stdin
         assert self.process.stdout
         print(page, count, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError(f"{self.process.args} has ended")
-        return float(answer.split()[wall]) * 1000 / max(count, 1)
+        return float(answer) * 1000 / max(count, 1)
 
     def close(self) -> None:
         self.process.communicate()
@@ -67,15 +67,13 @@ def contenders(wanted: Mapping[str, tuple[str | Path, ...]], pages: Iterable[str
         yield running
 
 
-def in_turn(
-    running: dict[str, Contender], rounds: int, pages: Iterable[str], *, wall: bool = False
-) -> dict[tuple[str, str], list[float]]:
+def in_turn(running: dict[str, Contender], rounds: int, pages: Iterable[str]) -> dict[tuple[str, str], list[float]]:
     """Return the milliseconds of each round, by contender and page."""
     taken: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
         for page in pages:
             for name, contender in running.items():
-                taken.setdefault((name, page), []).append(contender.run(page, REQUESTS, wall=wall))
+                taken.setdefault((name, page), []).append(contender.run(page, REQUESTS))
     return taken
 
 
