@@ -121,8 +121,9 @@ def _bound_body(endpoint: str | None, values: dict[str, object] | None) -> None:
     is_parsed = asked.is_json or asked.mimetype == "application/x-www-form-urlencoded"
     if is_parsed or (asked.mimetype != "multipart/form-data" and not view.max_bytes):
         most = min(in_memory, most)
-    asked.form_data_parser_class, asked.max_content_length = _Parser, most
+    asked.form_data_parser_class = _Parser
     asked.max_form_memory_size = in_memory
+    asked.max_content_length = most
 
 
 def _accepted() -> Accepted:
