@@ -21,8 +21,8 @@ def growth(python: Path, folder: Path) -> Iterator[str]:
     for what, of_size in medians.items():
         shown = (f"{of_size[size]:.2f}" if size in of_size else "" for size in sizes)
         yield f"| {what} | {' | '.join(shown)} |"
-    yield from ("", "The folder of an owner is read each time, since a crash could make an index of it wrong. What bounds")
-    yield "the time is `UPLOAD_QUOTA_FILES`: 100 files unless it is set."
+    yield from ("", "The folder of an owner is read each time, since a crash could make an index of it wrong.")
+    yield "`UPLOAD_QUOTA_FILES` bounds the time: 100 files unless it is set."
     for what, of_size in medians.items():
         yield from ("", "```mermaid", "xychart-beta", f'    title "{what}"')
         yield f"    x-axis [{', '.join(of_size)}]"
