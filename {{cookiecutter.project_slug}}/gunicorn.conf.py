@@ -5,7 +5,10 @@ WEB_CONCURRENCY in one line: gunicorn itself reads that variable before any file
 """
 
 import os
+import secrets
+import shutil
 import sys
+import tempfile
 from typing import Any
 
 import gunicorn
@@ -57,6 +60,30 @@ accesslog = None
 def post_request(_worker: Any, _request: Any, _environ: Any, _response: Any) -> None:
     """End the request's id: what gunicorn logs later in this thread is about another request."""
     sys.modules["app.logs"].request_id.set("-")
+
+
+def on_starting(server: Any) -> None:
+    """Name a folder in which the workers share metrics (METRICS_TOKEN). HUP keeps it."""
+    memory = "/dev/shm"  # noqa: S108 - uploads can fill the other place
+    place = memory if os.access(memory, os.W_OK) else tempfile.gettempdir()
+    server.metrics = f"{place}/metrics-{os.getpid()}-{secrets.token_hex(16)}"
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give a new worker a number that no living one has."""
+    numbers = {other.number for other in server.WORKERS.values()}
+    worker.number = min(set(range(len(numbers) + 1)) - numbers)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Let a new worker share its metrics, if there are any."""
+    if "app.metrics" in sys.modules:
+        sys.modules["app.metrics"].share(server.metrics, worker.number)
+
+
+def on_exit(server: Any) -> None:
+    """Remove the shared metrics."""
+    shutil.rmtree(server.metrics, ignore_errors=True)
 
 
 def on_reload(server: Any) -> None:

@@ -1,5 +1,7 @@
 """The access log, with ``ACCESS_LOG``: one line for each request, without anything that the client wrote (5.S3).
 
+The metrics (``METRICS_TOKEN``) count the same requests, and the static files and health checks too.
+
 Paths, queries, headers and forms may hold passwords and tokens that no pattern recognizes, also cut or encoded ones.
 So the route stands for the path, ``-`` for no route, and ``other`` for a method that HTTP does not define. Static files
 and health checks have a line only if they fail: they would be most of the log.
@@ -31,8 +33,12 @@ logger = logging.getLogger("access")
 
 
 def init_app(app: Flask) -> None:
-    """Log each request, if ``ACCESS_LOG`` says so. This comes last, to stand in front of all that may refuse one."""
-    if app.config["ACCESS_LOG"]:
+    """Log and count requests, as the settings say. This comes last, to stand in front of all that may refuse one."""
+    if app.config["METRICS_TOKEN"]:
+        from app import metrics  # only if it is needed: prometheus_client takes time and memory
+
+        app.extensions["metrics"] = metrics
+    if app.config["ACCESS_LOG"] or app.config["METRICS_TOKEN"]:
         app.teardown_request(_note)
         app.wsgi_app = _logging(app, app.wsgi_app)  # type: ignore[method-assign, assignment]
 
@@ -61,14 +67,22 @@ def _logging(app: Flask, wsgi_app: WSGIApplication) -> WSGIApplication:
 
 
 def _log(app: Flask, environ: WSGIEnvironment, status: int, seconds: float) -> None:
-    """Write the line. A ``status`` of 0 means that the view answered on the connection itself: a WebSocket."""
+    """Count the request, and write its line.
+
+    A ``status`` of 0 means that the view answered on the connection itself: a WebSocket.
+    """
     early: Request | None = environ.get("werkzeug.request")  # of a refusal in front of Flask, which removes its own
     rule = early.url_rule if early else environ.get(_RULE)
-    if rule and status < 400 and (rule.endpoint.startswith("health.") or static_folder(app, rule.endpoint)):
+    method = environ["REQUEST_METHOD"] if environ["REQUEST_METHOD"] in HTTPMethod.__members__ else "other"
+    route = route_of(rule) if rule else "-"
+    if "metrics" in app.extensions:
+        app.extensions["metrics"].count_request(method, route, status, seconds)
+    of_little_use = rule and (rule.endpoint.startswith("health.") or static_folder(app, rule.endpoint))
+    if not app.config["ACCESS_LOG"] or (of_little_use and status < 400):
         return
     fields = {
-        "method": environ["REQUEST_METHOD"] if environ["REQUEST_METHOD"] in HTTPMethod.__members__ else "other",
-        "route": route_of(rule) if rule else "-",
+        "method": method,
+        "route": route,
         "status": status,
         "duration_ms": round(seconds * 1000, 1),
         "network": network(environ.get("REMOTE_ADDR", "")),

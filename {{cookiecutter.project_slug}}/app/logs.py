@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import Flask, has_request_context, request
+from flask import Flask, current_app, has_request_context, request
 
 from app.events import EVENTS
 from app.redaction import REDACTED, is_secret, redact, redact_path, route_of, secrets_of
@@ -60,6 +60,8 @@ def security_event(name: str, *, account: str | None = None, **fields: object) -
         event.setdefault(field, REDACTED if is_secret(field) else redact(str(value)))
     event = {field: value[:MAX_FIELD] for field, value in event.items()}
     level, _ = EVENTS.get(name, (logging.WARNING, ""))
+    if current_app and "metrics" in current_app.extensions:
+        current_app.extensions["metrics"].events.labels(name).inc()
     _security.log(level, "%s", as_text(event), extra={EVENT_FIELDS: event}, stacklevel=2)
 
 

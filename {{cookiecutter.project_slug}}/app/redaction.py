@@ -122,8 +122,8 @@ def secrets_of(config: Mapping[str, object]) -> Iterator[str]:
     redacted everywhere, it would garble the log, and a reader could tell from the gaps what it is. So it is redacted
     only where it stands as a password: in a URL, or after its name.
     """
-    names = ("SECRET_KEY", "SECRET_KEY_NEXT", "READYZ_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-    keys = map(config.get, names)
+    names = ("SECRET_KEY", "SECRET_KEY_NEXT", "READYZ_TOKEN", "METRICS_TOKEN")
+    keys = map(config.get, (*names, "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
     yield from filter(None, [*keys, *config.get("SECRET_KEY_FALLBACKS", ())])  # type: ignore[misc]
     for value in config.values():
         if isinstance(value, str) and "://" in value and "@" in value:

@@ -247,6 +247,9 @@ class Settings(
         description="Who sends it to /readyz (Authorization: Bearer …) learns which part is down. Unset: nobody does.",
         examples=["(make one with: openssl rand -hex 32)"],
     )
+    METRICS_TOKEN: str = Field(
+        default="", repr=False, description="The same for /metrics, for Prometheus.", examples=["(as READYZ_TOKEN)"]
+    )
     ACCESS_LOG: bool = Field(
         default=False,
         description="Log each request: its route, status, duration, network and account, and nothing that was sent.",
@@ -271,7 +274,7 @@ class Settings(
                 raise ValueError(fault)
         return value
 
-    @field_validator("SECRET_KEY_NEXT", "READYZ_TOKEN")
+    @field_validator("SECRET_KEY_NEXT", "READYZ_TOKEN", "METRICS_TOKEN")
     @classmethod
     def _if_set_it_cannot_be_guessed(cls, value: str) -> str:
         if value and (fault := weakness(value)):

@@ -40,7 +40,7 @@ SUMMARY = "A link to this site stays on this site, or a page first shows where i
 
 UNKNOWN_PLACE = "This link leads to a place that this site does not know."
 MAX_URL = 4096  # characters of path and query
-PROBED = ("/healthz", "/readyz")
+PROBED = ("/healthz", "/readyz", "/metrics")
 
 # The name of a declaration: the hosts that a view may redirect to, and the reason.
 TARGETS = "may_redirect_to"

@@ -1,4 +1,4 @@
-"""Health checks for an orchestrator: whether the process is alive, and whether the parts that it needs work."""
+"""What monitoring asks for: whether the process is alive, whether the parts that it needs work, and metrics."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
-from flask import Blueprint, current_app, request
+from flask import Blueprint, Response, current_app, request
 from flask.sansio.app import App
 
+from app.security.errors import WORDS, refuse
 from app.security.rate_limits import limiter, unlimited
 from app.visitors import public
 
@@ -45,7 +46,7 @@ def readyz() -> tuple[dict[str, object], int]:
     states = ask_all()
     ready = "down" not in states.values()
     answer: dict[str, object] = {"status": "ready" if ready else "not ready"}
-    if _knows_token():
+    if _knows("READYZ_TOKEN"):
         answer["parts"] = states
     return answer, 200 if ready else 503
 
@@ -59,8 +60,18 @@ def ask_all() -> dict[str, str]:
     return states
 
 
-def _knows_token() -> bool:
-    token, given = current_app.config["READYZ_TOKEN"], request.authorization
+@bp.get("/metrics")
+@public
+def metrics() -> Response:
+    """Return the metrics, only for a request with ``METRICS_TOKEN``. All others get the page of an unknown address."""
+    if not _knows("METRICS_TOKEN"):
+        refuse(404, WORDS[404][1], event="authz_fail")
+    response: Response = current_app.extensions["metrics"].response()
+    return response
+
+
+def _knows(setting: str) -> bool:
+    token, given = current_app.config[setting], request.authorization
     if not token or given is None or not given.token:
         return False
     return hmac.compare_digest(given.token.encode(), token.encode())
