@@ -64,15 +64,12 @@ def post_request(_worker: Any, _request: Any, _environ: Any, _response: Any) -> 
 
 def on_starting(server: Any) -> None:
     """Name a folder in which the workers share metrics (METRICS_TOKEN). HUP keeps it."""
-    memory = "/dev/shm"  # noqa: S108 - uploads can fill the other place
-    place = memory if os.access(memory, os.W_OK) else tempfile.gettempdir()
-    server.metrics = f"{place}/metrics-{os.getpid()}-{secrets.token_hex(16)}"
+    server.metrics = f"{tempfile.gettempdir()}/metrics-{os.getpid()}-{secrets.token_hex(16)}"
 
 
 def pre_fork(server: Any, worker: Any) -> None:
     """Give a new worker a number that no living one has."""
-    numbers = {other.number for other in server.WORKERS.values()}
-    worker.number = min(set(range(len(numbers) + 1)) - numbers)
+    worker.number = min(set(range(10_000)) - {other.number for other in server.WORKERS.values()})
 
 
 def post_fork(server: Any, worker: Any) -> None:

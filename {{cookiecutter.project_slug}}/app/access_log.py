@@ -73,20 +73,18 @@ def _log(app: Flask, environ: WSGIEnvironment, status: int, seconds: float) -> N
     """
     early: Request | None = environ.get("werkzeug.request")  # of a refusal in front of Flask, which removes its own
     rule = early.url_rule if early else environ.get(_RULE)
-    method = environ["REQUEST_METHOD"] if environ["REQUEST_METHOD"] in HTTPMethod.__members__ else "other"
-    route = route_of(rule) if rule else "-"
-    if "metrics" in app.extensions:
-        app.extensions["metrics"].count_request(method, route, status, seconds)
-    of_little_use = rule and (rule.endpoint.startswith("health.") or static_folder(app, rule.endpoint))
-    if not app.config["ACCESS_LOG"] or (of_little_use and status < 400):
-        return
     fields = {
-        "method": method,
-        "route": route,
+        "method": environ["REQUEST_METHOD"] if environ["REQUEST_METHOD"] in HTTPMethod.__members__ else "other",
+        "route": route_of(rule) if rule else "-",
         "status": status,
         "duration_ms": round(seconds * 1000, 1),
         "network": network(environ.get("REMOTE_ADDR", "")),
     }
+    if "metrics" in app.extensions:
+        app.extensions["metrics"].count(**fields)
+    of_little_use = rule and (rule.endpoint.startswith("health.") or static_folder(app, rule.endpoint))
+    if not app.config["ACCESS_LOG"] or (of_little_use and status < 400):
+        return
     if _ACCOUNT in environ:
         fields["account"] = environ[_ACCOUNT]
     logger.info("%s", as_text(fields), extra={EVENT_FIELDS: fields})

@@ -10,10 +10,14 @@ import time
 
 
 class Relay:
-    """Each answer takes ``seconds`` longer; ``answers`` counts them. After ``left`` bytes to the server, all breaks."""
+    """Each answer takes ``seconds`` longer; ``answers`` counts them, and ``answered`` their bytes.
+
+    After ``left`` bytes to the server, all breaks.
+    """
 
     def __init__(self, server_port: int) -> None:
-        self.server_port, self.seconds, self.answers, self.left = server_port, 0.0, 0, sys.maxsize
+        self.server_port, self.seconds, self.left = server_port, 0.0, sys.maxsize
+        self.answers = self.answered = 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -39,6 +43,7 @@ class Relay:
             while self.left > 0 and (data := source.recv(4096)):
                 if answers:
                     self.answers += 1
+                    self.answered += len(data)
                     time.sleep(self.seconds)
                     target.sendall(data)
                 else:

@@ -381,9 +381,11 @@ class NotS3(http.server.BaseHTTPRequestHandler):
     """Answers each request with ``answer``: a status, a body and headers."""
 
     answer: tuple[int, bytes, dict[str, str]]
+    requests: list[str]
 
     def do_PUT(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.requests.append(self.command)
         status, body, headers = self.answer
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), "Connection": "close", **headers}.items():
@@ -411,7 +413,7 @@ ANSWERS = {
 def test_a_server_that_does_not_talk_s3_is_told(
     in_bucket: dict[str, object], caplog: pytest.LogCaptureFixture, answer: str
 ) -> None:
-    handler = type("Handler", (NotS3,), {"answer": ANSWERS[answer]})
+    handler = type("Handler", (NotS3,), {"answer": ANSWERS[answer], "requests": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
@@ -419,10 +421,12 @@ def test_a_server_that_does_not_talk_s3_is_told(
         member = new_member(create_app(in_bucket | address | {"READYZ_TOKEN": KEY}))
         parts = browser_like(member.application).get("/readyz", headers=READYZ).get_json()["parts"]
         caplog.clear()
+        handler.requests.clear()
         asked: list[Any] = [upload(member, "a.txt", b"a"), member.get("/uploads", headers=JSON)]
         server.shutdown()
         thread.join()
     assert parts["uploads"] == "degraded"
+    assert len(handler.requests) <= 4  # boto3 may repeat each of the two
     assert [(got.status_code, got.headers.get("Retry-After")) for got in asked] == [(503, "60")] * 2
     assert caplog.text.count("check the network and AWS_ENDPOINT_URL_S3") == 2
     assert [record for record in caplog.records if record.exc_info] == []
@@ -456,7 +460,7 @@ def test_only_a_download_copies_an_object(in_bucket: dict[str, object], monkeypa
     member, copies, chosen = new_member(app), [], app.extensions["upload_storage"]
     where = upload(member, "a.txt", b"0123456789").headers["Location"]
     fetch = chosen.fetch
-    monkeypatch.setattr(chosen, "fetch", lambda file: copies.append(1) or fetch(file))
+    monkeypatch.setattr(chosen, "fetch", lambda *asked: copies.append(1) or fetch(*asked))
     whole = download(member, where)
     for method, headers, status, size, copied in (
         ("GET", {}, 200, 10, 1),
@@ -475,6 +479,49 @@ def test_only_a_download_copies_an_object(in_bucket: dict[str, object], monkeypa
                 assert answer.headers[name] == whole.headers[name]
     copies.clear()
     assert (download(member, where, headers={"Range": "bytes=50-"}).status_code, copies) == (416, [])
+
+
+def test_only_the_part_that_is_asked_for_leaves_the_bucket(
+    app_config: dict[str, object], s3_server: S3, relay: Relay
+) -> None:
+    content = os.urandom(3_000_000).hex().encode()
+    member = new_member(create_app(app_config | s3_server.settings(relay.port)))
+    where = upload(member, "a.txt", content).headers["Location"]
+    size = len(content)
+    for asked, start, stop in (
+        ("bytes=0-0", 0, 1),
+        ("bytes=4000000-4099999", 4_000_000, 4_100_000),
+        ("bytes=-5", size - 5, size),
+        (f"bytes={size - 100_000}-", size - 100_000, size),
+    ):
+        relay.answered = 0
+        got = download(member, where, headers={"Range": asked})
+        assert (got.status_code, got.data) == (206, content[start:stop])
+        assert got.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{size}"
+        assert relay.answered < stop - start + 10_000  # headers, and the answer that says that the file is there
+    relay.answered = 0
+    assert download(member, where).data == content
+    assert relay.answered > size
+
+
+def test_a_server_that_ignores_ranges_is_told(in_bucket: dict[str, object], caplog: pytest.LogCaptureFixture) -> None:
+    app = create_app(in_bucket)
+    member = new_member(app)
+    where = upload(member, "a.txt", b"0123456789").headers["Location"]
+    events = app.extensions["upload_storage"]._client.meta.events
+    events.register("provide-client-params.s3.GetObject", lambda params, **_: {**params, "Range": ""})
+    caplog.clear()
+    got = download(member, where, headers={"Range": "bytes=2-3"})
+    assert (got.status_code, got.headers["Retry-After"]) == (503, "60")
+    assert "check the network and AWS_ENDPOINT_URL_S3" in caplog.text
+
+
+def test_the_page_of_uploads_asks_the_bucket_once(app_config: dict[str, object], s3_server: S3, relay: Relay) -> None:
+    member = new_member(create_app(app_config | s3_server.settings(relay.port)))
+    upload(member, "a.txt", b"a")
+    before = relay.answers
+    assert member.get("/uploads").status_code == 200
+    assert relay.answers == before + 1
 
 
 def test_the_log_keeps_what_to_do_about_a_bucket(

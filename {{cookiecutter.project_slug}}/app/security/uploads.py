@@ -27,6 +27,7 @@ import click
 from flask import Flask, Response, current_app, request, send_file
 from flask.cli import AppGroup
 from werkzeug.datastructures import FileStorage
+from werkzeug.wsgi import wrap_file
 
 from app.breaker import Breaker
 from app.logs import security_event
@@ -192,14 +193,14 @@ def delete(owner: str, file_id: str) -> None:
     security_event("upload_delete", file=file_id)
 
 
-def quota(owner: str) -> Quota:
-    """Return the space that ``owner`` uses, and the limits."""
-    used, config = storage().sizes(owner), current_app.config
+def quota(files: Sequence[StoredFile]) -> Quota:
+    """Return the space that the ``files`` of an owner use, and the limits."""
+    config = current_app.config
     allowed = config["UPLOAD_EXTENSIONS"]
     return Quota(
-        used_bytes=sum(used),
+        used_bytes=sum(file.size for file in files),
         max_bytes=config["UPLOAD_QUOTA_BYTES"],
-        used_files=len(used),
+        used_files=len(files),
         max_files=config["UPLOAD_QUOTA_FILES"],
         max_file_bytes=max_body(),
         extensions=(*allowed, *(alias for alias, ending in content.ALIASES.items() if ending in allowed)),
@@ -207,23 +208,15 @@ def quota(owner: str) -> Quota:
 
 
 def send(file: StoredFile, *, inline: bool = False) -> Response:
-    """Return the response that sends ``file`` to its owner. With ``inline``, the browser shows it if it is an image."""
-    headers = _response(file, io.BytesIO(), inline)
-    if request.method == "HEAD" or headers.status_code == 304:  # a storage may have to copy the whole file
-        return headers
-    try:
-        return _response(file, storage().fetch(file), inline)
-    except FileNotFoundError:  # deleted in another window since it was found
-        refuse(404, "This file has been deleted.")
+    """Return the response that sends ``file`` to its owner. With ``inline``, the browser shows it if it is an image.
 
-
-def _response(file: StoredFile, stream: IO[bytes], inline: bool) -> Response:
-    """Return the response with the part of ``stream`` that is asked for. Raises RequestedRangeNotSatisfiable (416)."""
-    attach = not (inline and file.type.startswith("image/"))
+    Of a storage, it asks no more than the part that the request asks for: a bucket has to copy it. Raises Refusal
+    (404), and RequestedRangeNotSatisfiable (416).
+    """
     response = send_file(
-        stream,
+        io.BytesIO(),
         file.type,
-        as_attachment=attach,
+        as_attachment=not (inline and file.type.startswith("image/")),
         download_name=file.name,
         conditional=False,
         etag=file.id,
@@ -232,6 +225,15 @@ def _response(file: StoredFile, stream: IO[bytes], inline: bool) -> Response:
     response.content_length = file.size
     response.make_conditional(request, accept_ranges=True, complete_length=file.size)
     response.headers.update(DOWNLOAD_HEADERS)
+    if request.method == "HEAD" or response.status_code == 304:
+        return response
+    part = response.content_range
+    try:
+        stream = storage().fetch(file, part.start or 0, part.stop or file.size)
+    except FileNotFoundError:  # deleted in another window since it was found
+        refuse(404, "This file has been deleted.")
+    response.response = wrap_file(request.environ, stream)
+    response.make_conditional(request, accept_ranges=True, complete_length=file.size)  # cuts the part out
     return response
 
 

@@ -86,6 +86,9 @@ class Bucket:
             raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together: set both or none")
         try:
             session = boto3.session.Session(*key, region_name=config["AWS_DEFAULT_REGION"] or None)
+            # After a redirect without a region, boto3 asks for it (HeadBucket): 70 times if this is redirected too.
+            # It sends no request that names no bucket.
+            session.events.register("provide-client-params.s3.HeadBucket", lambda **_: {})
             self._client, self._impatient = (
                 session.client(
                     "s3",
@@ -119,19 +122,21 @@ class Bucket:
         return file
 
     def listing(self, owner: str) -> list[StoredFile]:
-        files = [file for entries in self._uploads(_of(owner)) if (file := _file(entries))]
-        return sorted(files, key=lambda file: file.uploaded_at, reverse=True)
+        return [file for entries in self._uploads(_of(owner)) if (file := _file(entries))]
 
     def find(self, owner: str, file_id: str) -> StoredFile | None:
         entries = next(self._uploads(f"{_of(owner)}{file_id}"), []) if ID.fullmatch(file_id) else []
         return _file(entries)
 
-    def fetch(self, file: StoredFile) -> IO[bytes]:
+    def fetch(self, file: StoredFile, start: int, stop: int) -> IO[bytes]:
         """Return a copy: a slow download keeps no connection to S3, and a failure of S3 can't cut it short."""
         key = f"{self._prefix}{_of(file.owner)}{file.id}"
         with self._asking() as client, contextlib.ExitStack() as at_failure:
             copy = at_failure.enter_context(folder.temporary())
-            shutil.copyfileobj(client.get_object(Bucket=self._name, Key=key)["Body"], copy)
+            answer = client.get_object(Bucket=self._name, Key=key, Range=f"bytes={start}-{stop - 1}")
+            copy.seek(start)
+            _ = answer["ContentRange"]  # a KeyError if the server ignores Range
+            shutil.copyfileobj(answer["Body"], copy)
             copy.seek(0)
             at_failure.pop_all()
         return copy
@@ -214,7 +219,7 @@ class Bucket:
             if (code := error.response["Error"].get("Code", "")) == "NoSuchKey":
                 raise FileNotFoundError from None
             raise self._error(code) from None
-        except (self._no_answer, KeyError, RecursionError) as error:  # the last two: not an S3 answer
+        except (self._no_answer, KeyError) as error:  # the second one: not an S3 answer
             raise self._error(type(error).__name__) from None
         except OSError as error:
             raise StorageError(f"UPLOAD_DIR has no room for a download: {error.strerror}") from None

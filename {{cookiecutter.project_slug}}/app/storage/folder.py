@@ -82,15 +82,14 @@ def store(
 def listing(owner: str) -> list[StoredFile]:
     folder = _folder(owner)
     ids = [path.stem for path in folder.glob("*.json")] if folder.is_dir() else []
-    files = [file for file_id in ids if (file := _read(owner, file_id))]
-    return sorted(files, key=lambda file: file.uploaded_at, reverse=True)
+    return [file for file_id in ids if (file := _read(owner, file_id))]
 
 
 def find(owner: str, file_id: str) -> StoredFile | None:
     return _read(owner, file_id) if ID.fullmatch(file_id) else None
 
 
-def fetch(file: StoredFile) -> IO[bytes]:
+def fetch(file: StoredFile, _start: int, _stop: int) -> IO[bytes]:
     return (_folder(file.owner) / file.id).open("rb")
 
 

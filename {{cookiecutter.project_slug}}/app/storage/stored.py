@@ -76,13 +76,16 @@ class Storage(Protocol):
         """
 
     def listing(self, owner: str) -> list[StoredFile]:
-        """Return the files of ``owner``, newest first."""
+        """Return the files of ``owner``, in any order."""
 
     def find(self, owner: str, file_id: str) -> StoredFile | None:
         """Return one file of ``owner``, or None."""
 
-    def fetch(self, file: StoredFile) -> IO[bytes]:
-        """Return the content of a file, open for reading. Raises FileNotFoundError if it was deleted meanwhile."""
+    def fetch(self, file: StoredFile, start: int, stop: int, /) -> IO[bytes]:
+        """Return the content of a file, open for reading. Only the bytes from ``start`` to ``stop`` must be there.
+
+        Raises FileNotFoundError if the file was deleted meanwhile.
+        """
 
     def delete(self, file: StoredFile) -> None:
         """Delete a file."""

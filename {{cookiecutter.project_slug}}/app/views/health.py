@@ -66,15 +66,12 @@ def metrics() -> Response:
     """Return the metrics, only for a request with ``METRICS_TOKEN``. All others get the page of an unknown address."""
     if not _knows("METRICS_TOKEN"):
         refuse(404, WORDS[404][1], event="authz_fail")
-    response: Response = current_app.extensions["metrics"].response()
-    return response
+    return current_app.extensions["metrics"].response()  # type: ignore[no-any-return]
 
 
 def _knows(setting: str) -> bool:
     token, given = current_app.config[setting], request.authorization
-    if not token or given is None or not given.token:
-        return False
-    return hmac.compare_digest(given.token.encode(), token.encode())
+    return bool(token and given and given.token and hmac.compare_digest(given.token.encode(), token.encode()))
 
 
 def _state(part: str, ask: Callable[[], object], without: str) -> str:

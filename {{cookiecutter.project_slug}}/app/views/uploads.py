@@ -50,10 +50,10 @@ def index() -> ResponseReturnValue:
         if wants_problem():
             refuse(400, next(iter(form.errors.values()))[0])
         status = 400
-    files = storage().listing(_owner())
+    files = sorted(storage().listing(_owner()), key=lambda file: file.uploaded_at, reverse=True)
     if wants_json():
         return jsonify(files=[_public(file) for file in files])
-    return render_template("uploads.html", form=form, files=files, quota=uploads.quota(_owner())), status
+    return render_template("uploads.html", form=form, files=files, quota=uploads.quota(files)), status
 
 
 @bp.get("/uploads/<hex_id:file_id>")
