@@ -59,7 +59,8 @@ bp = Blueprint("accounts", __name__, template_folder="templates")
 security.register_error_handler(sa.exc.IntegrityError, answer_to_a_race)
 bp.register_error_handler(sa.exc.IntegrityError, answer_to_a_race)
 
-TOO_MANY_LINKS = f"This address has received {LIMIT.amount} links, the maximum for one hour. Please use the newest one."
+# True for an address without an account too, and while no mail can be delivered.
+TOO_MANY_LINKS = f"{LIMIT.amount} links were requested for this address, the maximum for one hour. Use the newest one."
 
 
 def init_app(app: Flask) -> None:
