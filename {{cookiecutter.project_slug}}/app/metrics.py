@@ -23,9 +23,8 @@ SIZE = 512 * 1024
 _registry = prometheus.CollectorRegistry()
 
 requests = prometheus.Counter("http_requests", "Requests.", ("method", "route", "status"), registry=_registry)
-duration = prometheus.Histogram(
-    "http_request_duration_seconds", "Seconds until the response begins.", ("method", "route"), registry=_registry
-)
+# Until the response begins.
+duration = prometheus.Histogram("http_request_duration_seconds", "Seconds.", ("method", "route"), registry=_registry)
 events = prometheus.Counter("security_events", "Security events.", ("event",), registry=_registry)
 
 

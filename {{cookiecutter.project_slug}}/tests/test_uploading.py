@@ -270,7 +270,14 @@ def test_the_page_shows_what_is_used(app_config: dict[str, object]) -> None:
     with app.test_request_context():
         owner = uploads.new_session_owner()
         uploads.save(file_storage("a.txt", b"x" * 1000, "text/plain"), owner)
-        assert uploads.quota(storage().listing(owner)) == uploads.Quota(1000, 4096, 1, 7, 2000, ("txt", "jpg", "jpeg"))
+        assert uploads.quota(storage().listing(owner)) == {
+            "used_bytes": 1000,
+            "max_bytes": 4096,
+            "used_files": 1,
+            "max_files": 7,
+            "max_file_bytes": 2000,
+            "extensions": ("txt", "jpg", "jpeg"),
+        }
 
 
 def file_storage(name: str, content: bytes, declared: str) -> Any:

@@ -18,9 +18,8 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 from urllib.parse import urlsplit
 
 import click
@@ -58,18 +57,6 @@ DOWNLOAD_HEADERS = {
 }
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Quota:
-    """The space that an owner uses, and the limits. Sizes are in bytes."""
-
-    used_bytes: int
-    max_bytes: int
-    used_files: int
-    max_files: int
-    max_file_bytes: int
-    extensions: tuple[str, ...]
 
 
 def init_app(app: Flask) -> None:
@@ -193,18 +180,18 @@ def delete(owner: str, file_id: str) -> None:
     security_event("upload_delete", file=file_id)
 
 
-def quota(files: Sequence[StoredFile]) -> Quota:
-    """Return the space that the ``files`` of an owner use, and the limits."""
+def quota(files: Sequence[StoredFile]) -> dict[str, Any]:
+    """Return the space that the ``files`` of an owner use, and the limits, for a page. Sizes are in bytes."""
     config = current_app.config
     allowed = config["UPLOAD_EXTENSIONS"]
-    return Quota(
-        used_bytes=sum(file.size for file in files),
-        max_bytes=config["UPLOAD_QUOTA_BYTES"],
-        used_files=len(files),
-        max_files=config["UPLOAD_QUOTA_FILES"],
-        max_file_bytes=max_body(),
-        extensions=(*allowed, *(alias for alias, ending in content.ALIASES.items() if ending in allowed)),
-    )
+    return {
+        "used_bytes": sum(file.size for file in files),
+        "max_bytes": config["UPLOAD_QUOTA_BYTES"],
+        "used_files": len(files),
+        "max_files": config["UPLOAD_QUOTA_FILES"],
+        "max_file_bytes": max_body(),
+        "extensions": (*allowed, *(alias for alias, ending in content.ALIASES.items() if ending in allowed)),
+    }
 
 
 def send(file: StoredFile, *, inline: bool = False) -> Response:

@@ -89,21 +89,14 @@ class Bucket:
             # After a redirect without a region, boto3 asks for it (HeadBucket): 70 times if this is redirected too.
             # It sends no request that names no bucket.
             session.events.register("provide-client-params.s3.HeadBucket", lambda **_: {})
-            self._client, self._impatient = (
-                session.client(
-                    "s3",
-                    endpoint_url=config["AWS_ENDPOINT_URL_S3"] or None,
-                    config=Config(
-                        connect_timeout=connect,
-                        read_timeout=read,
-                        retries={"mode": "standard", "total_max_attempts": attempts},
-                    ),
-                )
-                for connect, read, attempts in ((CONNECT_SECONDS, READ_SECONDS, 2), (PROVE_SECONDS, PROVE_SECONDS, 1))
-            )
+            url = config["AWS_ENDPOINT_URL_S3"] or None
+            once, twice = ({"mode": "standard", "total_max_attempts": attempts} for attempts in (1, 2))
+            patient = Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=twice)
+            impatient = Config(connect_timeout=PROVE_SECONDS, read_timeout=PROVE_SECONDS, retries=once)
+            self._client = session.client("s3", endpoint_url=url, config=patient)
+            self._impatient = session.client("s3", endpoint_url=url, config=impatient)
         except BotoCoreError as error:
-            fix = "Check AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_S3"
-            raise ValueError(f"boto3 refuses the settings ({type(error).__name__}). {fix}") from error
+            raise ValueError(f"correct AWS_DEFAULT_REGION or AWS_ENDPOINT_URL_S3 ({type(error).__name__})") from error
 
     def store(
         self, stream: IO[bytes], name: str, media_type: str, owner: str, *, check_quota: Callable[[list[int]], None]
@@ -112,6 +105,7 @@ class Bucket:
         file = StoredFile(secrets.token_hex(16), owner, name, size, media_type, datetime.now(UTC))
         key, facts = f"{_of(owner)}{file.id}", base64.urlsafe_b64encode(file.facts()).decode().rstrip("=")
         try:
+            stream.seek(0)
             self._put(key, stream)
             check_quota(self.sizes(owner))
             self._put(f"{key}.{facts}", b"")
@@ -172,8 +166,6 @@ class Bucket:
             client.list_objects_v2(Bucket=self._name, Prefix=f"{self._prefix}{READY}", MaxKeys=1)["Contents"]
 
     def _put(self, key: str, body: IO[bytes] | bytes) -> None:
-        if not isinstance(body, bytes):
-            body.seek(0)
         with self._asking() as client:
             client.put_object(Bucket=self._name, Key=f"{self._prefix}{key}", Body=body)
 
@@ -198,9 +190,7 @@ class Bucket:
                 page = {"ContinuationToken": answer["NextContinuationToken"]} if answer["IsTruncated"] else {}
             for each in answer.get("Contents", ()):
                 if found := KEY.fullmatch(each["Key"].removeprefix(self._prefix)):
-                    yield Entry(
-                        each["Key"], found["owner"], found["id"], found["facts"], each["Size"], each["LastModified"]
-                    )
+                    yield Entry(each["Key"], size=each["Size"], modified=each["LastModified"], **found.groupdict())
             if not page:
                 return
 
