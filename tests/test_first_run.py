@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from tests.conftest import App, Cookiecutter, commit, outside
 from tests.programs import PROGRAMS
 from tests.programs import app as of_app
+from tests.test_lessons import apply, commands, page_of, right_fix
 
 ROOT = Path(__file__).resolve().parent.parent
 MAKE = shutil.which("make") or "make"
@@ -232,19 +234,44 @@ def test_the_first_block_of_the_readme_is_make_demo_and_make_test() -> None:
     assert commands == [["make", "demo"], ["make", "test"]]
 
 
-def test_make_demo_in_a_fresh_clone_names_the_right_folder_and_port(template: Path, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
+def test_a_reader_gets_from_the_readmes_first_line_to_a_solved_lesson(
+    template: Path, default_app: App, tmp_path: Path, record_property: pytest.RecordProperty
+) -> None:
+    """With each command as it is written. The packages of the demo are those of ``default_app``, installed once."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    chapters = dict(re.findall(r"(?ms)^## (.*?)\n(.*?)(?=^## |\Z)", readme))
+    (first, *_), (into, *rest) = (commands(chapters[name]) for name in ("Two commands", "Learn from it"))
+    assert (first, into) == ("make demo", "cd demo")
+    clone, begun = tmp_path / "clone", time.monotonic()
     shutil.copytree(template, clone)
     commit(clone)
-    for said in (
-        make(clone, tmp_path / "bin", "demo", "PORT=8123"),
-        make(clone, tmp_path / "bin", "demo", "PORT=8123"),
-    ):
-        assert "The demo is in demo/." in said
-        assert "Starting at http://127.0.0.1:8123 " in said
-        assert "flask --app app run --port 8123\n" in said
-        assert not re.search(r"8000|cruft|demo/demo", said)
-    assert (clone / "demo/pyproject.toml").exists()
+    said = make(clone, tmp_path / "bin", *first.split()[1:])
+    assert "Starting at http://127.0.0.1:8000 " in said
+    again = make(clone, tmp_path / "bin", "demo", "PORT=8123")  # which keeps the demo
+    for told, port in ((said, "8000"), (again, "8123")):
+        assert "The demo is in demo/." in told
+        assert f"flask --app app run --port {port}\n" in told
+        assert not re.search(r"cruft|demo/demo", told)
+    assert "8000" not in again
+
+    demo, venv = clone / into.split()[1], f"{default_app.folder}/.venv"
+    names = {f"GIT_{who}_{what}": "ann@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    page = page_of(demo, 1).partition("\n## The mitigation")[0]
+    typed = [*rest, *commands(page)]
+    for command in typed:
+        if command.endswith("DO=check"):  # the reader has written the right fix
+            apply(demo, right_fix(1))
+        command = f"! {command}" if "tools.audit" in command else command  # it finds the fault, and exits with 1
+        command = command.replace(".venv", venv).replace("make lesson", f"make VENV={venv} lesson")
+        said += default_app.run("sh", "-c", command, cwd=demo, **names)
+    assert re.findall("THE ATTACK [A-Z]+|The fix holds", said) == [
+        "THE ATTACK WINS",
+        "The fix holds",
+        "THE ATTACK FAILS",
+    ]
+    walk = "; ".join([first, into, *typed])
+    took = f"{time.monotonic() - begun:.0f} s, and before that {default_app.took.read_text()} s for the app's packages"
+    record_property("from the README to a solved lesson", f"{walk}: {took}")
 
 
 @pytest.mark.parametrize("accounts", ["yes", "no", "switched off"])

@@ -36,9 +36,9 @@ FENCED = re.compile(r"(?ms)^```(\w+)\n.*?^```$")
 # Each line of a block of commands on the site, but for the tutorial and the cookbook, whose blocks are run as they are:
 # a file that CI runs, and what in it runs that command.
 RUN_BY = {
-    "make demo": ("tests/test_first_run.py", 'make(clone, tmp_path / "bin", "demo"'),
+    "make demo": ("tests/test_first_run.py", 'make(clone, tmp_path / "bin", *first.split()'),
     "cd secure-flask-app && make run": ("tests/test_first_run.py", 'make(app, tmp_path / "bin", "run"'),
-    "cd demo": ("tests/test_lessons.py", "into, *rest = commands(readme)"),
+    "cd demo": ("tests/test_first_run.py", "demo, venv = clone / into.split()[1]"),
     "make test": ("tests/test_generated_app.py", 'make("test")'),
     "make lint": ("tests/test_generated_app.py", 'make("lint")'),
     "make drift": ("tests/test_drift.py", '"-B", "-m", "tools.drift"'),
