@@ -49,13 +49,20 @@ def run(default_app: App, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield ask
 
 
-@pytest.fixture
-def app(default_app: App, tmp_path: Path) -> Path:
-    """A generated app in a repository of its own, with one commit."""
-    folder = tmp_path / "app"
+@pytest.fixture(scope="module")
+def start(default_app: App, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated app in a repository of its own, with one commit. No test writes into it."""
+    folder = tmp_path_factory.mktemp("start") / "app"
     shutil.copytree(default_app.folder, folder, ignore=shutil.ignore_patterns(".venv", "__pycache__", ".*_cache"))
     commit(folder)
+    git(folder, "gc", "--quiet")
     return folder
+
+
+@pytest.fixture
+def app(start: Path, tmp_path: Path) -> Path:
+    """A copy of that app with its repository."""
+    return Path(shutil.copytree(start, tmp_path / "app"))
 
 
 def git(folder: Path, *arguments: str) -> str:
