@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import AUTHOR, App, commit, edit, files, outside
-from tests.mutations import Mutation, read
+from tests.mutations import MUTATIONS, Mutation, read
 
 ROOT = Path(__file__).resolve().parent.parent
 ANSWERS = {int(path.name[:2]): path for path in sorted((ROOT / "tests/lessons").glob("[0-9]*.txt"))}
@@ -100,6 +100,13 @@ def test_each_lesson_has_a_right_fix_and_three_wrong_ones() -> None:
     for number in ANSWERS:
         said = [changes[0].killer for _, changes in fixes(ANSWERS[number])]
         assert (said.count(HOLDS), len(set(said))) == (1, 4), number
+
+
+def test_each_test_in_the_answers_to_the_questions_notices_a_mutation() -> None:
+    """Each answer that can be run is a mutation, or does what one does: tests/test_mutations.py runs them."""
+    named = re.findall(r"`(test_\w+)`", (ROOT / "docs/teaching.md").read_text(encoding="utf-8"))
+    assert len(named) >= 15
+    assert set(named) - {mutation.killer for mutation in MUTATIONS} == set()
 
 
 @pytest.mark.parametrize("number", ANSWERS)
