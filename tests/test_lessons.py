@@ -273,6 +273,27 @@ def test_what_was_ignored_at_the_start_is_in_no_commit(run: Run, app: Path, comm
     assert re.findall(r"(?m)^(?:\.env|instance/.*)$", git(app, "log", "--all", "--name-only", "--format=")) == []
 
 
+# The status of the page with the hole, for those who know the lab's key and for others, and that page in debug.
+STRANGERS = """
+import pathlib, sys
+from tools.lessons.lab import Lab
+lab = Lab(pathlib.Path(sys.argv[1]))
+with lab.serve() as shop:
+    found = [shop.visitor().get("/hello").status]
+    shop.pool.headers.clear()
+    found += [shop.visitor().get("/hello").status, shop.pool.host]
+print(*found, lab.create(FLASK_DEBUG=True).test_client().get("/hello?name={{7*191}}").text)
+"""
+
+
+def test_nobody_else_reaches_the_hole_of_lesson_7(run: Run, app: Path, default_app: App, tmp_path: Path) -> None:
+    """Neither other users of this machine while an attack runs, nor a page in the learner's browser under make run."""
+    run(0, app, "tools.lessons", "break", "7")
+    (tmp_path / "lab").mkdir()
+    told = default_app.run(default_app.folder / ".venv/bin/python", "-c", STRANGERS, tmp_path / "lab", cwd=app)
+    assert told == "200 403 127.0.0.1 Only make lesson N=7 DO=attack opens this page.\n"
+
+
 def test_an_app_that_does_not_start_is_told_in_one_line(run: Run, app: Path) -> None:
     (app / "app/__init__.py").write_text("def create_app(:\n")
     for action in ("attack", "check"):
