@@ -61,12 +61,12 @@ RUN_BY = {
     ".venv/bin/python -m tools.audit --path ../other-app module:app_or_factory": ("tests/test_audit.py", '"--path"'),
     'docker compose -f deploy/compose.yaml run --rm --no-deps -e PYTHONPATH=/srv/checkout -v "$PWD:/srv/checkout:ro"'
     " app python -m tools.audit": ("tests/image.py", "app python -m tools.audit"),
+    "install -d -o 10001 -m 700 /srv/backups": ("tests/image.py", "image.run(*BACKUPS"),
+    "docker compose -f deploy/compose.yaml run --rm --no-deps -v /srv/backups:/backups app"
+    " flask --app app backup /backups/2026-11-26": ("tests/image.py", "container.stage.run(*command.split()"),
 }
 NOT_RUN = {
     "pipx run cookiecutter gh:OWNER/cookiecutter-secure-flask": "It needs GitHub: the tests give the path of a copy.",
-    "install -d -o 10001 -m 700 /srv/backups": "It needs that user. tests/image.py looks at the rights in the image.",
-    "docker compose -f deploy/compose.yaml run --rm --no-deps -v /srv/backups:/backups app"
-    " flask --app app backup /backups/2026-11-26": "It needs Docker. Without it, the command in it is run, as above.",
 }
 
 
