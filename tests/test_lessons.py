@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clean_copy import APP
 from tests.conftest import AUTHOR, App, commit, edit, files, outside
 from tests.mutations import MUTATIONS, Mutation, read
 
@@ -102,10 +103,13 @@ def test_each_lesson_has_a_right_fix_and_three_wrong_ones() -> None:
         assert (said.count(HOLDS), len(set(said))) == (1, 4), number
 
 
-def test_each_test_in_the_answers_to_the_questions_notices_a_mutation() -> None:
+def test_each_question_has_an_answer_and_what_it_names_notices_a_mutation() -> None:
     """Each answer that can be run is a mutation, or does what one does: tests/test_mutations.py runs them."""
-    named = re.findall(r"`(test_\w+)`", (ROOT / "docs/teaching.md").read_text(encoding="utf-8"))
-    assert len(named) >= 15
+    text = (ROOT / "docs/teaching.md").read_text(encoding="utf-8")
+    asked = {number: re.findall(r"(?m)^(\d)\. ", page_of(ROOT / APP, number)) for number in ANSWERS}
+    answered = re.findall(r"(?m)^- \*\*(\d+\.\d)\*\* ", text)
+    assert answered == [f"{number}.{question}" for number, questions in asked.items() for question in questions]
+    named = re.findall(r"`(test_\w+)`", text)
     assert set(named) - {mutation.killer for mutation in MUTATIONS} == set()
 
 
@@ -282,7 +286,7 @@ with lab.serve() as shop:
     found = [shop.visitor().get("/hello").status]
     shop.pool.headers.clear()
     found += [shop.visitor().get("/hello").status, shop.pool.host]
-print(*found, lab.create(FLASK_DEBUG=True).test_client().get("/hello?name={{7*191}}").text)
+print(*found, lab.create(FLASK_DEBUG=True).test_client().get("/hello", base_url="http://www.shop.test").text)
 """
 
 
