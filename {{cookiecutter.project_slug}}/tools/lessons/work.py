@@ -19,8 +19,8 @@ class LessonError(Exception):
 def begin(number: int, name: str) -> str:
     """Make a branch, commit a fault of the lesson there, and return the branch's name. Raises LessonError.
 
-    ``name`` is that of the patch: ``fault`` or ``exercise``. An earlier branch of the same lesson stays: the new one has
-    another name.
+    ``name`` is that of the patch: ``fault`` or ``exercise``. An earlier branch of the same lesson stays: the new one
+    has another name.
     """
     start = _branch()
     if _start_of(start):
