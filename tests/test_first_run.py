@@ -73,6 +73,13 @@ class Machine:
         return ended.returncode, ended.stdout
 
 
+@pytest.fixture(scope="module")
+def generated(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated app. No test writes into it."""
+    place = tmp_path_factory.mktemp("generated")
+    return Cookiecutter(template, place / "out", place / "home").app()
+
+
 LINES = {
     "apt-get": "sudo apt-get install chromium nginx redis-server clamav-daemon npm",
     "dnf": "sudo dnf install chromium nginx valkey clamd npm",
@@ -88,9 +95,9 @@ MORE = {
 @pytest.mark.parametrize("manager", LINES)
 @pytest.mark.parametrize("whose", ["template", "app"])
 def test_without_rights_make_test_says_in_one_line_what_to_install_and_runs_no_test(
-    template: Path, cookiecutter: Cookiecutter, tmp_path: Path, whose: str, manager: str
+    template: Path, generated: Path, tmp_path: Path, whose: str, manager: str
 ) -> None:
-    folder = template if whose == "template" else cookiecutter.app()
+    folder = template if whose == "template" else generated
     machine = Machine(tmp_path, manager)
     code, said = machine.run(folder, MAKE, "test", f"PYTHON={sys.executable}")
     line, *of_make = said.splitlines()
@@ -106,10 +113,10 @@ def test_without_rights_make_test_says_in_one_line_what_to_install_and_runs_no_t
     ("manager", "line"), [("apt-get", "sudo apt-get install nginx"), ("brew", "brew install nginx")]
 )
 def test_where_the_system_has_no_chromium_that_works_playwright_brings_one_later(
-    cookiecutter: Cookiecutter, tmp_path: Path, manager: str, line: str
+    generated: Path, tmp_path: Path, manager: str, line: str
 ) -> None:
     machine = Machine(tmp_path, manager, UBUNTU)
-    code, said = machine.run(cookiecutter.app(), sys.executable, "-m", "tests.programs")
+    code, said = machine.run(generated, sys.executable, "-m", "tests.programs")
     assert code == 1
     assert said.startswith("Missing: nginx, redis-server, clamd, npm. Install with: " + line)
 
@@ -146,9 +153,9 @@ def test_with_rights_apt_get_brings_what_is_missing_and_starts_no_service(
     assert machine.run(template, sys.executable, "-m", "tests.programs") == (0, "")
 
 
-def test_what_apt_get_fails_to_bring_is_said_in_one_line(cookiecutter: Cookiecutter, tmp_path: Path) -> None:
+def test_what_apt_get_fails_to_bring_is_said_in_one_line(generated: Path, tmp_path: Path) -> None:
     machine = Machine(tmp_path, "apt-get", user=0)
-    code, said = machine.run(cookiecutter.app(), sys.executable, "-m", "tests.programs")
+    code, said = machine.run(generated, sys.executable, "-m", "tests.programs")
     assert code == 1
     assert said.splitlines()[1:] == [
         f"Missing: chromium, nginx, redis-server, clamd, npm. Install with: {LINES['apt-get']}"
@@ -157,9 +164,9 @@ def test_what_apt_get_fails_to_bring_is_said_in_one_line(cookiecutter: Cookiecut
 
 @pytest.mark.parametrize("whose", ["template", "app"])
 def test_a_python_without_venv_is_told_before_one_is_made(
-    template: Path, cookiecutter: Cookiecutter, tmp_path: Path, whose: str
+    template: Path, generated: Path, tmp_path: Path, whose: str
 ) -> None:
-    folder = template if whose == "template" else cookiecutter.app()
+    folder = template if whose == "template" else generated
     machine = Machine(tmp_path, "apt-get")
     with (tmp_path / "sitecustomize.py").open("a") as file:
         file.write("sys.modules['ensurepip'] = None\n")
