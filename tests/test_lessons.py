@@ -292,10 +292,8 @@ def test_nobody_else_reaches_the_hole_of_lesson_7(run: Run, app: Path, tmp_path:
     run(0, app, "tools.lessons", "break", "7")
     (tmp_path / "lab").mkdir()
     (app / "strangers.py").write_text(STRANGERS)
-    assert (
-        run(0, app, "strangers", str(tmp_path / "lab"))
-        == "200 403 127.0.0.1 Only make lesson N=7 DO=attack opens this page.\n"
-    )
+    told = run(0, app, "strangers", str(tmp_path / "lab"))
+    assert told == "200 403 127.0.0.1 Only make lesson N=7 DO=attack opens this page.\n"
 
 
 def test_an_app_that_does_not_start_is_told_in_one_line(run: Run, app: Path) -> None:
