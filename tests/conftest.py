@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +98,11 @@ class App:
 
     folder: Path
 
+    @property
+    def took(self) -> Path:
+        """A file with the seconds that its packages and programs took to install."""
+        return self.folder.parent.parent / "seconds"
+
     def quick_tests(self, folder: Path) -> str:
         """Run a part of the tests of another app, which have to pass, and give the last line that counts them."""
         quick = [f"tests/{name}.py" for name in ("test_02_csrf", "test_04_cookies", "test_pages")]
@@ -138,7 +144,10 @@ def default_app(template: Path, tmp_path_factory: pytest.TempPathFactory) -> App
         if not app.folder.exists():
             folder.mkdir(exist_ok=True)  # an attempt of another worker may have failed
             Cookiecutter(template, folder / "out", folder / "home").app()
-        app.make("programs")
+        if not app.took.exists():
+            begun = time.monotonic()
+            app.make("programs")
+            app.took.write_text(f"{time.monotonic() - begun:.0f}")
     return app
 
 

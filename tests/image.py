@@ -34,6 +34,7 @@ SECRETS = {
 }
 
 CHECKOUT = "/srv/checkout"
+BACKUPS = ("install", "-d", "-o", "10001", "-m", "700")  # makes the folder of the backups, which is /backups inside
 CONFINED = (True, ["ALL"], ["no-new-privileges:true"])
 
 
@@ -116,7 +117,8 @@ def container(
     places = {volume: "", "/dev/shm": f"size={service['shm_size']}"}  # noqa: S108 - in the container
     places |= dict(line.split(":") for line in service["tmpfs"])
     image.show(project, CHECKOUT)
-    image.confine(places)
+    image.run(*BACKUPS, "/backups", user="root", folder="/")
+    image.confine(places | {"/backups": ""})
     image.run(*services["migrate"]["command"], env=settings)
     log = tmp_path_factory.mktemp("container") / "log"
     with log.open("w") as output:
@@ -215,6 +217,14 @@ def test_the_audit_of_the_image_finds_nothing_missing(container: Container, proj
     assert told.rstrip().endswith("10 mitigations: 10 implemented"), told
     assert re.findall(r"\bDP\d+", told) == ["DP01"]  # nobody reads the address for reports
     assert [sorted(path.rglob("*")) for path in writable] == before
+
+
+def test_the_image_writes_a_backup_into_the_folder_that_the_page_makes(container: Container, project: Path) -> None:
+    page, command = (project / "README.md").read_text(encoding="utf-8"), "flask --app app backup /backups/2026-11-26"
+    assert f"\n{' '.join(BACKUPS)} /srv/backups\n" in page
+    assert f" run --rm --no-deps -v /srv/backups:/backups app {command}\n" in page
+    container.stage.run(*command.split(), env=container.settings)
+    assert (container.stage.root / "backups/2026-11-26/database.db").is_file()
 
 
 def test_people_register_and_store_files_and_a_stop_waits_for_them(container: Container) -> None:

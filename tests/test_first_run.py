@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from tests.conftest import App, Cookiecutter, commit, outside
 from tests.programs import PROGRAMS
 from tests.programs import app as of_app
+from tests.test_lessons import apply, commands, page_of, right_fix
 
 ROOT = Path(__file__).resolve().parent.parent
 MAKE = shutil.which("make") or "make"
@@ -71,6 +73,13 @@ class Machine:
         return ended.returncode, ended.stdout
 
 
+@pytest.fixture(scope="module")
+def generated(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated app. No test writes into it."""
+    place = tmp_path_factory.mktemp("generated")
+    return Cookiecutter(template, place / "out", place / "home").app()
+
+
 LINES = {
     "apt-get": "sudo apt-get install chromium nginx redis-server clamav-daemon npm",
     "dnf": "sudo dnf install chromium nginx valkey clamd npm",
@@ -86,9 +95,9 @@ MORE = {
 @pytest.mark.parametrize("manager", LINES)
 @pytest.mark.parametrize("whose", ["template", "app"])
 def test_without_rights_make_test_says_in_one_line_what_to_install_and_runs_no_test(
-    template: Path, cookiecutter: Cookiecutter, tmp_path: Path, whose: str, manager: str
+    template: Path, generated: Path, tmp_path: Path, whose: str, manager: str
 ) -> None:
-    folder = template if whose == "template" else cookiecutter.app()
+    folder = template if whose == "template" else generated
     machine = Machine(tmp_path, manager)
     code, said = machine.run(folder, MAKE, "test", f"PYTHON={sys.executable}")
     line, *of_make = said.splitlines()
@@ -104,10 +113,10 @@ def test_without_rights_make_test_says_in_one_line_what_to_install_and_runs_no_t
     ("manager", "line"), [("apt-get", "sudo apt-get install nginx"), ("brew", "brew install nginx")]
 )
 def test_where_the_system_has_no_chromium_that_works_playwright_brings_one_later(
-    cookiecutter: Cookiecutter, tmp_path: Path, manager: str, line: str
+    generated: Path, tmp_path: Path, manager: str, line: str
 ) -> None:
     machine = Machine(tmp_path, manager, UBUNTU)
-    code, said = machine.run(cookiecutter.app(), sys.executable, "-m", "tests.programs")
+    code, said = machine.run(generated, sys.executable, "-m", "tests.programs")
     assert code == 1
     assert said.startswith("Missing: nginx, redis-server, clamd, npm. Install with: " + line)
 
@@ -144,9 +153,9 @@ def test_with_rights_apt_get_brings_what_is_missing_and_starts_no_service(
     assert machine.run(template, sys.executable, "-m", "tests.programs") == (0, "")
 
 
-def test_what_apt_get_fails_to_bring_is_said_in_one_line(cookiecutter: Cookiecutter, tmp_path: Path) -> None:
+def test_what_apt_get_fails_to_bring_is_said_in_one_line(generated: Path, tmp_path: Path) -> None:
     machine = Machine(tmp_path, "apt-get", user=0)
-    code, said = machine.run(cookiecutter.app(), sys.executable, "-m", "tests.programs")
+    code, said = machine.run(generated, sys.executable, "-m", "tests.programs")
     assert code == 1
     assert said.splitlines()[1:] == [
         f"Missing: chromium, nginx, redis-server, clamd, npm. Install with: {LINES['apt-get']}"
@@ -155,9 +164,9 @@ def test_what_apt_get_fails_to_bring_is_said_in_one_line(cookiecutter: Cookiecut
 
 @pytest.mark.parametrize("whose", ["template", "app"])
 def test_a_python_without_venv_is_told_before_one_is_made(
-    template: Path, cookiecutter: Cookiecutter, tmp_path: Path, whose: str
+    template: Path, generated: Path, tmp_path: Path, whose: str
 ) -> None:
-    folder = template if whose == "template" else cookiecutter.app()
+    folder = template if whose == "template" else generated
     machine = Machine(tmp_path, "apt-get")
     with (tmp_path / "sitecustomize.py").open("a") as file:
         file.write("sys.modules['ensurepip'] = None\n")
@@ -232,19 +241,44 @@ def test_the_first_block_of_the_readme_is_make_demo_and_make_test() -> None:
     assert commands == [["make", "demo"], ["make", "test"]]
 
 
-def test_make_demo_in_a_fresh_clone_names_the_right_folder_and_port(template: Path, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
+def test_a_reader_gets_from_the_readmes_first_line_to_a_solved_lesson(
+    template: Path, default_app: App, tmp_path: Path, record_property: pytest.RecordProperty
+) -> None:
+    """With each command as it is written. The packages of the demo are those of ``default_app``, installed once."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    chapters = dict(re.findall(r"(?ms)^## (.*?)\n(.*?)(?=^## |\Z)", readme))
+    (first, *_), (into, *rest) = (commands(chapters[name]) for name in ("Two commands", "Learn from it"))
+    assert (first, into) == ("make demo", "cd demo")
+    clone, begun = tmp_path / "clone", time.monotonic()
     shutil.copytree(template, clone)
     commit(clone)
-    for said in (
-        make(clone, tmp_path / "bin", "demo", "PORT=8123"),
-        make(clone, tmp_path / "bin", "demo", "PORT=8123"),
-    ):
-        assert "The demo is in demo/." in said
-        assert "Starting at http://127.0.0.1:8123 " in said
-        assert "flask --app app run --port 8123\n" in said
-        assert not re.search(r"8000|cruft|demo/demo", said)
-    assert (clone / "demo/pyproject.toml").exists()
+    said = make(clone, tmp_path / "bin", *first.split()[1:])
+    assert "Starting at http://127.0.0.1:8000 " in said
+    again = make(clone, tmp_path / "bin", "demo", "PORT=8123")  # which keeps the demo
+    for told, port in ((said, "8000"), (again, "8123")):
+        assert "The demo is in demo/." in told
+        assert f"flask --app app run --port {port}\n" in told
+        assert not re.search(r"cruft|demo/demo", told)
+    assert "8000" not in again
+
+    demo, venv = clone / into.split()[1], f"{default_app.folder}/.venv"
+    names = {f"GIT_{who}_{what}": "ann@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    page = page_of(demo, 1).partition("\n## The mitigation")[0]
+    typed = [*rest, *commands(page)]
+    for command in typed:
+        if command.endswith("DO=check"):  # the reader has written the right fix
+            apply(demo, right_fix(1))
+        command = f"! {command}" if "tools.audit" in command else command  # it finds the fault, and exits with 1
+        command = command.replace(".venv", venv).replace("make lesson", f"make VENV={venv} lesson")
+        said += default_app.run("sh", "-c", command, cwd=demo, **names)
+    assert re.findall("THE ATTACK [A-Z]+|The fix holds", said) == [
+        "THE ATTACK WINS",
+        "The fix holds",
+        "THE ATTACK FAILS",
+    ]
+    walk = "; ".join([first, into, *typed])
+    took = f"{time.monotonic() - begun:.0f} s, and before that {default_app.took.read_text()} s for the app's packages"
+    record_property("from the README to a solved lesson", f"{walk}: {took}")
 
 
 @pytest.mark.parametrize("accounts", ["yes", "no", "switched off"])

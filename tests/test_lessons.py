@@ -2,6 +2,7 @@
 
 The answers are in ``tests/lessons/``, and in no generated app. They have the format of mutations, and apply to the app
 with the lesson's fault. Their heading is what the check says about the fix. Changes with the same name are one fix.
+In ``exercises.txt``, the heading is what the check says before the change.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.clean_copy import APP
 from tests.conftest import AUTHOR, App, commit, edit, files, outside
-from tests.mutations import Mutation, read
+from tests.mutations import MUTATIONS, Mutation, read
 
 ROOT = Path(__file__).resolve().parent.parent
-ANSWERS = {int(path.name[:2]): path for path in sorted((ROOT / "tests/lessons").glob("*.txt"))}
+ANSWERS = {int(path.name[:2]): path for path in sorted((ROOT / "tests/lessons").glob("[0-9]*.txt"))}
+OF_EXERCISES = ROOT / "tests/lessons/exercises.txt"
 HOLDS = "The fix holds."
 
 Run = Callable[..., str]
@@ -48,13 +50,20 @@ def run(default_app: App, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield ask
 
 
-@pytest.fixture
-def app(default_app: App, tmp_path: Path) -> Path:
-    """A generated app in a repository of its own, with one commit."""
-    folder = tmp_path / "app"
+@pytest.fixture(scope="module")
+def start(default_app: App, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated app in a repository of its own, with one commit. No test writes into it."""
+    folder = tmp_path_factory.mktemp("start") / "app"
     shutil.copytree(default_app.folder, folder, ignore=shutil.ignore_patterns(".venv", "__pycache__", ".*_cache"))
     commit(folder)
+    git(folder, "gc", "--quiet")
     return folder
+
+
+@pytest.fixture
+def app(start: Path, tmp_path: Path) -> Path:
+    """A copy of that app with its repository."""
+    return Path(shutil.copytree(start, tmp_path / "app"))
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -64,9 +73,12 @@ def git(folder: Path, *arguments: str) -> str:
     return ended.stdout.strip()
 
 
-def fixes(number: int) -> list[tuple[str, list[Mutation]]]:
-    found = itertools.groupby(read(ANSWERS[number]), key=lambda change: change.name)
-    return [(name, list(changes)) for name, changes in found]
+def fixes(path: Path) -> list[tuple[str, list[Mutation]]]:
+    return [(name, list(changes)) for name, changes in itertools.groupby(read(path), key=lambda change: change.name)]
+
+
+def right_fix(number: int) -> list[Mutation]:
+    return next(changes for _, changes in fixes(ANSWERS[number]) if changes[0].killer == HOLDS)
 
 
 def apply(folder: Path, changes: list[Mutation]) -> None:
@@ -87,8 +99,18 @@ def page_of(app: Path, number: int) -> str:
 def test_each_lesson_has_a_right_fix_and_three_wrong_ones() -> None:
     assert list(ANSWERS) == list(range(1, 11))
     for number in ANSWERS:
-        said = [changes[0].killer for _, changes in fixes(number)]
+        said = [changes[0].killer for _, changes in fixes(ANSWERS[number])]
         assert (said.count(HOLDS), len(set(said))) == (1, 4), number
+
+
+def test_each_question_has_an_answer_and_what_it_names_notices_a_mutation() -> None:
+    """Each answer that can be run is a mutation, or does what one does: tests/test_mutations.py runs them."""
+    text = (ROOT / "docs/teaching.md").read_text(encoding="utf-8")
+    asked = {number: re.findall(r"(?m)^(\d)\. ", page_of(ROOT / APP, number)) for number in ANSWERS}
+    answered = re.findall(r"(?m)^- \*\*(\d+\.\d)\*\* ", text)
+    assert answered == [f"{number}.{question}" for number, questions in asked.items() for question in questions]
+    named = re.findall(r"`(test_\w+)`", text)
+    assert set(named) - {mutation.killer for mutation in MUTATIONS} == set()
 
 
 @pytest.mark.parametrize("number", ANSWERS)
@@ -107,8 +129,9 @@ def test_a_lesson(run: Run, app: Path, number: int) -> None:
     (row,) = json.loads(run(1, app, "tools.audit", "--only", str(number), "--format", "json"))["mitigations"]
     assert (row["number"], row["state"]) == (number, "missing")
 
-    known = [changes[0].killer for _, changes in fixes(number)]
-    for name, changes in sorted(fixes(number), key=lambda fix: fix[1][0].killer == HOLDS):  # the right one comes last
+    answers = sorted(fixes(ANSWERS[number]), key=lambda fix: fix[1][0].killer == HOLDS)  # the right one comes last
+    known = [changes[0].killer for _, changes in answers]
+    for name, changes in answers:
         right = changes[0].killer == HOLDS
         apply(app, changes)
         said = lesson(0 if right else 1, "check")
@@ -123,9 +146,16 @@ def test_a_lesson(run: Run, app: Path, number: int) -> None:
 
     mine = (app / changes[0].file).read_text()
     lesson(0, "restore")
-    assert list(typed) == []
     assert (git(app, "branch", "--show-current"), git(app, "status", "--porcelain")) == ("main", "")
     assert git(app, "show", f"lesson-{number:02}:{changes[0].file}") == mine.strip()
+
+    lesson(0, "exercise")
+    (answer,) = (changes for _, changes in fixes(OF_EXERCISES) if changes[0].step.startswith(f"{number}."))
+    assert answer[0].killer in run(1, app, "tools.lessons", "check", str(number))
+    apply(app, answer)
+    assert HOLDS in lesson(0, "check")
+    lesson(0, "restore")
+    assert list(typed) == []
 
 
 MINE = {"wsgi.py": "# mine", "app/__init__.py": "# mine too", "notes.txt": "what I have learnt"}
@@ -149,6 +179,12 @@ def merge(folder: Path) -> None:
     assert git(folder, "ls-files", "--unmerged")
 
 
+def rewrite(folder: Path) -> None:
+    """Edit and commit the lines that the lesson's fault takes out."""
+    edit(folder, {"app/security/secret_key.py": ('return "contains a placeholder', 'return "is a placeholder')})
+    commit(folder)
+
+
 def inside(folder: Path) -> None:
     """The app as make demo makes it: in a folder that the repository around it ignores."""
     shutil.rmtree(folder / ".git")
@@ -164,39 +200,43 @@ def state(folder: Path) -> tuple[dict[str, bytes], str]:
     return kept, git(folder, "status", "--porcelain", "--branch", "--", ".") + git(folder, "for-each-ref")
 
 
+CHANGES, COMMIT, NAME = "changes that are not committed", "Type: git init && git add -A", "git switch -c NAME"
+
+
 @pytest.mark.parametrize(
-    ("prepare", "said"),
+    ("action", "prepare", "said"),
     [
         (
+            "break",
             lambda folder: git(folder, "config", "branch.main.lesson-from", "x"),
-            "End it first: make lesson N=1 DO=restore",
+            "End it first: make lesson",
         ),
-        (lambda folder: shutil.rmtree(folder / ".git"), "Type: git init && git add -A && git commit -m Start"),
-        (lambda folder: git(folder, "update-ref", "-d", "HEAD"), "Type: git init && git add -A"),
-        (inside, "Type: git init && git add -A"),
-        (alter, "changes that are not committed"),
-        (lambda folder: (folder / "notes.txt").write_text("mine"), "changes that are not committed"),
-        (lambda folder: git(folder, "checkout", "--quiet", "--detach"), "git switch -c NAME"),
-        (merge, "changes that are not committed"),
-        (
-            lambda folder: (
-                edit(
-                    folder,
-                    {"app/security/secret_key.py": ('return "contains a placeholder', 'return "is a placeholder')},
-                ),
-                commit(folder),
-            ),
-            "tools/lessons/lesson_01/fault.patch shows what to take out",
-        ),
+        ("break", lambda folder: shutil.rmtree(folder / ".git"), f"{COMMIT} && git commit -m Start"),
+        ("break", lambda folder: git(folder, "update-ref", "-d", "HEAD"), COMMIT),
+        ("break", inside, COMMIT),
+        ("break", alter, CHANGES),
+        ("break", lambda folder: (folder / "notes.txt").write_text("mine"), CHANGES),
+        ("break", lambda folder: git(folder, "checkout", "--quiet", "--detach"), NAME),
+        ("break", merge, CHANGES),
+        ("break", rewrite, "tools/lessons/lesson_01/fault.patch shows what to take out"),
+        ("restore", lambda folder: git(folder, "switch", "--quiet", "main"), "no lesson has made"),
+        ("restore", lambda folder: git(folder, "checkout", "--quiet", "--detach"), NAME),
+        ("restore", lambda folder: git(folder, "branch", "--quiet", "-D", "main"), "git switch NAME"),
+        ("restore", merge, "finish it, or abort it"),
     ],
-    ids=["in a lesson", "no git", "no commit", "ignored", "changes", "new file", "detached", "merge", "edited"],
+    ids=[
+        *("in a lesson", "no git", "no commit", "ignored", "changes", "new file", "detached", "merge", "edited"),
+        *("not in a lesson", "detached at the end", "start gone", "merge at the end"),
+    ],
 )
-def test_a_lesson_does_not_begin_where_something_could_be_lost(
-    run: Run, app: Path, prepare: Callable[[Path], object], said: str
+def test_a_lesson_neither_begins_nor_ends_where_something_could_be_lost(
+    run: Run, app: Path, action: str, prepare: Callable[[Path], object], said: str
 ) -> None:
+    if action == "restore":
+        run(0, app, "tools.lessons", "break", "1")
     prepare(app)
     before = state(app)
-    assert said in run(2, app, "tools.lessons", "break", "1")
+    assert said in run(2, app, "tools.lessons", action, "1")
     assert state(app) == before
 
 
@@ -220,24 +260,40 @@ def test_what_a_learner_did_is_on_the_lessons_branch(run: Run, app: Path) -> Non
             assert git(app, "show", f"refs/heads/{branch}:{name}") == text
 
 
-@pytest.mark.parametrize(
-    ("prepare", "said"),
-    [
-        (lambda folder: git(folder, "switch", "--quiet", "main"), "no lesson has made"),
-        (lambda folder: git(folder, "checkout", "--quiet", "--detach"), "git switch -c NAME"),
-        (lambda folder: git(folder, "branch", "--quiet", "-D", "main"), "git switch NAME"),
-        (merge, "finish it, or abort it"),
-    ],
-    ids=["not in a lesson", "detached", "start gone", "merge"],
-)
-def test_a_lesson_does_not_end_where_something_could_be_lost(
-    run: Run, app: Path, prepare: Callable[[Path], object], said: str
-) -> None:
+@pytest.mark.parametrize("command", ["echo '!.env' >> .gitignore", "rm .gitignore && git add --force .env instance"])
+def test_what_was_ignored_at_the_start_is_in_no_commit(run: Run, app: Path, command: str) -> None:
+    """The secret key, the database and the uploads, whatever a learner has made of .gitignore and the index."""
+    (app / "instance").mkdir(exist_ok=True)
+    (app / "instance/app.db").write_text("everybody")
+    start = state(app)
     run(0, app, "tools.lessons", "break", "1")
-    prepare(app)
-    before = state(app)
-    assert said in run(2, app, "tools.lessons", "restore", "1")
-    assert state(app) == before
+    subprocess.run(["sh", "-e", "-c", command], cwd=app, check=True)
+    run(0, app, "tools.lessons", "restore", "1")
+    assert state(app)[0] == start[0]
+    assert ".env" in start[0]
+    assert re.findall(r"(?m)^(?:\.env|instance/.*)$", git(app, "log", "--all", "--name-only", "--format=")) == []
+
+
+# The status of the page with the hole, for those who know the lab's key and for others, and that page in debug.
+STRANGERS = """
+import pathlib, sys
+from tools.lessons.lab import Lab
+lab = Lab(pathlib.Path(sys.argv[1]))
+with lab.serve() as shop:
+    found = [shop.visitor().get("/hello").status]
+    shop.pool.headers.clear()
+    found += [shop.visitor().get("/hello").status, shop.pool.host]
+print(*found, lab.create(FLASK_DEBUG=True).test_client().get("/hello", base_url="http://www.shop.test").text)
+"""
+
+
+def test_nobody_else_reaches_the_hole_of_lesson_7(run: Run, app: Path, tmp_path: Path) -> None:
+    """Neither other users of this machine while an attack runs, nor a page in the learner's browser under make run."""
+    run(0, app, "tools.lessons", "break", "7")
+    (tmp_path / "lab").mkdir()
+    (app / "strangers.py").write_text(STRANGERS)
+    told = run(0, app, "strangers", str(tmp_path / "lab"))
+    assert told == "200 403 127.0.0.1 Only make lesson N=7 DO=attack opens this page.\n"
 
 
 def test_an_app_that_does_not_start_is_told_in_one_line(run: Run, app: Path) -> None:
@@ -265,7 +321,7 @@ def test_a_teacher_sees_who_is_done_and_resets_a_class(run: Run, app: Path, defa
     for folder in (ann, bob):
         shutil.copytree(app, folder)
         run(0, folder, "tools.lessons", "break", "1")
-    apply(ann, next(changes for _, changes in fixes(1) if changes[0].killer == HOLDS))
+    apply(ann, right_fix(1))
 
     told = default_app.run("sh", "-c", done, cwd=tmp_path).splitlines()
     assert told[0] == f"class/ann/: {HOLDS}"
@@ -273,25 +329,3 @@ def test_a_teacher_sees_who_is_done_and_resets_a_class(run: Run, app: Path, defa
     default_app.run("sh", "-c", reset, cwd=tmp_path)
     assert {git(folder, "branch", "--show-current") for folder in (ann, bob)} == {"main"}
     assert "casefold" in git(ann, "show", "lesson-01:app/security/secret_key.py")
-
-
-def test_a_reader_gets_from_the_readme_to_a_first_lesson(
-    default_app: App, app: Path, record_property: pytest.RecordProperty
-) -> None:
-    """With each command as it is written, in the app that ``make demo`` generates. The reader writes the right fix."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Learn from it\n")[2].partition("\n## ")[0]
-    shutil.rmtree(app / ".git")
-    names = {f"GIT_{who}_{what}": "ann@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    into, *rest = commands(readme)
-    assert into == "cd demo"
-    typed, said, begun = [*rest, *commands(page_of(app, 1))], "", time.monotonic()
-    for command in typed:
-        if command.endswith("DO=check"):
-            apply(app, next(changes for _, changes in fixes(1) if changes[0].killer == HOLDS))
-        command = f"! {command}" if "tools.audit" in command else command  # it finds the fault, and exits with 1
-        command = command.replace(".venv", f"{default_app.folder}/.venv")
-        command = command.replace("make lesson", f"make VENV={default_app.folder}/.venv lesson")
-        said += default_app.run("sh", "-c", command, cwd=app, **names)
-    told = re.findall("THE ATTACK [A-Z]+|The fix holds", said)
-    assert told == ["THE ATTACK WINS", "The fix holds", "THE ATTACK FAILS"]
-    record_property("the first lesson", f"{len(typed)} commands, {time.monotonic() - begun:.0f} s")

@@ -29,16 +29,16 @@ from tests.mutations import read
 from tests.test_mitigations import IDS, PATH, rows
 
 KEYS, BACKUP = f"{APP}/tests/test_01_secret_key.py", f"{APP}/tests/accounts/test_backup.py"
-MIGRATIONS = f"{APP}/tests/accounts/test_database.py"
 LETTERS = ("SK", "CF", "CP", "CK", "ER", "HD", "TM", "RL", "UP", "UR")  # of the ids of findings
 FENCED = re.compile(r"(?ms)^```(\w+)\n.*?^```$")
+SHELL = re.compile(r"(?ms)^```sh\n(.*?)^```")
 
 # Each line of a block of commands on the site, but for the tutorial and the cookbook, whose blocks are run as they are:
 # a file that CI runs, and what in it runs that command.
 RUN_BY = {
-    "make demo": ("tests/test_first_run.py", 'make(clone, tmp_path / "bin", "demo"'),
+    "make demo": ("tests/test_first_run.py", 'make(clone, tmp_path / "bin", *first.split()'),
     "cd secure-flask-app && make run": ("tests/test_first_run.py", 'make(app, tmp_path / "bin", "run"'),
-    "cd demo": ("tests/test_lessons.py", "into, *rest = commands(readme)"),
+    "cd demo": ("tests/test_first_run.py", "demo, venv = clone / into.split()[1]"),
     "make test": ("tests/test_generated_app.py", 'make("test")'),
     "make lint": ("tests/test_generated_app.py", 'make("lint")'),
     "make drift": ("tests/test_drift.py", '"-B", "-m", "tools.drift"'),
@@ -53,20 +53,20 @@ RUN_BY = {
     "flask --app app run": (f"{APP}/Makefile", "flask --app app run"),
     "flask --app app backup /backups/2026-11-26": (BACKUP, '"backup", backup'),
     "flask --app app restore /backups/2026-11-26": (BACKUP, '"restore", backup'),
-    'flask --app app db revision --depend 0001 "The orders"': (MIGRATIONS, '"--empty", "--depend", "0001", "orders"'),
+    'flask --app app db revision --depend 0001 "The orders"': ("tests/test_site.py", '"flask --app app db revision"'),
+    'flask --app app db revision "A note on orders"': ("tests/test_site.py", '"flask --app app db revision"'),
+    "pip install --require-hashes -r requirements-s3.txt": ("tests/test_site.py", '"requirements-s3.txt"'),
     ".venv/bin/python -m tools.audit --format json": ("tests/test_audit.py", '"--format", "json"'),
     ".venv/bin/python -m tools.audit --strict": ("tests/test_site.py", '"--format", "json", "--strict"'),
     ".venv/bin/python -m tools.audit --path ../other-app module:app_or_factory": ("tests/test_audit.py", '"--path"'),
     'docker compose -f deploy/compose.yaml run --rm --no-deps -e PYTHONPATH=/srv/checkout -v "$PWD:/srv/checkout:ro"'
     " app python -m tools.audit": ("tests/image.py", "app python -m tools.audit"),
+    "install -d -o 10001 -m 700 /srv/backups": ("tests/image.py", "image.run(*BACKUPS"),
+    "docker compose -f deploy/compose.yaml run --rm --no-deps -v /srv/backups:/backups app"
+    " flask --app app backup /backups/2026-11-26": ("tests/image.py", "container.stage.run(*command.split()"),
 }
 NOT_RUN = {
-    "pip install --require-hashes -r requirements-s3.txt": "requirements-dev.txt has these packages too.",
     "pipx run cookiecutter gh:OWNER/cookiecutter-secure-flask": "It needs GitHub: the tests give the path of a copy.",
-    'flask --app app db revision "A note on orders"': "It is the one that the tests run, without --depend.",
-    "install -d -o 10001 -m 700 /srv/backups": "It needs that user. tests/image.py looks at the rights in the image.",
-    "docker compose -f deploy/compose.yaml run --rm --no-deps -v /srv/backups:/backups app"
-    " flask --app app backup /backups/2026-11-26": "It needs Docker. Without it, the command in it is run, as above.",
 }
 
 
@@ -93,12 +93,14 @@ class Words(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.text, self.loads, self._open = "", list[str](), list[str]()
+        self.text, self.loads, self.links, self._open = "", list[str](), list[str](), list[str]()
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        if tag not in ("a", "form"):
+        if tag == "a":
+            self.links.append(given.get("href") or "")
+        elif tag != "form":
             self.loads += [str(given[name]) for name in ("src", "srcset", "data", "poster", "href") if given.get(name)]
         if tag in ("article", "code", "pre", "script", "style"):
             self._open.append(tag)
@@ -160,6 +162,14 @@ def test_links_lead_to_the_page_on_the_site(place: str, markdown: str, settled: 
     files = SimpleNamespace(documentation_pages=lambda: [SimpleNamespace(src_uri=each) for each in places])
     page = SimpleNamespace(file=SimpleNamespace(src_uri=place))
     assert hook.on_page_markdown(markdown, page, files) == settled  # type: ignore[arg-type]
+
+
+def test_a_link_to_another_site_is_an_address_and_over_https(site: Path) -> None:
+    """MkDocs checks all links within the site; to others, the tests have no network."""
+    links = {link for page in pages(site).values() for link in page.links if re.match(r"\s*\w+:|//", link)}
+    assert len(links) > 30
+    address = re.compile(r"https://([a-z\d-]+\.)+[a-z]{2,}(/[\w.~%()+,;=/@-]*)?(\?[\w=&-]+)?(#[\w.:-]+)?")
+    assert [link for link in links if not (address.fullmatch(link) or link.startswith("http://127.0.0.1:"))] == []
 
 
 def test_nothing_is_loaded_from_elsewhere_and_pages_fit_a_phone(site: Path, default_app: App) -> None:
@@ -250,7 +260,7 @@ def test_each_command_on_the_site_runs_here(default_app: App) -> None:
     sources = [ROOT / name for name in own]
     sources += [default_app.folder / "README.md", *default_app.folder.glob("docs/**/*.md")]
     texts = {path: path.read_text(encoding="utf-8") for path in sources}
-    blocks = {path: re.findall(r"(?ms)^```sh\n(.*?)^```$", text) for path, text in texts.items()}
+    blocks = {path: SHELL.findall(text) for path, text in texts.items()}
     shown = commands(*(block for found in blocks.values() for block in found))
     tutorial = commands(*blocks[ROOT / "docs/tutorial.md"])  # run whole, below
     fetched = commands(*(block for recipe in recipes() for block in COMMANDS.findall(recipe.text)))  # by test_grown.py
@@ -323,6 +333,10 @@ def test_the_tutorial_works_as_it_stands(default_app: App, template: Path, tmp_p
             block = block.replace("pipx run cookiecutter gh:OWNER/cookiecutter-secure-flask", generate)
             said = App(folder).run("sh", "-e", "-c", block, **environment)
     assert served == [[200], [200, True, 308, 400]]
+    # In this app, what other pages say about packages and a database that are there.
+    for page, part in (("README.md", "requirements-s3.txt"), ("docs/cookbook.md", "flask --app app db revision")):
+        (block,) = [block for block in SHELL.findall((folder / page).read_text(encoding="utf-8")) if part in block]
+        App(folder).run("sh", "-e", "-c", f". .venv/bin/activate\n{block}", **environment)
 
 
 def share_packages(source: Path, target: Path) -> None:

@@ -13,7 +13,10 @@ HOST = "attacker.test"
 
 
 class Site:
-    """``page(html)`` publishes a page and gives its address; ``requests`` holds the paths asked for."""
+    """``page(html)`` publishes a page and gives its address; ``requests`` holds the paths asked for.
+
+    ``host`` is any name that the browser looks up at this machine.
+    """
 
     def __init__(self, authority: trustme.CA) -> None:
         self.html = b""
@@ -40,9 +43,9 @@ class Site:
         self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
         self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
 
-    def page(self, html: str) -> str:
+    def page(self, html: str, host: str = HOST) -> str:
         self.html = html.encode()
-        return f"https://{HOST}:{self.server.server_port}/"
+        return f"https://{host}:{self.server.server_port}/"
 
     def __enter__(self) -> Site:
         self.thread.start()

@@ -1,4 +1,4 @@
-"""``python -m tools.lessons show|break|attack|check|restore N``: the lessons of ``docs/lessons/``.
+"""``python -m tools.lessons show|break|attack|check|restore|exercise N``: the lessons of ``docs/lessons/``.
 
 Exit code 0: done; for ``check``, the fix holds. 1: the fix does not hold. 2: an error, which one line explains.
 """
@@ -46,9 +46,16 @@ def _show(number: int) -> int:
 
 
 def _break(number: int) -> int:
-    branch = begin(number)
+    branch = begin(number, "fault")
     print(f"You are on the branch {branch}. Its only commit takes a step out of the app; git show prints it.")
     print(f"Next: make lesson N={number} DO=attack")
+    return 0
+
+
+def _exercise(number: int) -> int:
+    branch = begin(number, "exercise")
+    print(f"You are on the branch {branch}. Its only commit is another fault. Find it without git show, and fix it.")
+    print(f"Next: make lesson N={number} DO=check")
     return 0
 
 
@@ -115,6 +122,7 @@ ACTIONS = {
     "attack": (_attack, "attack the app as it is now"),
     "check": (_check, "judge your fix"),
     "restore": (_restore, "go back; your work stays on its branch"),
+    "exercise": (_exercise, "another fault, which you find yourself; then check and restore"),
 }
 
 if __name__ == "__main__":

