@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,46 @@ collect_ignore = ["grown", "of_the_tools", *([] if importlib.util.find_spec("pla
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(from_app("tests/progress.py").Progress())
+
+
+@pytest.hookimpl(optionalhook=True, wrapper=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """Start one worker more than there are cores: some tests wait for a program."""
+    return (yield) + 1
+
+
+# The tests that take the longest. The first two make an environment each, while others need none.
+LONG = (
+    "test_tests_with_the_defaults",
+    "test_linters_and_tests_without_options",
+    "test_the_image_is_built_and_runs",
+    "test_the_tests_of_a_grown_app_are_green",
+    "test_a_year",
+    "test_linters_with_the_defaults_and_in_place",
+    "test_every_attack_on_the_naive_app_succeeds",
+    "test_the_tests_of_the_tools_pass_in_a_generated_app",
+    "test_every_edit_is_kept_or_marked",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest tests first, so that no core is idle at the end.
+
+    pytest-xdist cuts the list into a part for each worker. Each part begins with some of these, and then has its tests
+    without the default app, which takes a while to make.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    names = [getattr(item, "originalname", "") for item in items]
+    long = [item for wanted in LONG for item, name in zip(items, names, strict=True) if name == wanted]
+    others, parts = [item for item in items if item not in long], []
+    for number in range(workers):
+        first = long[number::workers]
+        size = (len(items) - sum(map(len, parts))) // (workers - number) - len(first)
+        rest, others = others[: max(size, 0)], others[max(size, 0) :]
+        rest.sort(key=lambda item: "default_app" in getattr(item, "fixturenames", ()))
+        parts.append([*first, *rest])
+    items[:] = [item for part in parts for item in part]
 
 
 def pytest_sessionstart() -> None:

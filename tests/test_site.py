@@ -39,7 +39,7 @@ RUN_BY = {
     "make demo": ("tests/test_first_run.py", 'make(clone, tmp_path / "bin", *first.split()'),
     "cd secure-flask-app && make run": ("tests/test_first_run.py", 'make(app, tmp_path / "bin", "run"'),
     "cd demo": ("tests/test_first_run.py", "demo, venv = clone / into.split()[1]"),
-    "make test": ("tests/test_generated_app.py", 'make("test")'),
+    "make test": ("tests/test_generated_app.py", 'make("test", '),
     "make lint": ("tests/test_generated_app.py", 'make("lint")'),
     "make drift": ("tests/test_drift.py", '"-B", "-m", "tools.drift"'),
     "make mutations": ("tests/test_site.py", '"-m", "tests.test_mutations"'),

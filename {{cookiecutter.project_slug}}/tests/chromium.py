@@ -6,6 +6,15 @@ from playwright.sync_api import Browser, Playwright
 
 from tests.programs import PROGRAMS
 
+# Chromium takes the last list alone, so what Playwright switches off is here too.
+OFF = """
+    AimEnabled AvoidCorsURLLoaderRestartOnRedirect AvoidUnnecessaryBeforeUnloadCheckSync DestroyProfileOnBrowserClose
+    HttpsFirstBalancedModeAutoEnable HttpsUpgrades LensOverlay MediaRouter NetworkTimeServiceQuerying OptimizationHints
+    PaintHolding PreconnectToSearch ThirdPartyStoragePartitioning
+""".split()  # noqa: SIM905 - a table
+# The lists below the address bar. Nobody sees them, and they would take as much time as most pages.
+OFF += ["WebUIOmniboxAimPopup", "WebUIOmniboxPopup"]
+
 
 def launch(playwright: Playwright) -> Browser:
     """Start the browser that CHROMIUM names, else the system's, else Playwright's own."""
@@ -21,5 +30,6 @@ def launch(playwright: Playwright) -> Browser:
             # Reports leave at once, and also for a server whose certificate the browser does not know.
             "--short-reporting-delay",
             "--ignore-certificate-errors",
+            f"--disable-features={','.join(OFF)}",
         ],
     )

@@ -258,12 +258,12 @@ def post(client: FlaskClient, path: str, data: dict[str, Any] | None = None, **k
 
 
 def new_member(app: Flask, email: str = "alice@example.com") -> FlaskClient:
-    """A new browser that may upload: signed in, where the app has accounts."""
+    """A new browser that may upload: signed in, where the app has accounts, to one that was made without the form."""
     client = browser_like(app)
     if "accounts" in app.blueprints:
-        from tests.accounts.people import register, sign_in
+        from tests.accounts.people import create, sign_in
 
-        register(client, email)
+        create(app, email)
         sign_in(client, email)
     return client
 

@@ -10,10 +10,19 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from app.accounts import identity
+from app.accounts.models import db
 from app.security.rate_limits import limiter
 from tests.conftest import browser_like, post
 
 PASSWORD = "correct horse battery staple 42"
+
+
+def create(app: Flask, email: str) -> None:
+    """Make an account. The form would take longer than most tests."""
+    with app.app_context():
+        identity.create_user(email, PASSWORD)
+        db.session.commit()
 
 
 def register(client: FlaskClient, email: str = "alice@example.com", password: str = PASSWORD) -> TestResponse:
@@ -22,6 +31,14 @@ def register(client: FlaskClient, email: str = "alice@example.com", password: st
 
 def sign_in(client: FlaskClient, email: str = "alice@example.com", password: str = PASSWORD) -> TestResponse:
     return post(client, "/login", {"email": email, "password": password})
+
+
+def registered(app: Flask, email: str = "alice@example.com") -> FlaskClient:
+    """A new browser that is signed in to an account which it has registered, so its address got a mail."""
+    client = browser_like(app)
+    register(client, email)
+    sign_in(client, email)
+    return client
 
 
 def is_signed_in(client: FlaskClient) -> bool:

@@ -18,8 +18,8 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.security import uploads
 from tests.accounts.mailbox import Mailbox
-from tests.accounts.people import PASSWORD, is_signed_in, register, sign_in
-from tests.conftest import KEY, browser_like, new_member, post
+from tests.accounts.people import PASSWORD, is_signed_in, register, registered, sign_in
+from tests.conftest import KEY, browser_like, post
 from tests.samples import stored
 
 ALICE = "alice@example.com"
@@ -52,7 +52,7 @@ def reset(app: Flask, mailbox: Mailbox, password: str = NEW) -> FlaskClient:
 
 
 def test_the_owner_of_an_address_inherits_nothing_of_who_registered_it(app: Flask, mailbox: Mailbox) -> None:
-    mallory = new_member(app)
+    mallory = registered(app)
     assert upload(mallory) == 303
     mailbox.next("Welcome")
     alice = reset(app, mailbox)
@@ -69,7 +69,7 @@ def test_the_owner_of_an_address_inherits_nothing_of_who_registered_it(app: Flas
 def test_nothing_is_kept_of_an_upload_that_was_under_way(
     app: Flask, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mallory, save_all = new_member(app), uploads.save_all
+    mallory, save_all = registered(app), uploads.save_all
     mailbox.next("Welcome")
 
     def slow(*args: Any) -> Any:
@@ -94,7 +94,7 @@ def test_before_the_files_are_deleted_the_page_says_so(app: Flask, mailbox: Mail
 
 
 def test_a_reset_keeps_the_files_of_a_confirmed_account(app: Flask, mailbox: Mailbox) -> None:
-    alice = new_member(app)
+    alice = registered(app)
     assert "Confirm your address" in alice.get("/account").text
     link = confirmation(mailbox)
     assert upload(alice) == 303
@@ -112,7 +112,7 @@ def signed_out(owner: FlaskClient, mallory: FlaskClient, link: str) -> None:
 
 
 def in_another_account(owner: FlaskClient, mallory: FlaskClient, link: str) -> None:
-    bob = new_member(owner.application, "bob@example.com")
+    bob = registered(owner.application, "bob@example.com")
     assert post(bob, link).headers["Location"] == "/account"
     assert "Confirm your address" in bob.get("/account").text
 
@@ -145,7 +145,7 @@ def after_two_days(owner: FlaskClient, mallory: FlaskClient, link: str) -> None:
 def test_an_address_is_confirmed_only_by_its_owner_in_the_account(
     app: Flask, mailbox: Mailbox, tried: Callable[[FlaskClient, FlaskClient, str], None]
 ) -> None:
-    mallory = new_member(app)
+    mallory = registered(app)
     tried(browser_like(app), mallory, confirmation(mailbox))
     assert "Confirm your address" in mallory.get("/account").text or not is_signed_in(mallory)
     assert upload(mallory) == 303
@@ -153,7 +153,7 @@ def test_an_address_is_confirmed_only_by_its_owner_in_the_account(
 
 
 def test_another_link_can_be_had(app: Flask, mailbox: Mailbox) -> None:
-    alice = new_member(app)
+    alice = registered(app)
     confirmation(mailbox)
     assert post(alice, "/account/confirm").status_code == 303
     post(alice, confirmation(mailbox))
@@ -163,7 +163,7 @@ def test_another_link_can_be_had(app: Flask, mailbox: Mailbox) -> None:
 def test_1_S5_a_confirmation_of_before_a_rotation_works(
     app: Flask, mailbox: Mailbox, app_config: dict[str, object]
 ) -> None:
-    alice = new_member(app)
+    alice = registered(app)
     link = confirmation(mailbox)
     rotated = {"SECRET_KEY": "q9WmZ3xLr7VtB5nKc2HsY8fJd4GpTa6R", "SECRET_KEY_FALLBACKS": KEY}
     alice.application = create_app(app_config | rotated)

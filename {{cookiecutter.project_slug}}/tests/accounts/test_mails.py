@@ -30,9 +30,9 @@ from app import create_app
 from app.accounts import identity, mail
 from app.accounts.models import Mail, db
 from tests.accounts.mailbox import Mailbox
-from tests.accounts.people import PASSWORD, register, sign_in
+from tests.accounts.people import PASSWORD, register, registered, sign_in
 from tests.accounts.smtp import MailServer
-from tests.conftest import TOKEN, Server, browser_like, new_member, post
+from tests.conftest import TOKEN, Server, browser_like, post
 from tests.test_05_errors import capture_log
 from tests.test_kills import KILLS, kill
 
@@ -438,7 +438,7 @@ def test_a_mail_of_a_restored_backup_is_not_sent_again(
 
 
 def test_a_link_to_a_deleted_account_is_not_sent(app: Flask, mailbox: Mailbox, still: None) -> None:
-    member = new_member(app)
+    member = registered(app)
     ask(app, ALICE)
     post(member, "/account/delete", {"password": PASSWORD})
     while mail.send_next(app) is not None:
@@ -485,7 +485,7 @@ def test_a_deleted_account_is_told_by_mail(member: FlaskClient, mailbox: Mailbox
 
 def test_nobodys_mailbox_is_flooded_by_an_account_with_the_address(app: Flask, mailbox: Mailbox) -> None:
     """Mallory registers Alice's address, and does again and again what its owner is told by mail."""
-    mallory, old, new = new_member(app), PASSWORD, "another phrase of mine"
+    mallory, old, new = registered(app), PASSWORD, "another phrase of mine"
     for _ in range(8):
         post(mallory, "/account/password", {"password": old, "new_password": new, "new_password_confirm": new})
         post(mallory, "/account/confirm")
