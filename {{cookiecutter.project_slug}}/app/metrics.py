@@ -18,7 +18,7 @@ from prometheus_client import multiprocess, values
 
 # Bytes of each file, more than all labels need. They are allocated at once: if a page of a mapped file can't be
 # allocated later, the system kills the worker.
-SIZE = 512 * 1024
+SIZE = 2**20
 
 _registry = prometheus.CollectorRegistry()
 
