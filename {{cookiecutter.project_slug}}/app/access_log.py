@@ -1,10 +1,10 @@
 """The access log, with ``ACCESS_LOG``: one line for each request, without anything that the client wrote (5.S3).
 
-The metrics (``METRICS_TOKEN``) count the same requests, and the static files and health checks too.
-
 Paths, queries, headers and forms may hold passwords and tokens that no pattern recognizes, also cut or encoded ones.
 So the route stands for the path, ``-`` for no route, and ``other`` for a method that HTTP does not define. Static files
 and health checks have a line only if they fail: they would be most of the log.
+
+The metrics (``METRICS_TOKEN``) count these requests, and all static files and health checks.
 """
 
 from __future__ import annotations

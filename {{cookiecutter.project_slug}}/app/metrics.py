@@ -3,8 +3,8 @@
 Each label is a name in the code: a route, a method of HTTP, a status, an event. Clients can't add any, so they can
 neither fill the memory nor write something into a metric (5.S3).
 
-The workers of gunicorn count in files of one folder. A new worker takes over the files of a dead one. So no number
-decreases while gunicorn runs, and there are never more files than workers.
+Each worker of gunicorn counts in two files of one folder. A new worker takes over those of a dead one. So no number
+decreases while gunicorn runs, and no worker leaves files behind.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIZE = 2**20
 _registry = prometheus.CollectorRegistry()
 
 requests = prometheus.Counter("http_requests", "Requests.", ("method", "route", "status"), registry=_registry)
-# Until the response begins.
+# The time until the response begins.
 duration = prometheus.Histogram("http_request_duration_seconds", "Seconds.", ("method", "route"), registry=_registry)
 events = prometheus.Counter("security_events", "Security events.", ("event",), registry=_registry)
 

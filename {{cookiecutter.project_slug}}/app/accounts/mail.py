@@ -9,10 +9,10 @@ while it sends leaves a mail that is sent again, with the same Message-ID.
 
 A log line about a mail has the id of the request that asked for it, and its kind: the name of its template.
 
-A failed delivery uses up none of the mails that ``LIMIT`` allows: the mail is tried again, also after a refusal for
-good (5xx), and when it is given up, the hour of the limit is long over. Only without a MAIL_SERVER it is given up at
-once, and another one would be too. The limit counts requests. If it counted deliveries, who gets a sixth link for an
-address would know that it has an account: a mail to nobody never fails.
+A failed delivery uses up none of the mails that ``LIMIT`` allows. The mail is tried again, even after a permanent
+refusal (5xx), and when it is given up, the hour of the limit is long over. Without a MAIL_SERVER, a mail is given up at
+once, but so would be another one. The limit counts requests, not deliveries: a mail to nobody never fails, so a sixth
+link for an address would reveal that it has an account.
 
 Response times must not reveal whether an address has an account. A mail to nobody is written and deleted in the same
 transaction, which takes as long, and never waits with the others.

@@ -26,8 +26,8 @@ SUMMARY = "The session cookie is sent over https only, is hidden from scripts an
 # Browsers accept a __Host- cookie only with Secure, Path=/ and no Domain, so a sibling domain cannot plant one.
 NAME = "__Host-session"
 BORN = "_born"
-# A cookie is signed again when this part of the idle lifetime has passed, so a session ends up to a minute of an hour
-# early. Flask signs it with each response, which is a tenth of the time that a page takes.
+# A cookie is signed again when this part of the idle lifetime has passed, so a session may end that much early: a
+# minute of an hour. Flask would sign it with each response, which takes time on every page.
 REFRESH_AFTER = 1 / 60
 # What a page stores without the visitor doing anything: the token of its forms, messages, the owner of no files yet.
 STORED_BY_PAGES = {"csrf_token", "_flashes", "owner"}
@@ -100,9 +100,9 @@ class ExpiringSessions(SecureCookieSessionInterface):
         return found
 
     def should_set_cookie(self, app: Flask, session: SessionMixin) -> bool:
-        """Return whether to sign the cookie: it has changed, or its signature is old: see ``REFRESH_AFTER``.
+        """Return whether to sign the cookie: if it has changed, or its signature is old (``REFRESH_AFTER``).
 
-        While other keys are accepted, each response signs it again: the key that has signed it may be removed soon.
+        While former keys are accepted, each response signs it: the key of the old signature may be removed soon.
         """
         signed_at = 0 if app.config["SECRET_KEY_FALLBACKS"] else getattr(session, "signed_at", 0)
         old = time.time() - signed_at >= app.permanent_session_lifetime.total_seconds() * REFRESH_AFTER

@@ -95,9 +95,10 @@ def unlimited(reason: str) -> Callable[[Declared], Declared]:
 
 
 def counted_as(app: Flask, asked: Request) -> Counted:
-    """Return what ``asked`` counts for. Kinds other than ``upload`` always count for the address.
+    """Return what ``asked`` counts for.
 
-    An attacker's own accounts must not multiply the guesses at the accounts of others.
+    Kinds other than ``upload`` always count for the address: an attacker's own accounts must not multiply the guesses
+    at the accounts of others.
     """
     limit: str = declared_by(app, asked.endpoint, asked.method, KIND, "", inherited=True)
     if limit in LIMITS and asked.method not in SAFE_METHODS:
@@ -110,7 +111,7 @@ def counted_as(app: Flask, asked: Request) -> Counted:
 
 
 def _counted() -> Counted:
-    """Return what this request counts for, which it looks up once."""
+    """Return what this request counts for. It is looked up once."""
     if "counted_as" not in g:
         g.counted_as = counted_as(current_app, request)
     found: Counted = g.counted_as

@@ -46,8 +46,8 @@ PAGE = """<!DOCTYPE html>
 class Counted(NamedTuple):
     """What a request counts for: its kind or its view, whether for the signed-in user, and the text of the limit.
 
-    The name ``scope`` has two words, so that it is never that of an endpoint: Flask-Limiter would look up that view by
-    its name, which a partial does not have. It also does not limit an empty name, or one that ends in "static".
+    ``scope`` is two words, so that it is never the name of an endpoint. Flask-Limiter would look up the view of that
+    endpoint and its ``__name__``, which a partial does not have. It also does not limit a scope that ends in "static".
     """
 
     scope: str

@@ -197,8 +197,8 @@ def quota(files: Sequence[StoredFile]) -> dict[str, Any]:
 def send(file: StoredFile, *, inline: bool = False) -> Response:
     """Return the response that sends ``file`` to its owner. With ``inline``, the browser shows it if it is an image.
 
-    Of a storage, it asks no more than the part that the request asks for: a bucket has to copy it. Raises Refusal
-    (404), and RequestedRangeNotSatisfiable (416).
+    The storage is asked only for the part that the request asks for, since a bucket has to copy it. Raises Refusal
+    (404) if the file has been deleted, and RequestedRangeNotSatisfiable (416).
     """
     response = send_file(
         io.BytesIO(),

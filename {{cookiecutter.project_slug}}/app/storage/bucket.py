@@ -87,7 +87,7 @@ class Bucket:
         try:
             session = boto3.session.Session(*key, region_name=config["AWS_DEFAULT_REGION"] or None)
             # After a redirect without a region, boto3 asks for it (HeadBucket): 70 times if this is redirected too.
-            # It sends no request that names no bucket.
+            # Without parameters it sends nothing, as no bucket is named.
             session.events.register("provide-client-params.s3.HeadBucket", lambda **_: {})
             url = config["AWS_ENDPOINT_URL_S3"] or None
             once, twice = ({"mode": "standard", "total_max_attempts": attempts} for attempts in (1, 2))

@@ -82,7 +82,9 @@ class Storage(Protocol):
         """Return one file of ``owner``, or None."""
 
     def fetch(self, file: StoredFile, start: int, stop: int, /) -> IO[bytes]:
-        """Return the content of a file, open for reading. Only the bytes from ``start`` to ``stop`` must be there.
+        """Return the content of a file, open for reading at its first byte.
+
+        Only the bytes from ``start`` up to ``stop``, without that one, have to be right: nobody reads the others.
 
         Raises FileNotFoundError if the file was deleted meanwhile.
         """

@@ -2,7 +2,7 @@
 
 The app runs as in production, over https and without debug, with a key, a database and a folder of its own. Its name
 is ``www.shop.test``. Nothing leaves this machine: the browser looks every name up at 127.0.0.1. The app has holes, so
-it answers only to who knows the lab's key: not to other users of the machine.
+it refuses requests without the lab's key, such as those of other users of the machine.
 """
 
 from __future__ import annotations

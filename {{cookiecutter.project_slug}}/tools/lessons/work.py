@@ -19,7 +19,7 @@ class LessonError(Exception):
 def begin(number: int, name: str) -> str:
     """Make a branch, commit a fault of the lesson there, and return the branch's name. Raises LessonError.
 
-    ``name`` is that of the patch: ``fault`` or ``exercise``. An earlier branch of the same lesson stays: the new one
+    ``name`` is that of the patch: ``fault`` or ``exercise``. An earlier branch of the same lesson stays, so the new one
     has another name.
     """
     start = _branch()
@@ -42,7 +42,7 @@ def begin(number: int, name: str) -> str:
         ) from None
     taken = _git("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads/lesson-*").split()
     names = [f"lesson-{number:02}", *(f"lesson-{number:02}-{turn}" for turn in range(2, len(taken) + 3))]
-    branch = next(name for name in names if name not in taken)
+    branch = next(free for free in names if free not in taken)
     _git("switch", "--quiet", "--create", branch)
     try:
         _git("config", f"branch.{branch}.lesson-from", start)
@@ -76,7 +76,7 @@ def end() -> tuple[str, str]:
 
 
 def _stage(start: str) -> None:
-    """Stage all but what git ignores at the start: never .env, also if it is staged or .gitignore has changed."""
+    """Stage all but what git ignored at the start: never .env, even if it is staged or .gitignore has changed."""
     rules = _git("show", f"refs/heads/{start}:./.gitignore", allowed=128).splitlines()
     exclude = ("--exclude-standard", *(f"--exclude={rule}" for rule in rules))
     _git("reset", "--quiet")

@@ -1,6 +1,6 @@
 """A thief sends a mail with a link to the shop. The link leads to his own site, which looks like the shop.
 
-The app redirects to the target in the link's argument, next. It checks that the target begins with a slash.
+The app redirects to the target in the link's argument "next". It checks that the target begins with a slash.
 """
 
 from __future__ import annotations
