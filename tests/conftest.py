@@ -55,8 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     without the default app, which takes a while to make.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    names = [getattr(item, "originalname", "") for item in items]
-    long = [item for wanted in LONG for item, name in zip(items, names, strict=True) if name == wanted]
+    long = [item for name in LONG for item in items if getattr(item, "originalname", "") == name]
     others, parts = [item for item in items if item not in long], []
     for number in range(workers):
         first = long[number::workers]

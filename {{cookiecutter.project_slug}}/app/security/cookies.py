@@ -102,7 +102,7 @@ class ExpiringSessions(SecureCookieSessionInterface):
     def should_set_cookie(self, app: Flask, session: SessionMixin) -> bool:
         """Return whether to sign the cookie: if it has changed, or its signature is old (``REFRESH_AFTER``).
 
-        While former keys are accepted, each response signs it: the key of the old signature may be removed soon.
+        While other keys are accepted, each response signs it: the key of the old signature may be removed soon.
         """
         signed_at = 0 if app.config["SECRET_KEY_FALLBACKS"] else getattr(session, "signed_at", 0)
         old = time.time() - signed_at >= app.permanent_session_lifetime.total_seconds() * REFRESH_AFTER

@@ -46,16 +46,17 @@ def _show(number: int) -> int:
 
 
 def _break(number: int) -> int:
-    branch = begin(number, "fault")
-    print(f"You are on the branch {branch}. Its only commit takes a step out of the app; git show prints it.")
-    print(f"Next: make lesson N={number} DO=attack")
-    return 0
+    return _begin(number, "fault", "takes a step out of the app; git show prints it.", "attack")
 
 
 def _exercise(number: int) -> int:
-    branch = begin(number, "exercise")
-    print(f"You are on the branch {branch}. Its only commit is another fault. Find it without git show, and fix it.")
-    print(f"Next: make lesson N={number} DO=check")
+    return _begin(number, "exercise", "is another fault. Find it without git show, and fix it.", "check")
+
+
+def _begin(number: int, name: str, what: str, then: str) -> int:
+    """Begin with the patch ``name``. Say what it does, and what to do then."""
+    print(f"You are on the branch {begin(number, name)}. Its only commit {what}")
+    print(f"Next: make lesson N={number} DO={then}")
     return 0
 
 

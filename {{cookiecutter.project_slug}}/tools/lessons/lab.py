@@ -157,7 +157,7 @@ class Lab:
         if picture:
             picture.parent.mkdir(exist_ok=True)
         self.authority = trustme.CA()
-        self.key = {"X-Lab": secrets.token_hex()}
+        self.key = secrets.token_hex()
         paths.ENV_FILE = folder / ".env"  # nothing here uses the real settings
         for name in Settings.model_fields:
             os.environ.pop(name, None)
@@ -193,9 +193,7 @@ class Lab:
         self.authority.issue_cert(HOST).configure_cert(tls)
         server = make_server("127.0.0.1", 0, lambda *_: [], threaded=True, ssl_context=tls)
         app = self.create(SERVER_NAME=f"{HOST}:{server.port}", **settings)
-        server.app = lambda asked, start: (app if asked.get("HTTP_X_LAB") in self.key.values() else Forbidden())(
-            asked, start
-        )
+        server.app = lambda asked, start: (app if asked.get("HTTP_X_LAB") == self.key else Forbidden())(asked, start)
         if "accounts" in app.blueprints:
             with app.app_context():
                 importlib.import_module("app.accounts.database").schema().upgrade()
@@ -207,7 +205,7 @@ class Lab:
         pool = urllib3.HTTPSConnectionPool(
             "127.0.0.1",
             server.port,
-            headers=self.key,
+            headers={"X-Lab": self.key},
             ssl_context=trusting,
             server_hostname=HOST,
             assert_hostname=HOST,
@@ -232,7 +230,7 @@ class Lab:
         with sync_playwright() as playwright:
             chromium = launch(playwright)
             context = chromium.new_context(
-                ignore_https_errors=True, viewport={"width": 900, "height": 600}, extra_http_headers=self.key
+                ignore_https_errors=True, viewport={"width": 900, "height": 600}, extra_http_headers={"X-Lab": self.key}
             )
             page = context.new_page()
             if visitor:  # Chromium itself must parse the Set-Cookie headers of the app
