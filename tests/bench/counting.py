@@ -32,7 +32,7 @@ def redis() -> Iterator[str]:
 def counting(python: Path, folder: Path, rounds: int) -> Iterator[str]:
     """Yield the line about the app in ``folder``."""
     with redis() as address, mock.patch.dict(os.environ, REDIS_URL=address):
-        taken: dict[str, list[float]] = printed_by(python, "sharing.py", folder, str(rounds))
+        taken: dict[str, list[float]] = printed_by(python, "counting_in_redis.py", folder, str(rounds))
     added = [ours - memory for ours, memory in zip(taken["redis"], taken["memory"], strict=True)]
     yield (
         f"Counting in Redis adds {spread(added)} ms to a request, and one round trip to that Redis takes "

@@ -37,7 +37,7 @@ def count(*, method: str, route: str, status: int, duration_ms: float, **_: obje
 def share(folder: str, number: int) -> None:
     """Count in files of ``folder`` that all workers share. No other process may have the same ``number``.
 
-    gunicorn.conf.py calls this in each new worker. If there is no room, the worker serves all else, and no metrics.
+    gunicorn.conf.py calls this in each new worker. If it fails, the worker serves all else, and no metrics.
     """
     global _registry
     _registry = prometheus.CollectorRegistry()

@@ -1,7 +1,7 @@
 """A request whose limits are counted in Redis, the same one counted in memory, and one round trip to that Redis.
 
-``python sharing.py FOLDER ROUNDS``, in the environment of a generated app. Prints, as JSON, the milliseconds of the
-clock in each round. All three take turns in one process, since two processes differ by more.
+``python counting_in_redis.py FOLDER ROUNDS``, in the environment of a generated app. Prints, as JSON, the milliseconds
+of the clock in each round. All three take turns in one process, since the difference between two processes is larger.
 """
 
 from __future__ import annotations
