@@ -133,15 +133,15 @@ def _is_unlimited() -> bool:
 
 def _refuse(over: RequestLimit) -> NoReturn:
     """Refuse a client's first request over its limit; until the window ends, ``refusals.py`` refuses the others."""
-    scope, by_user = _counted()[:2]
+    counted = _counted()
     own, *wider = (client_address(prefix) for prefix in (64, *WIDER))
-    hit = next((net for net in wider if over.key == over.limit.key_for(net, scope)), own)
+    hit = next((net for net in wider if over.key == over.limit.key_for(net, counted.scope)), own)
     of_whom = "requests" if hit == own else "requests from your network"
     refused = Refused(over.limit.amount, over.window[0], f"There were too many {of_whom}. Please wait a little.")
-    claim = claimed(current_app, request) if by_user else None
+    claim = claimed(current_app, request) if counted.by_user else None
     # A user who is known without a session looks like any other client of the address from outside.
-    if not by_user or claim or not visitors().account_id():
-        current_app.extensions["refusals"].add(hit, scope, claim, refused)
+    if not counted.by_user or claim or not visitors().account_id():
+        current_app.extensions["refusals"].add(hit, counted.scope, claim, refused)
     refuse(429, refused.message, retry_after=refused.seconds(), limit=over.limit)
 
 
