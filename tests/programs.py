@@ -21,7 +21,8 @@ def from_app(path: str) -> SimpleNamespace:
 app = from_app("tests/programs.py")
 PROGRAMS = [
     *app.PROGRAMS.values(),
-    app.Program(("convert",), ("imagemagick fonts-dejavu-core", "ImageMagick", "imagemagick")),
+    # Of its programs, "convert" is also the name of others.
+    app.Program(("identify",), ("imagemagick fonts-dejavu-core", "ImageMagick", "imagemagick")),
     app.Program(("cwebp",), ("webp", "libwebp-tools", "webp")),
     app.Program(("git",), ("git", "git", "git")),
     app.Program(("gs",), ("ghostscript", "ghostscript", "ghostscript")),
