@@ -159,6 +159,8 @@ def test_a_lesson(run: Run, app: Path, number: int) -> None:
 
 
 MINE = {"wsgi.py": "# mine", "app/__init__.py": "# mine too", "notes.txt": "what I have learnt"}
+# Names that a command line or a text would change.
+MINE |= dict.fromkeys((" first", "caf\udce9", "*", "-n", ":(top)x", "two\nlines"), "odd")
 
 
 def alter(folder: Path) -> None:

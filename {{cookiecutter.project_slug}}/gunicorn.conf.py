@@ -62,14 +62,14 @@ def post_request(_worker: Any, _request: Any, _environ: Any, _response: Any) -> 
     sys.modules["app.logs"].request_id.set("-")
 
 
-def on_starting(server: Any) -> None:
-    """Name a folder in which the workers share metrics (METRICS_TOKEN). HUP keeps it."""
-    server.metrics = f"{tempfile.gettempdir()}/metrics-{os.getpid()}-{secrets.token_hex(16)}"
-
-
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give a new worker a number that no living one has."""
-    worker.number = min(set(range(10_000)) - {other.number for other in server.WORKERS.values()})
+    """Give a new worker a number that no living one has, and a folder in which all share metrics (METRICS_TOKEN).
+
+    HUP keeps the folder. After an upgrade it loads this file into a gunicorn that has no folder, and workers no number.
+    """
+    if not hasattr(server, "metrics"):
+        server.metrics = f"{tempfile.gettempdir()}/metrics-{os.getpid()}-{secrets.token_hex(16)}"
+    worker.number = min(set(range(10_000)) - {getattr(other, "number", None) for other in server.WORKERS.values()})
 
 
 def post_fork(server: Any, worker: Any) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 import prometheus_client as prometheus
 from flask import Response
@@ -43,9 +44,10 @@ def share(folder: str, number: int) -> None:
     _registry = prometheus.CollectorRegistry()
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
-        for kind in ("counter", "histogram"):
-            with open(f"{folder}/{kind}_{number}.db", "ab") as file:
-                file.write(bytes(max(0, SIZE - file.tell())))
+        for file in (Path(folder, f"{kind}_{number}.db") for kind in ("counter", "histogram")):
+            if not file.exists():  # all workers read it, and fail if it is empty
+                (new := file.with_suffix(".new")).write_bytes(bytes(SIZE))
+                new.rename(file)
     except OSError:
         logging.getLogger(__name__).exception("no metrics of this worker: they can't be stored in %s", folder)
         return

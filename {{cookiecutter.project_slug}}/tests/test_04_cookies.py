@@ -60,7 +60,7 @@ def test_4_T1_a_cookie_that_came_over_http_is_not_sent_anew(member: FlaskClient,
         assert set_cookies(client.get(path)) == []
 
 
-@pytest.mark.parametrize("born", [None, "now", -1, 10**12])
+@pytest.mark.parametrize("born", [None, "now", -1, 10**12, pytest.param(10**400, id="10**400")])
 def test_4_S4_a_session_without_a_birth_is_nobodys(app: Flask, born: object) -> None:
     """As another app with the same key would sign it."""
     owner = browser_like(app)
@@ -73,6 +73,26 @@ def test_4_S4_a_session_without_a_birth_is_nobodys(app: Flask, born: object) -> 
     assert serializer
     owner.set_cookie(NAME, str(serializer.dumps(forged)), domain="localhost", secure=True)
     assert owner.post(f"/uploads/{'0' * 32}/delete", data={"csrf_token": token}).status_code == 400
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_4_S4_what_changes_inside_a_list_or_a_dictionary_is_kept(
+    app: Flask, kind: type[list[str] | dict[str, str]]
+) -> None:
+    """Flask does not see it, and the cookie is new. It may be a right that a view takes away."""
+
+    def view() -> str:
+        if "rights" not in session:
+            session["rights"] = kind({"admin": "yes"})
+        elif session["rights"]:
+            session["rights"].clear()
+        return f"{len(session['rights'])}"
+
+    app.add_url_rule("/tested-rights", "rights", public(view))
+    client = browser_like(app)
+    assert [client.get("/tested-rights").text for _ in range(2)] == ["1", "0"]
+    with client.session_transaction() as content:
+        assert content["rights"] == kind()
 
 
 @pytest.mark.parametrize("value", ["public, max-age=600", "max-age=0, S-MaxAge=600"])

@@ -253,3 +253,25 @@ def test_a_worker_that_cannot_share_its_metrics_serves_all_else(serve_counting: 
         assert f"no metrics of this worker: they can't be stored in {folder}" in server.log.read_text()
     finally:
         folder.unlink()
+
+
+# What a new worker does, where no file can have more than some bytes.
+SHARE = """
+import resource, sys
+from app import metrics
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), -1))
+metrics.share(sys.argv[1], int(sys.argv[2]))
+metrics.events.labels("tested").inc()
+print(metrics.response().get_data(as_text=True))
+"""
+
+
+def test_a_worker_without_room_leaves_the_others_their_metrics(tmp_path: Path) -> None:
+    def share(number: int, most: int) -> str:
+        command = [sys.executable, "-c", SHARE, str(tmp_path / "shared"), str(number), str(most)]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+    counted = 'security_events_total{event="tested"}'
+    assert counted not in share(1, 0)
+    assert f"{counted} 1.0" in share(0, -1)
+    assert f"{counted} 2.0" in share(1, -1)

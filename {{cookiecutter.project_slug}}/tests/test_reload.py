@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -99,3 +100,20 @@ def test_hup_with_a_fault_changes_nothing_and_names_it(
     (checkout / file).write_text(before)
     (checkout / ".env").write_text(f"SECRET_KEY={KEY}\nRATELIMIT_DEFAULT=60 per minute\n")
     reload(server, lambda: limit(server) == "60")
+
+
+@pytest.mark.parametrize("token", ["", "c41f7a90d2be4e6f8b35a7d1906c2e84"])
+def test_hup_upgrades_a_gunicorn_that_knew_no_metrics(serve: Callable[..., Server], checkout: Path, token: str) -> None:
+    """Its workers and itself lack what the new hooks give them."""
+    conf = checkout / "gunicorn.conf.py"
+    new = conf.read_text()
+    conf.write_text(new[: new.index("def pre_fork(")] + new[new.index("def on_reload(") :])
+    server = serve(folder=checkout, SECRET_KEY="", METRICS_TOKEN=token)
+    conf.write_text(new)
+    (checkout / ".env").write_text(f"SECRET_KEY={KEY}\nRATELIMIT_DEFAULT=60 per minute\n")
+    reload(server, lambda: limit(server) == "60")
+    status, _, body = server.request("/metrics", headers={"Authorization": f"Bearer {token}"})
+    assert (status, b"http_requests_total" in body) == ((200, True) if token else (404, False))
+    server.process.terminate()
+    server.process.wait(30)
+    assert not [*Path(tempfile.gettempdir()).glob(f"metrics-{server.process.pid}-*")]

@@ -117,13 +117,12 @@ def _bound_body(endpoint: str | None, values: dict[str, object] | None) -> None:
     """Limit each body, and more so those parsed in memory, all but multipart: 10 MB of ``a&a&a…`` take a gigabyte."""
     view, asked = _accepted(), request._get_current_object()  # type: ignore[attr-defined] # looked up once, not 9 times
     in_memory = view.max_form_bytes or current_app.config["MAX_FORM_MEMORY_SIZE"] or MAX_FORM_MEMORY_SIZE
-    most = max_body()
-    is_parsed = asked.is_json or asked.mimetype == "application/x-www-form-urlencoded"
-    if is_parsed or (asked.mimetype != "multipart/form-data" and not view.max_bytes):
-        most = min(in_memory, most)
     asked.form_data_parser_class = _Parser
     asked.max_form_memory_size = in_memory
-    asked.max_content_length = most
+    asked.max_content_length = max_body()
+    is_parsed = asked.is_json or asked.mimetype == "application/x-www-form-urlencoded"
+    if is_parsed or (asked.mimetype != "multipart/form-data" and not view.max_bytes):
+        asked.max_content_length = min(in_memory, asked.max_content_length)
 
 
 def _accepted() -> Accepted:

@@ -83,7 +83,7 @@ class ExpiringSessions(SecureCookieSessionInterface):
             content, signed_at = self.get_signing_serializer(app).loads(cookie, return_timestamp=True)  # type: ignore[union-attr]
         except BadData:
             content = {}
-        found, now = self.session_class(content), time.time()
+        found, now = self.session_class(content), int(time.time())
         if not isinstance(born := found.get(BORN), int):
             unread = self.session_class({"csrf_token": hashlib.sha256(cookie.encode()).hexdigest()})
             unread.unread = True
@@ -102,9 +102,11 @@ class ExpiringSessions(SecureCookieSessionInterface):
     def should_set_cookie(self, app: Flask, session: SessionMixin) -> bool:
         """Return whether to sign the cookie: if it has changed, or its signature is old (``REFRESH_AFTER``).
 
-        While other keys are accepted, each response signs it: the key of the old signature may be removed soon.
+        While other keys are accepted, each response signs it: the key of the old signature may be removed soon. So does
+        each one while the session has a list or a dictionary: Flask does not see what changes in these.
         """
-        signed_at = 0 if app.config["SECRET_KEY_FALLBACKS"] else getattr(session, "signed_at", 0)
+        always = app.config["SECRET_KEY_FALLBACKS"] or any(isinstance(each, dict | list) for each in session.values())
+        signed_at = 0 if always else getattr(session, "signed_at", 0)
         old = time.time() - signed_at >= app.permanent_session_lifetime.total_seconds() * REFRESH_AFTER
         return session.modified or (old and super().should_set_cookie(app, session))
 

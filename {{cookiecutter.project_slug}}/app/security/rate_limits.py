@@ -114,8 +114,7 @@ def _counted() -> Counted:
     """Return what this request counts for. It is looked up once."""
     if "counted_as" not in g:
         g.counted_as = counted_as(current_app, request)
-    found: Counted = g.counted_as
-    return found
+    return cast("Counted", g.counted_as)
 
 
 def client_key() -> str:
@@ -123,8 +122,7 @@ def client_key() -> str:
     if "client_key" not in g:  # each window of a limit asks
         user = visitors().account_id() if _counted().by_user else None
         g.client_key = f"user {user}" if user else client_address()
-    key: str = g.client_key
-    return key
+    return cast("str", g.client_key)
 
 
 def _is_unlimited() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from tools.drift.programs import UnknownDriftError, git
@@ -76,13 +77,18 @@ def end() -> tuple[str, str]:
 
 
 def _stage(start: str) -> None:
-    """Stage all but what git ignored at the start: never .env, even if it is staged or .gitignore has changed."""
+    """Stage all but what the app's .gitignore named at the start: never .env, even if it is staged or that has changed.
+
+    Names of files may be any bytes, and more than a command line holds.
+    """
     rules = _git("show", f"refs/heads/{start}:./.gitignore", allowed=128).splitlines()
     exclude = ("--exclude-standard", *(f"--exclude={rule}" for rule in rules))
     _git("reset", "--quiet")
     _git("add", "--update", ":/")
-    new = _git("ls-files", "-z", "--others", *exclude, ":/").split("\0")
-    _git("add", "--", *(f":(literal){name}" for name in new if name))
+    with tempfile.NamedTemporaryFile() as names:
+        names.write(git("ls-files", "-z", "--others", *exclude, ":/", cwd=PROJECT))
+        names.flush()
+        _git("--literal-pathspecs", "add", f"--pathspec-from-file={names.name}", "--pathspec-file-nul")
 
 
 def _branch() -> str:
