@@ -10,6 +10,7 @@ The metrics (``METRICS_TOKEN``) count these requests, and all static files and h
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from http import HTTPMethod
 from time import perf_counter
@@ -35,6 +36,7 @@ logger = logging.getLogger("access")
 def init_app(app: Flask) -> None:
     """Log and count requests, as the settings say. This comes last, to stand in front of all that may refuse one."""
     if app.config["METRICS_TOKEN"]:
+        os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # metrics.share sets it; another folder may be gone
         from app import metrics  # only if it is needed: prometheus_client takes time and memory
 
         app.extensions["metrics"] = metrics
@@ -67,10 +69,7 @@ def _logging(app: Flask, wsgi_app: WSGIApplication) -> WSGIApplication:
 
 
 def _log(app: Flask, environ: WSGIEnvironment, status: int, seconds: float) -> None:
-    """Count the request, and write its line.
-
-    A ``status`` of 0 means that the view answered on the connection itself: a WebSocket.
-    """
+    """Count the request, and write its line. A ``status`` of 0 is that of a WebSocket, which has no response."""
     early: Request | None = environ.get("werkzeug.request")  # of a refusal in front of Flask, which removes its own
     rule = early.url_rule if early else environ.get(_RULE)
     fields = {

@@ -127,6 +127,13 @@ def test_without_the_setting_nothing_is_imported_for_them() -> None:
         assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=environment) == imported
 
 
+def test_a_folder_that_the_environment_names_is_not_used() -> None:
+    """The recipe of earlier versions needed one."""
+    code = "import app; print(app.create_app().test_client().get('/healthz').status_code)"
+    environment = os.environ | {"SECRET_KEY": KEY, "METRICS_TOKEN": TOKEN, "PROMETHEUS_MULTIPROC_DIR": "/nowhere"}
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=environment) == b"200\n"
+
+
 @pytest.mark.parametrize("token", ["secret", "0" * 64, "changeme-changeme-changeme-42"])
 def test_a_token_for_metrics_that_can_be_guessed_stops_the_start(app_config: dict[str, object], token: str) -> None:
     with pytest.raises(SettingsError, match="METRICS_TOKEN") as refused:

@@ -145,8 +145,6 @@ def _check_name(name: str, known: list[str]) -> None:
 def relaxations_of(app: Flask, endpoint: str | None = None, method: str = "GET") -> tuple[relax, ...]:
     """Return what the app, the blueprints of ``endpoint`` and its view relax, in this order: a later one wins."""
     places = [*all_declared_by(app, endpoint, method, RELAXED), app.extensions.get("relaxations", ())]
-    if not any(places):  # as on most views, and each response asks
-        return ()
     return tuple(reversed(dict.fromkeys(each for place in places for each in reversed(place))))
 
 
