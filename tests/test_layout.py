@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.clean_copy import APP
-from tests.conftest import App, Cookiecutter, outside
+from tests.conftest import LONG, App, Cookiecutter, outside
 
 SOURCE = Path(__file__).resolve().parent.parent / APP
 
@@ -114,3 +114,8 @@ def test_the_apps_tests_take_no_address_that_a_team_may_use(template: Path) -> N
     adds = re.compile(r'(?m)(?:\bapp\.add_url_rule\(\s*|^\s*@(?:app|bp)\.(?:get|post|route)\()f?"/(?!tested)[^{"]+')
     tests = (template / APP / "tests").rglob("*.py")
     assert {path.name: found for path in tests if (found := adds.findall(path.read_text(encoding="utf-8")))} == {}
+
+
+def test_the_tests_that_come_first_are_there() -> None:
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    assert [name for name in LONG if f"def {name}(" not in tests] == []
