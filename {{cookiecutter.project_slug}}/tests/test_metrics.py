@@ -203,6 +203,7 @@ def test_several_workers_count_together_and_forget_nothing(serve_counting: Calla
     [folder] = shared_by(server)
     assert folder.stat().st_mode & 0o777 == 0o700
     counted = COUNTED % ("GET", "/robots.txt", "200")
+    until(lambda: len([*folder.glob("counter_*.db")]) == 2)  # one of them may still be starting
     asked = 0
 
     def ask_until_both_have_served() -> None:
