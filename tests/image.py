@@ -194,6 +194,10 @@ def test_the_apps_user_can_change_no_code(image: Stage) -> None:
 
 
 def test_it_serves_as_a_user_without_rights_on_a_system_that_nobody_can_write_to(container: Container) -> None:
+    for _ in range(50):  # one worker answers, and another one may still be starting
+        if len(container.tree()) == 1 + int(container.settings["WEB_CONCURRENCY"]):
+            break
+        time.sleep(0.2)
     assert len(container.tree()) == 1 + int(container.settings["WEB_CONCURRENCY"])
     for process in container.tree():
         status = Path(f"/proc/{process}/status").read_text()

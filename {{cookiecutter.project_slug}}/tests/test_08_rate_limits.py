@@ -308,7 +308,7 @@ def test_8_T1_a_success_gives_a_network_back_its_own_failures_alone(
 
 def test_8_T3_a_thousand_accounts_with_one_guess_each(door: Flask, clock: time_machine.Coordinates) -> None:
     answers = [guess(door, f"user{number}@example.com")[0] for number in range(1000)]
-    assert answers == [401] * 3 + [429] * 997
+    assert (answers[:3], set(answers[3:])) == ([401] * 3, {429})
 
 
 def test_8_T3_an_account_of_ones_own_washes_nothing_clean(door: Flask, clock: time_machine.Coordinates) -> None:
