@@ -25,7 +25,7 @@ CONTENDER = Path(__file__).with_name("contender.py")
 # Each page, and the page of Flask alone that it is compared with: Flask has no signed-in view or file of its own.
 COMPARED = {"home": "home", "json": "json", "form": "form", "member": "json", "static": "json"}
 # The app does not work without the others.
-MITIGATIONS = ("csp", "csrf", "rate_limits", "headers", "errors", "cookies", "secret_key", "uploads")
+MITIGATIONS = ("csp", "csrf", "rate_limits", "headers", "errors", "cookies", "secret_key")
 REQUESTS = 40  # that one contender sends before it is the next one's turn
 SLOW_ROUNDS = 5  # of what takes seconds
 
