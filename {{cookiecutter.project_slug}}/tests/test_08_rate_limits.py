@@ -292,6 +292,14 @@ def test_8_T1_the_networks_of_one_customer_share_the_limit_of_a_form(
     assert at(app, HOME).post("/tested-door").status_code == 200
 
 
+def test_a_test_of_a_team_can_turn_the_limits_off(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = public(exempt("The tests of the limits need no token.")(Door.as_view("door")))
+    app.add_url_rule("/tested-door", "door", limited("register")(view))
+    monkeypatch.setattr(limiter, "enabled", False)
+    client = at(app, NETWORKS[56][0])
+    assert {client.post("/tested-door").status_code for _ in range(30)} == {200}  # a /56 may register 20 times a minute
+
+
 def test_8_T1_a_success_gives_a_network_back_its_own_failures_alone(
     door: Flask, clock: time_machine.Coordinates
 ) -> None:

@@ -193,7 +193,7 @@ def _count_networks() -> None:
 
 def _hit(items: Iterable[RateLimitItem], key: str) -> None:
     """Count a request for ``key`` in each of ``items``. Raises Refusal over one of them."""
-    for item in items:
+    for item in items if limiter.enabled else ():  # a team's tests may turn it off
         names = [key, _counted().scope]
         if not limiter.limiter.hit(item, *names):
             g.over_limit = RequestLimit(limiter, item, names, True, False)
