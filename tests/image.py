@@ -125,7 +125,8 @@ def container(
         process = image.start(image.command, env=settings, stdout=output, stderr=output)
     started = Container(image, service, port, settings, process)
     patience = time.monotonic() + 60
-    while not started.is_healthy():
+    processes = 1 + int(settings["WEB_CONCURRENCY"])
+    while not started.is_healthy() or len(started.tree()) < processes:  # one worker may answer before the other starts
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < patience, log.read_text()
         time.sleep(0.2)
@@ -194,10 +195,6 @@ def test_the_apps_user_can_change_no_code(image: Stage) -> None:
 
 
 def test_it_serves_as_a_user_without_rights_on_a_system_that_nobody_can_write_to(container: Container) -> None:
-    for _ in range(50):  # one worker answers, and another one may still be starting
-        if len(container.tree()) == 1 + int(container.settings["WEB_CONCURRENCY"]):
-            break
-        time.sleep(0.2)
     assert len(container.tree()) == 1 + int(container.settings["WEB_CONCURRENCY"])
     for process in container.tree():
         status = Path(f"/proc/{process}/status").read_text()
