@@ -65,7 +65,8 @@ def post_request(_worker: Any, _request: Any, _environ: Any, _response: Any) -> 
 def pre_fork(server: Any, worker: Any) -> None:
     """Give a new worker a number that no living one has, and a folder in which all share metrics (METRICS_TOKEN).
 
-    HUP keeps the folder. After an upgrade it loads this file into a gunicorn that has no folder, and workers no number.
+    HUP keeps the folder. After an upgrade, HUP may load this file into a gunicorn that has made no folder, and whose
+    workers have no number.
     """
     if not hasattr(server, "metrics"):
         server.metrics = f"{tempfile.gettempdir()}/metrics-{os.getpid()}-{secrets.token_hex(16)}"

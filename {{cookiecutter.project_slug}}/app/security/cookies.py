@@ -102,8 +102,8 @@ class ExpiringSessions(SecureCookieSessionInterface):
     def should_set_cookie(self, app: Flask, session: SessionMixin) -> bool:
         """Return whether to sign the cookie: if it has changed, or its signature is old (``REFRESH_AFTER``).
 
-        While other keys are accepted, each response signs it: the key of the old signature may be removed soon. So does
-        each one while the session has a list or a dictionary: Flask does not see what changes in these.
+        Each response signs it while other keys are accepted, since the key of the old signature may be removed soon,
+        and while the session holds a list or a dictionary, since Flask does not notice changes inside it.
         """
         always = app.config["SECRET_KEY_FALLBACKS"] or any(isinstance(each, dict | list) for each in session.values())
         signed_at = 0 if always else getattr(session, "signed_at", 0)

@@ -77,9 +77,10 @@ def end() -> tuple[str, str]:
 
 
 def _stage(start: str) -> None:
-    """Stage all but what the app's .gitignore named at the start: never .env, even if it is staged or that has changed.
+    """Stage all changes, except new files that the app's .gitignore named when the lesson began, such as .env.
 
-    Names of files may be any bytes, and more than a command line holds.
+    Neither a staged .env nor a changed .gitignore alters that. git reads the names from a file: they may be any bytes,
+    and may be too many for a command line.
     """
     rules = _git("show", f"refs/heads/{start}:./.gitignore", allowed=128).splitlines()
     exclude = ("--exclude-standard", *(f"--exclude={rule}" for rule in rules))
