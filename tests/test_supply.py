@@ -21,7 +21,7 @@ from tests.clean_copy import APP
 from tests.conftest import Cookiecutter, outside
 
 ROOT = Path(__file__).resolve().parent.parent
-WORKFLOWS = sorted(ROOT.glob("**/.github/workflows/*.y*ml"))
+WORKFLOWS = [path for place in (ROOT, ROOT / APP) for path in sorted(place.glob(".github/workflows/*.y*ml"))]
 DEPLOY = ROOT / APP / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
