@@ -535,7 +535,8 @@ def test_ctrl_c_ends_it_without_a_word_and_leaves_nothing(team: Team, tmp_path: 
         while not list(temporary.glob(during)) and started.poll() is None:
             time.sleep(0.01)
         os.killpg(started.pid, signal.SIGINT)
-        assert (started.communicate()[0], started.returncode) == (b"", 130)
+        assert started.communicate()[0] == b""
+        assert started.returncode in (130, -signal.SIGINT)  # a shell shows 130 for both
         assert list(temporary.iterdir()) == []
 
 

@@ -9,6 +9,7 @@ import signal
 import threading
 from typing import NoReturn
 
+# Python may end by the signal itself instead, if it was executing a text. A shell shows this number for both.
 EXIT_CODE = 128 + signal.SIGINT
 
 stopped = threading.Event()
