@@ -76,11 +76,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     chosen = {item for of_one_test in cases.values() for item in of_one_test[:: config.option.sample]}
-    servers = {"serve", "s3_server", "own_s3", "bucket", *PROGRAMS}
-    left_out = servers if config.option.in_process else set()
+    left_out = {"serve", "s3_server", "own_s3", "bucket", *PROGRAMS} if config.option.in_process else set()
     items[:] = [item for item in items if item in chosen and not _asked_for(item) & left_out]
-    # These wait most of the time. If one of them came last, the cores would be idle meanwhile.
-    items.sort(key=lambda item: not _asked_for(item) & servers)
     used = set().union(*map(_asked_for, items))
     absent = missing(PROGRAMS[name] for name in PROGRAMS if name in used and not config.option.collectonly)
     if absent and hasattr(config, "workeroutput"):  # a worker of pytest-xdist, which tells the one who started it
