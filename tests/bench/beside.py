@@ -51,7 +51,7 @@ def beside(apps: dict[str, Path], python: Path, work: Path, rounds: int) -> Iter
     wanted: dict[str, tuple[str | Path, ...]] = {name: (python, "app", folder) for name, folder in apps.items()}
     wanted["elsewhere"] = (other_python, "elsewhere", other)
     taken: dict[tuple[str, str], list[float]] = {}
-    for _ in range(rounds):  # with new processes: those of the other app differ a lot
+    for _ in range(rounds):  # each in new processes: the other app's cost differs between them
         with contenders(wanted, ["home"]) as running:
             for key, milliseconds in in_turn(running, 1, ["home"]).items():
                 taken.setdefault(key, []).extend(milliseconds)

@@ -116,7 +116,7 @@ def test_9_T4_a_bucket_that_hangs_does_not_stop_the_site(
 def test_9_T4_a_scanner_that_answers_is_not_taken_for_one_that_hangs(
     app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch, files: int, seconds: float
 ) -> None:
-    if files > 8:  # on a busy machine, an answer takes longer than the default of 0.2; all of them take 3 seconds
+    if files > 8:  # on a busy machine, one may take longer than the default of 0.2 seconds; all take 3
         monkeypatch.setattr(breaker, "STALL_SECONDS", 2)
     with FakeClamd("stream: OK\0", seconds=seconds) as scanner:
         app = create_app(app_config | {"CLAMD_URL": scanner.url})

@@ -9,7 +9,8 @@ import signal
 import threading
 from typing import NoReturn
 
-# Python may end by the signal itself instead, if it was executing a text. A shell shows this number for both.
+# With ``python -m``, CPython ends by SIGINT itself if the exception has passed through exec() of a string. A shell
+# shows the same number for both.
 EXIT_CODE = 128 + signal.SIGINT
 
 stopped = threading.Event()

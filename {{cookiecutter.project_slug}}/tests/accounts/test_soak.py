@@ -43,7 +43,7 @@ PEOPLE = 4 if SOAK else 2  # at a time
 Fields = dict[str, str | tuple[str, str]]
 Seen = Counter[tuple[str, int]]
 Answer = tuple[int, http.client.HTTPMessage, bytes]
-CUT = 0  # the status of an answer without its end: the worker that wrote it was killed
+CUT = 0  # the status of a truncated response: its worker was killed while it wrote
 
 
 def ask_once(server: Server, seen: Seen, what: str, source: str, path: str, *request: Any) -> Answer:
@@ -76,7 +76,7 @@ class Person:
     def ask(self, what: str, path: str, fields: Fields | None = None, *, good: int, accept: str = "text/html") -> str:
         """Return the body of a response with the status ``good``.
 
-        For a while a 503 or a cut answer may come before it, and a 429 for one who has tried too often after that.
+        For a while a 503 or a truncated one may come before it, and a 429 for one who has tried too often after that.
         """
         body, kind = encode_multipart_formdata({"csrf_token": self.token} | fields) if fields else (None, "")
         headers = {"Content-Type": kind, "Origin": self.server.url, "Referer": f"{self.server.url}/", "Accept": accept}
@@ -91,7 +91,7 @@ class Person:
                 return text.decode()
             assert status in (CUT, 429, 503), f"{what}: {status} {text[:300]!r}"
             time.sleep(int(answer["Retry-After"]) if status == 429 else 0.5)
-        raise AssertionError(f"{what}: nothing but 503")
+        raise AssertionError(f"{what}: no such response in 60 attempts")
 
     def look(self, path: str) -> None:
         """Open a page, and keep its token."""
@@ -231,7 +231,7 @@ def test_nothing_is_lost_while_parts_fail(
         for each in running:
             each.result()
     cut = sum(count for (_, status), count in (seen + probes).items() if status == CUT)
-    assert cut <= faults.count(kill_worker) * (PEOPLE + 1)  # each waits for one answer at a time
+    assert cut <= faults.count(kill_worker) * (PEOPLE + 1)  # each of them waits for one response at a time
     memories["the end"] = largest(children(server.process.pid))
 
     accounts = [person for person in people if person.has_account]
@@ -245,6 +245,6 @@ def test_nothing_is_lost_while_parts_fail(
     files = sum(len(person.stored) for person in accounts)
     unavailable = sum(count for (_, status), count in seen.items() if status == 503)
     print(f"\n{SECONDS} s, {len(faults)} faults: {len(accounts)} accounts and {files} files, all there;")
-    print(f"{sum(seen.values())} requests, {unavailable} of them answered with 503, {cut} cut;")
+    print(f"{sum(seen.values())} requests, {unavailable} of them answered with 503, {cut} truncated;")
     print("longest wait for /healthz (ms):", {name: round(seconds * 1000) for name, seconds in waits.items()})
     print("memory of the largest worker (MB):", memories)

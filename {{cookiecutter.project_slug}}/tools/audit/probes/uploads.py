@@ -446,16 +446,16 @@ def _image_work_is_bounded(subject: Subject) -> Iterator[str]:
     tight = replace(large, memory=60_000_000, cpu=1)
     many = _jpeg()[:2] + b"\xff\xfe\0\2" * 5000 + _jpeg()[2:]
     with mock.patch.multiple(images, LARGE=tight, SMALL=tight):
-        answers = {
+        sent = {
             "A JPEG of 5,000 segments": _send(subject, visitor, "a.jpg", many, "image/jpeg"),
             "An image of more memory than its limit": _send(subject, visitor, "a.png", _png((3_000,) * 2), "image/png"),
         }
         (subject.folder / "PIL.py").write_text(_PILLOW)
         found = mock.Mock(origin=str(subject.folder / "PIL/__init__.py"))
         with mock.patch("importlib.util.find_spec", return_value=found):
-            answers["An image of more CPU time than its limit"] = _send(subject, visitor, "a.png", _png(), "image/png")
+            sent["An image of more CPU time than its limit"] = _send(subject, visitor, "a.png", _png(), "image/png")
     # A busy machine may run out of time.
-    yield from (f"{what}: {sent.status_code}." for what, sent in answers.items() if sent.status_code not in (422, 503))
+    yield from (f"{what} answers {got.status_code}." for what, got in sent.items() if got.status_code not in (422, 503))
     with subject.app.app_context(), contextlib.ExitStack() as held:
         for lane, holder, address in (("one", owner, "192.0.2.1"), ("two", "another owner", visitor.address)):
             held.enter_context(turn(lane, 9, owner=holder, address=address, wait=0, hold=60))
@@ -472,8 +472,8 @@ def _image_work_is_bounded(subject: Subject) -> Iterator[str]:
         yield f"Any number of images may wait to be processed ({full.status_code})."
 
 
-# This stands for Pillow in the program that decodes images: it would take a second to see that a second is the limit.
-# It fails under that limit. Without it, it takes the image, and says that the new one has 0 bytes.
+# Replaces Pillow in the program that decodes images: a real image would have to use a second of CPU to reach the limit.
+# If the limit is one second, this program fails. Otherwise it accepts the image, and reports a new one of 0 bytes.
 _PILLOW = "import os, resource; os.write(2, b'0\\n' * (resource.getrlimit(resource.RLIMIT_CPU)[0] != 1)); os._exit(1)"
 
 
