@@ -38,9 +38,9 @@ NAMES = {
 
 
 def link() -> str:
-    """Write ``.cruft.json``, by which cruft and ``make drift`` find this template again. Gives what prevents it, or "".
+    """Write ``.cruft.json``, by which cruft and ``make drift`` find this template again.
 
-    It is byte for byte what ``cruft create`` writes, which does that itself and, alone, gives ``_commit``.
+    Return what prevents it, or "". It is byte for byte what ``cruft create`` writes, which alone gives ``_commit``.
     """
     if "_commit" in ANSWERS:
         return ""
@@ -123,7 +123,7 @@ if kept:
     print("Your answers leave these out, but they were here before, so they stay:", file=sys.stderr)
     print(*(f"  {path}" for path in kept), sep="\n", file=sys.stderr)
 if unlinked and os.path.exists(".cruft.json"):
-    print("The .cruft.json that was here stays, and no longer fits: which commit of the template", file=sys.stderr)
-    print(f"this is can't be told, since {unlinked}.", file=sys.stderr)
+    print("The .cruft.json that was here stays, but it is out of date: the commit of the template", file=sys.stderr)
+    print(f"is unknown, because {unlinked}.", file=sys.stderr)
 if "SECURE_FLASK_DEMO" not in os.environ:
     print(next_steps(), file=sys.stderr)

@@ -74,8 +74,8 @@ checks = [
 ]
 for name, choices in CHOICES.items():
     if json.dumps(ANSWERS[name]) not in choices.split(" or "):
-        checks.append((name, "is not on offer", choices))
-faults = [f"{name}: {ANSWERS[name]!r:.60} {fault}. Would do: {example}" for name, fault, example in checks if fault]
+        checks.append((name, "is not one of the choices", choices))
+faults = [f"{name}: {ANSWERS[name]!r:.60} {fault}. Example: {example}" for name, fault, example in checks if fault]
 if faults:
     sys.exit("\n".join(faults))
 

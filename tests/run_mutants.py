@@ -90,7 +90,8 @@ def examine(app: Path, work: Path, mutation: dict[str, Any]) -> dict[str, Any]:
     except ValueError as misfit:  # one that does not fit its file must not stop the others
         return {"name": mutation["name"], "killer": -1, "said": str(misfit), "audit": -1, "report": ""}
     killer, said = run(copy, ["pytest", "-q", "-x", "-p", "no:cacheprovider", mutation["killer"]])
-    audited, report = run(copy, ["tools.audit", "--format", "json"])
+    only = ["--only", mutation["step"].partition(".")[0]] * mutation["only"]
+    audited, report = run(copy, ["tools.audit", "--format", "json", *only])
     shutil.rmtree(copy.parent)
     return {"name": mutation["name"], "killer": killer, "said": said[-3000:], "audit": audited, "report": report}
 

@@ -108,7 +108,7 @@ def test_a_bad_answer_gets_one_line_and_leaves_nothing(
     process = cookiecutter.run(f"{option}={answer}")
     assert process.returncode == 1
     (line,) = [line for line in process.stderr.splitlines() if line.startswith(f"{option}: ")]
-    assert f" {fault}. Would do: " in line
+    assert f" {fault}. Example: " in line
     assert len(line) < 200
     assert line.isprintable()
     assert files(cookiecutter.out.parent).keys() == {f"home/.cookiecutter_replay/{cookiecutter.template.name}.json"}
@@ -117,7 +117,7 @@ def test_a_bad_answer_gets_one_line_and_leaves_nothing(
 
 def test_all_bad_answers_are_told_together(cookiecutter: Cookiecutter) -> None:
     process = cookiecutter.run("project_slug=A", "author_name=", "security_contact=me")
-    named = [line.split(":")[0] for line in process.stderr.splitlines() if ". Would do: " in line]
+    named = [line.split(":")[0] for line in process.stderr.splitlines() if ". Example: " in line]
     assert named == ["project_slug", "author_name", "security_contact"]
 
 
@@ -140,12 +140,15 @@ def test_a_choice_that_is_not_on_offer_leaves_nothing(cookiecutter: Cookiecutter
 @pytest.mark.parametrize(
     ("answers", "told"),
     [
-        ({"accounts": "no"}, "accounts: 'no' is not on offer. Would do: true or false"),
-        ({"docker": None}, "docker: None is not on offer. Would do: true or false"),
-        ({"ci": ["github", "none"]}, "ci: ['github', 'none'] is not on offer. Would do: \"github\" or \"none\""),
-        ({"project_name": {}}, "project_name: {} has no letter or digit. Would do: Secure Flask App"),
-        ({"project_name": "{{ 7*7 }}"}, "project_name: '{{ 7*7 }}' has '{' (U+007B) in it. Would do: Secure Flask App"),
-        ({"__slug_given": "../x"}, f"project_slug: '../x' {SLUG}. Would do: secure-flask-app"),
+        ({"accounts": "no"}, "accounts: 'no' is not one of the choices. Example: true or false"),
+        ({"docker": None}, "docker: None is not one of the choices. Example: true or false"),
+        (
+            {"ci": ["github", "none"]},
+            "ci: ['github', 'none'] is not one of the choices. Example: \"github\" or \"none\"",
+        ),
+        ({"project_name": {}}, "project_name: {} has no letter or digit. Example: Secure Flask App"),
+        ({"project_name": "{{ 7*7 }}"}, "project_name: '{{ 7*7 }}' has '{' (U+007B) in it. Example: Secure Flask App"),
+        ({"__slug_given": "../x"}, f"project_slug: '../x' {SLUG}. Example: secure-flask-app"),
     ],
     ids=shorten,
 )

@@ -641,7 +641,7 @@ def test_a_template_with_uncommitted_changes_is_no_known_version(team: Team) -> 
     assert not (team.cookiecutter.out / "other/.cruft.json").exists()
     before = (team.app / ".cruft.json").read_bytes()
     ended = team.cookiecutter.run("-f")
-    assert "The .cruft.json that was here stays, and no longer fits: which commit" in ended.stderr
+    assert "The .cruft.json that was here stays, but it is out of date: the commit" in ended.stderr
     assert (team.app / ".cruft.json").read_bytes() == before
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -65,6 +66,12 @@ def test_no_modules_of_the_app_depend_on_each_other() -> None:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_drift_says_of_each_module_of_the_app_what_it_protects(template: Path) -> None:
+    guard = runpy.run_path(str(template / APP / "tools/drift/meaning.py"))["guard"]
+    files = [path.relative_to(template / APP).as_posix() for path in (template / APP / "app").rglob("*.py")]
+    assert [name for name in files if not guard(name)] == []
 
 
 def test_each_module_of_the_app_can_be_imported_first(default_app: App) -> None:

@@ -47,9 +47,9 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
     app.config.from_mapping(settings.model_dump())
     app.debug = settings.FLASK_DEBUG
 
-    # Each part registers before_request hooks, which run in this order. Two rules give it: csp comes before all that
-    # refuse a request, since the error page needs its nonce; rate_limits comes next, before all others that refuse a
-    # request or do work for it, so that every request counts, and one over the limit costs least.
+    # Each part registers before_request hooks, which run in this order. Two rules determine it: csp comes before all
+    # that refuse a request, since the error page needs its nonce; rate_limits comes next, before all others that refuse
+    # a request or do work for it, so that every request counts, and one over the limit costs least.
     app.extensions["parts"] = (
         logs,
         visitors,

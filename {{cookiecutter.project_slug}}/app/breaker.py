@@ -20,7 +20,7 @@ class Breaker:
     """Limits how many threads of this process wait for a service at a time, and notices when it does not answer."""
 
     def __init__(self, threads: int, *, patient: int = 0, patience: float = 0) -> None:
-        """``threads`` is that limit. Keep it clearly below the threads of the server.
+        """``threads`` is how many may wait at a time. Keep it clearly below the threads of the server.
 
         Above it, threads wait as long as one of the others gets an answer every ``STALL_SECONDS``. For a service that
         takes longer, ``patient`` of them wait up to ``patience`` seconds for the next answer.
@@ -56,7 +56,7 @@ class Breaker:
                 self._answered.notify_all()  # not only one: an answer tells all that wait that they may go on waiting
 
     def _waited_patiently(self) -> bool:
-        """Return whether there was an answer meanwhile."""
+        """Wait up to ``patience`` seconds. Return whether there was an answer; if not, the service counts as away."""
         if self._patient and self._waiting == self._patient:
             return False
         self._waiting += 1

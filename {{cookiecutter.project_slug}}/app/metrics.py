@@ -24,7 +24,7 @@ SIZE = 2**20
 _registry = prometheus.CollectorRegistry()
 
 requests = prometheus.Counter("http_requests", "Requests.", ("method", "route", "status"), registry=_registry)
-# The time until the response begins.
+# The time until the response is ready. A WebSocket has none: its status is 0.
 duration = prometheus.Histogram("http_request_duration_seconds", "Seconds.", ("method", "route"), registry=_registry)
 events = prometheus.Counter("security_events", "Security events.", ("event",), registry=_registry)
 
@@ -32,7 +32,8 @@ events = prometheus.Counter("security_events", "Security events.", ("event",), r
 def count(*, method: str, route: str, status: int, duration_ms: float, **_: object) -> None:
     """Count a request. The arguments are the fields of its line in the access log."""
     requests.labels(method, route, status).inc()
-    duration.labels(method, route).observe(duration_ms / 1000)
+    if status:
+        duration.labels(method, route).observe(duration_ms / 1000)
 
 
 def share(folder: str, number: int) -> None:

@@ -363,7 +363,7 @@ def is_host(value: str) -> bool:
 
 def _is_bare_host(host: str) -> bool:
     """Return whether ``host`` is only a name in ASCII or an IPv4 address; Werkzeug can't match IPv6 addresses."""
-    return bool(re.fullmatch(r"(?i:[a-z0-9_-]+\.)*[a-zA-Z0-9_-]+\.?", host))
+    return bool(re.fullmatch(r"([a-zA-Z0-9_-]+\.)*[a-zA-Z0-9_-]+\.?", host))
 
 
 def load_settings(config: Mapping[str, object] | None = None) -> Settings:

@@ -314,7 +314,7 @@ FAULTS = {
 @pytest.mark.fault(
     "S3 bucket",
     "is absent, or refuses the app",
-    sees="503 for uploads; all else works, and `/readyz` is 200",
+    sees="503 for uploads and downloads; all else works, and `/readyz` is 200",
     ends="after the fix, which the log names",
 )
 @pytest.mark.parametrize("fault", FAULTS)

@@ -176,7 +176,14 @@ def test_10_S2_no_other_site_is_allowed_by_default(app_config: dict[str, object]
 
 
 def test_10_S4_redirects_of_other_code_still_work(app: Flask) -> None:
-    for target in ("/uploads?x=1", f"{ORIGIN}/uploads", f"{ORIGIN}//a"):
+    for target in (
+        "/uploads?x=1",
+        f"{ORIGIN}/uploads",
+        f"{ORIGIN}//a",
+        "?page=2",
+        "edit",
+        "a/../b?to=https://a.example",
+    ):
         assert on_the_wire(app, "/tested-careless", target)[:2] == (302, target)
     status, location, _ = on_the_wire(app, "/tested-careless", f"https://{ALLOWED}/a?b")
     assert (status, location) == (302, f"/redirect?next=https://{ALLOWED}/a?b")

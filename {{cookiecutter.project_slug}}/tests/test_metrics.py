@@ -17,6 +17,7 @@ from flask import Flask
 
 from app import create_app
 from app.settings import SettingsError
+from app.visitors import public
 from tests.conftest import KEY, ROOT, Server, browser_like, new_member
 from tests.hostile_images import children
 from tests.test_05_access_log import CANARY, FORMS, INPUTS, PIECES
@@ -145,12 +146,15 @@ def test_a_token_for_metrics_that_can_be_guessed_stops_the_start(app_config: dic
 def test_each_request_and_each_event_counts_once(app_config: dict[str, object], access_log: bool) -> None:
     limits = {"RATELIMIT_DEFAULT": "9 per minute", "ACCESS_LOG": access_log}
     app = create_app(app_config | {"METRICS_TOKEN": TOKEN} | limits)
+    app.add_url_rule("/tested-socket", view_func=public(lambda: next(iter(()))), endpoint="socket")
     log, client, operator = capture_log(), browser_like(app), browser_like(app)
     operator.environ_base["REMOTE_ADDR"] = "192.0.2.7"
     before = numbers(operator.get("/metrics", headers=RIGHT).text)
     asked = ["/", "/?a=b", "/nothing", "/static/app.css", "/healthz", *["/robots.txt"] * 12]
     for path in asked:
         client.get(path).close()
+    with pytest.raises(StopIteration):  # as flask-sock ends a WebSocket, perhaps after hours
+        client.get("/tested-socket", headers={"Upgrade": "websocket", "Origin": "https://localhost"})
     after = numbers(operator.get("/metrics", headers=RIGHT).text)
     grown = {name: int(number - before.get(name, 0)) for name, number in after.items()}
     wanted = {
@@ -160,12 +164,14 @@ def test_each_request_and_each_event_counts_once(app_config: dict[str, object], 
         ("/healthz", "200"): 1,
         ("/robots.txt", "200"): 9,
         ("/robots.txt", "429"): 3,  # also those that are refused in front of Flask
+        ("/tested-socket", "0"): 1,
         ("/metrics", "200"): 1,
     }
     assert {name: count for name, count in grown.items() if name.startswith("http_requests_total") and count} == {
         COUNTED % ("GET", *which): count for which, count in wanted.items()
     }
     assert grown['http_request_duration_seconds_count{method="GET",route="/robots.txt"}'] == 12
+    assert 'http_request_duration_seconds_count{method="GET",route="/tested-socket"}' not in grown
     assert grown['security_events_total{event="excess_rate_limit_exceeded"}'] == 1
     assert (" access " in log.getvalue()) == access_log
 

@@ -74,7 +74,7 @@ def test_9_T4_a_scanner_that_hangs_does_not_stop_the_site(
 @pytest.mark.fault(
     "S3 bucket",
     "hangs",
-    sees="503 for uploads, at once for most; all else works",
+    sees="503 for uploads and downloads, at once for most; all else works",
     ends="with the next request after its return",
 )
 def test_9_T4_a_bucket_that_hangs_does_not_stop_the_site(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,29 @@ def test_a_form_with_one_bad_file_keeps_none_and_says_which(member: FlaskClient)
     assert answer.status_code == 415
     assert "b.exe: Files of this type are not accepted. Please send one of: txt, pdf, png" in answer.text
     assert names(member) == []
+
+
+@on_both_storages
+def test_what_can_not_be_deleted_after_a_failure_hides_neither_the_failure_nor_the_others(
+    app: Flask, member: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = app.extensions["upload_storage"]
+    store, delete = storage.store, storage.delete
+
+    def fails(of: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **more: Any) -> Any:
+            if of in (arguments[1:2] or arguments[0].name):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return call(*arguments, **more)
+
+        return called
+
+    monkeypatch.setattr(storage, "store", fails("c.txt", store))
+    monkeypatch.setattr(storage, "delete", fails("a.txt", delete))
+    answer = upload_all(member, [(f"{name}.txt", b"a", "text/plain") for name in "abc"], headers=JSON)
+    assert (answer.status_code, "c.txt: The file could not be stored." in answer.text) == (503, True)
+    assert names(member) == ["a.txt"]
+    assert "a file of a failed upload is still there: " in caplog.text
 
 
 def test_a_script_gets_json(member: FlaskClient) -> None:

@@ -47,10 +47,13 @@ def _backup(place: Path) -> None:
 
     Keep it as safe as the database: it holds addresses and password hashes. SECRET_KEY is not in it.
     """
+    file = sqlite_file(current_app)
+    if file and not file.is_file():
+        raise click.ClickException(f"There is no {file}. Check DATABASE_URL, or run: flask --app app db upgrade")
     part = place.with_name(f"{place.name}.part")  # until it is complete, it has another name
     _refuse_if_there(place, part)
     paths.make_private_folder(part)
-    if file := sqlite_file(current_app):
+    if file:
         _copy_sqlite(file, part / "database.db")
     else:
         _run("pg_dump", "--format=custom", f"--file={part / 'database.dump'}")
@@ -71,8 +74,8 @@ def _restore(place: Path) -> None:
 
     Nothing is overwritten: SQLite's file, the tables in PostgreSQL and the uploads must not exist.
     """
-    _refuse_if_there(*(path for path in folder.root().iterdir() if OWNER.fullmatch(path.name)))
     if storage() is folder:
+        _refuse_if_there(*(path for path in folder.root().iterdir() if OWNER.fullmatch(path.name)))
         _refuse_damaged_uploads(place / "uploads")
     if file := sqlite_file(current_app):
         # A -wal of another database would damage this one.

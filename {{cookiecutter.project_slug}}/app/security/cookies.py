@@ -152,11 +152,15 @@ def init_app(app: Flask) -> None:
     app.session_interface = ExpiringSessions()
     # For sessions, CSRF tokens and links in mails: neither Flask nor its extensions have a setting for it.
     TimedSerializer.default_signer = TolerantSigner
-    app.before_request(_log_end)  # after the rate limits: a flood with an old cookie must not fill the log
+    app.after_request(_log_end)
 
 
-def _log_end() -> None:
-    """Log that this request has the cookie of a session that has ended; what found it set ``g.session_end``."""
+def _log_end(response: Response) -> Response:
+    """Log that this request has the cookie of a session that has ended; what found it set ``g.session_end``.
+
+    What is over a rate limit comes here once at most: a flood with an old cookie must not fill the log.
+    """
     if "session_end" in g:
-        name, reason = g.session_end
+        name, reason = g.pop("session_end")
         security_event(name, reason=reason)
+    return response

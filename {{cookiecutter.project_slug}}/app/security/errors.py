@@ -238,7 +238,6 @@ def _plain_text(title: str, message: str) -> str:
 
 def _begin() -> None:
     """Set the request id, and refuse untrusted hosts and null bytes before any view sees them."""
-    g.request_id = logs.request_id.get()
     if isinstance(request.routing_exception, SecurityError):
         raise request.routing_exception  # an untrusted host: refused before another hook uses it
     _refuse_null_bytes(request.path, request.query_string.decode("latin-1").replace("%00", "\0"))

@@ -127,15 +127,14 @@ def save_all(files: Sequence[FileStorage], owner: str) -> list[StoredFile]:
             with _named(file, files):
                 types.append(_identify(file))
         streams = [file.stream for file in files]
-        # The widest network that one customer may have, or three of its addresses could hold all places.
+        # The widest network that one customer may have: two of its addresses could hold all places of a lane.
         network = client_address(48) or client_address()
         cleaned = content.clean([*zip(streams, types, strict=True)], owner, network)
         for file, file_type in zip(files, types, strict=True):
             with _named(file, files):
                 stored.append(_store(cleaned, display_name(file.filename or ""), file_type.media_type, owner))
     except Exception:
-        for done in stored:
-            delete(owner, done.id)
+        discard(stored)
         raise
     return stored
 
@@ -178,6 +177,17 @@ def delete(owner: str, file_id: str) -> None:
     """Delete one file of ``owner``. Raises Refusal (404)."""
     storage().delete(find(owner, file_id))
     security_event("upload_delete", file=file_id)
+
+
+def discard(files: Sequence[StoredFile]) -> None:
+    """Delete the ``files`` of a request that has failed. The log names those that can't be deleted now."""
+    for file in files:
+        try:
+            storage().delete(file)
+        except OSError as error:
+            log.error("a file of a failed upload is still there: %s of %s (%s)", file.id, file.owner, error)
+        else:
+            security_event("upload_delete", file=file.id)
 
 
 def quota(files: Sequence[StoredFile]) -> dict[str, Any]:

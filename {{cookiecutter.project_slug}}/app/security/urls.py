@@ -47,6 +47,8 @@ TARGETS = "may_redirect_to"
 
 # Browsers remove tabs and line breaks from a URL: "/\t/evil.example" leads to another site.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Relative to the page: no slash, backslash or scheme comes first, so no browser reads a host in it.
+_RELATIVE = re.compile(r"(?a)(?=[\w?-])[\w./%~-]*(\?.*)?")
 # The same, percent-encoded once or more: a proxy that decodes turns "/%2fevil.example" into "//evil.example".
 _ENCODED_START = re.compile(r"/%(25)*(2f|5c|[01][0-9a-f]|20|7f)", re.IGNORECASE)
 
@@ -309,12 +311,13 @@ def _check_redirect(response: Response) -> Response:
     location = response.location
     if not location or not 300 <= response.status_code < 400:
         return response
-    if location.startswith(tuple(f"{origin}/" for origin in _own_origins())) or _is_declared(location):
+    own = tuple(f"{origin}/" for origin in _own_origins())
+    if _RELATIVE.fullmatch(location) or location.startswith(own) or _is_declared(location):
         return response
     safe = safe_redirect_target(location)
     if safe is None:
         # Reuse this response: the scripts and styles of the page need the headers that it already has.
-        reason = "A redirect was stopped: its view does not declare this host with @may_redirect_to."
+        reason = "A redirect was stopped: it leads to no path of this site, and to no host in @may_redirect_to."
         page = respond(Refusal(400, UNKNOWN_PLACE, reason=reason, target=location))
         response.status_code, response.content_type = page.status_code, page.content_type
         response.set_data(page.get_data())

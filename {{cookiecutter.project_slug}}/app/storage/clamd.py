@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import IO
 from urllib.parse import urlsplit
 
-CHUNK = 64 * 1024
+from app.storage.text import chunks
+
 MAX_REPLY = 4096
 
 # How clamd calls a file over one of its limits. The name of the limit in clamd.conf follows.
@@ -42,9 +43,8 @@ def scan(stream: IO[bytes], url: str, *, seconds: float) -> str | None:
 
 
 def _instream(stream: IO[bytes]) -> Iterator[bytes]:
-    stream.seek(0)
     yield b"zINSTREAM\0"
-    while chunk := stream.read(CHUNK):
+    for chunk in chunks(stream):
         yield struct.pack("!I", len(chunk)) + chunk
     yield struct.pack("!I", 0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import secrets
 import shutil
@@ -16,9 +17,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 
 from flask import current_app
 
@@ -30,6 +32,8 @@ if os.name == "posix":
 
 # The files of turns.py (who decodes an image, and who waits) and of total.py (how many bytes are stored).
 TURNS, TOTAL = ".turns", ".total"
+
+State = TypeVar("State")
 
 _door = threading.Lock()  # for Windows, which has no flock
 
@@ -51,13 +55,25 @@ def temporary() -> IO[bytes]:
 
 
 @contextlib.contextmanager
-def locked(name: str) -> Iterator[IO[str]]:
-    """Yield a file of ``UPLOAD_DIR``, locked. On Windows, the lock holds only among the threads of this process."""
+def locked(name: str, parse: Callable[[Any], State], empty: Callable[[], State]) -> Iterator[State]:
+    """Yield what ``parse`` makes of the JSON in a file of ``UPLOAD_DIR``, and write it if the block has changed it.
+
+    Until then, no other thread can read it (on Windows, none of this process). ``empty`` replaces what is damaged.
+    """
     flags = os.O_RDWR | os.O_CREAT
     with _door, open(os.open(root() / name, flags, 0o600), "r+") as file:
         if os.name == "posix":
             fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
-        yield file
+        before = file.read()
+        try:
+            state = parse(json.loads(before))
+        except (ValueError, TypeError):  # a new file, or a crash while it was written
+            state = empty()
+        yield state
+        if (after := json.dumps(state, default=asdict)) != before:
+            file.seek(0)
+            file.truncate()
+            file.write(after)
 
 
 def store(

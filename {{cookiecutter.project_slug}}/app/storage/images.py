@@ -4,7 +4,7 @@ Pillow bounds pixels, not work: 80 kB can keep a decoder busy for minutes, or ta
 go to ``image_worker.py``, a program that the system stops at a limit of CPU time and memory, and this module at one of
 time. ``turns.py`` bounds how many of these processes there are: one in each lane.
 
-Whatever is uploaded, the answer comes within 15 seconds, and all images together take less than 400 MB.
+Whatever is uploaded, waiting and decoding end within 15 seconds, and all images together take less than 400 MB.
 With a larger ``IMAGE_MAX_PIXELS`` than the default they may take more, in proportion.
 Source: OWASP File Upload Cheat Sheet; ASVS 5.0 V5.2.6; CWE-400.
 """

@@ -12,12 +12,13 @@ it stores itself. It learns what the others have stored when it measures.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
 
 from flask import current_app
 
@@ -96,19 +97,12 @@ def measure() -> None:
             count.bytes += total - stored
 
 
-@contextlib.contextmanager
-def _count() -> Iterator[Count]:
-    """Yield the count. Until the block ends, no other thread can read or change it."""
-    with folder.locked(folder.TOTAL) as file:
-        try:
-            found = Count(**json.load(file))
-        except (ValueError, TypeError):  # empty, or a crash while it was written
-            found = Count()
-        if found.storage != (chosen := current_app.config["UPLOAD_STORAGE"]):  # UPLOAD_STORAGE has changed
-            found = Count(chosen)
-        before = asdict(found)
-        yield found
-        if asdict(found) != before:
-            file.seek(0)
-            file.truncate()
-            json.dump(asdict(found), file)
+def _count() -> AbstractContextManager[Count]:
+    """Return the count, to read and to change by this thread alone. Another ``UPLOAD_STORAGE`` has a new one."""
+    chosen = current_app.config["UPLOAD_STORAGE"]
+
+    def parse(found: dict[str, Any]) -> Count:
+        count = Count(**found)
+        return count if count.storage == chosen else Count(chosen)
+
+    return folder.locked(folder.TOTAL, parse, lambda: Count(chosen))

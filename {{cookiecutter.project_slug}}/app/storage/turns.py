@@ -2,7 +2,7 @@
 
 A lane serves one request at a time, in the order of their arrival, so the memory that images take is that of its two
 lanes, whatever the number of gunicorn's workers. A request that waits holds a thread, so few may. Nobody may hold the
-lanes against others: each owner has one place, and each client address two.
+lanes against others: each owner has one place, and each IPv4 address and each /48 of IPv6 two.
 
 The tickets of those who wait or decode are in a file in ``UPLOAD_DIR``, which the kernel locks while it is changed. The
 ticket of a process that was killed expires. On Windows, which has no such lock, each process has lanes of its own.
@@ -11,11 +11,11 @@ ticket of a process that was killed expires. On Windows, which has no such lock,
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 from app.security.errors import refuse
 from app.storage import folder
@@ -39,10 +39,8 @@ class Ticket(NamedTuple):
 def turn(lane: str, places: int, *, owner: str, address: str, wait: float, hold: float) -> Iterator[None]:
     """Wait up to ``wait`` seconds for a turn in ``lane``, then hold it for the block, up to ``hold`` seconds.
 
-    ``places`` is the number of requests that may be in the lane at a time, waiting or served.
-
-    Raises Refusal (503) at once if the lane has no free place (of ``places``), or if ``owner`` or ``address`` have
-    their share; and if nothing becomes free in time.
+    ``places`` is the number of requests that may be in the lane at a time, waiting or served. Raises Refusal (503): at
+    once if the lane is full, or if ``owner`` or ``address`` has its share; later if no turn comes in time.
     """
     start = time.monotonic()
     mine = Ticket(secrets.token_hex(8), lane, owner, address, time.time() + wait + hold)
@@ -74,18 +72,12 @@ def _is_first(mine: Ticket) -> bool:
         return next((ticket.id for ticket in tickets if ticket.lane == mine.lane), None) == mine.id
 
 
-@contextlib.contextmanager
-def _tickets() -> Iterator[list[Ticket]]:
+def _tickets() -> AbstractContextManager[list[Ticket]]:
     """Return the tickets that have not expired, in their order, to read and to change by this thread alone."""
-    with folder.locked(folder.TURNS) as file:
-        try:
-            found = [Ticket(*fields) for fields in json.load(file)]
-        except (ValueError, TypeError):  # empty, or a crash while it was written
-            found = []
-        now = time.time()
-        tickets = [ticket for ticket in found if 0 < ticket.until - now < 600]  # unless a clock was set meanwhile
-        yield tickets
-        if tickets != found:
-            file.seek(0)
-            file.truncate()
-            json.dump(tickets, file)
+    return folder.locked(folder.TURNS, _not_expired, list)
+
+
+def _not_expired(found: list[list[Any]]) -> list[Ticket]:
+    now = time.time()
+    tickets = (Ticket(*fields) for fields in found)
+    return [ticket for ticket in tickets if 0 < ticket.until - now < 600]  # unless a clock was set meanwhile

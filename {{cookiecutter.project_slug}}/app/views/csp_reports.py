@@ -83,7 +83,7 @@ def receive() -> tuple[str, int]:
     request.max_content_length = MAX_BODY
     body = request.get_data()
     if request.mimetype not in ("application/csp-report", "application/reports+json"):
-        refuse(415, "Only reports of a Content Security Policy are accepted here.")
+        refuse(415, "Only violation reports of browsers are accepted here.")
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):

@@ -87,8 +87,8 @@ def _saved(files: list[FileStorage]) -> list[StoredFile]:
         # During the upload, another window may have deleted the account and its other files.
         still_here = visitors().is_still_here()
     finally:  # also where the database can't be asked: who reads 503 sends the files again
-        for file in stored if not still_here else ():
-            storage().delete(file)
+        if not still_here:
+            uploads.discard(stored)
     if not still_here:
         refuse(401, "You were signed out during the upload. None of its files were kept.")
     return stored

@@ -266,6 +266,14 @@ def test_a_dump_of_another_app_is_refused(app_config: dict[str, object], tmp_pat
     assert (status, "not part of a backup of this app" in told) == (1, True)
 
 
+def test_without_a_database_there_is_no_backup(app_config: dict[str, object], tmp_path: Path) -> None:
+    """As with a wrong DATABASE_URL: a daily backup would be empty, and nobody would know."""
+    app = create_app(app_config | {"DATABASE_URL": f"sqlite:///{tmp_path / 'other.db'}"})
+    status, told = command(app, "backup", tmp_path / "backup")
+    assert (status, told.startswith(f"Error: There is no {tmp_path / 'other.db'}. ")) == (1, True)
+    assert not [*tmp_path.glob("other*"), *tmp_path.glob("backup*")]
+
+
 def test_a_bucket_is_not_backed_up_and_that_is_told(
     app_config: dict[str, object], s3_server: S3, tmp_path: Path
 ) -> None:
@@ -278,6 +286,8 @@ def test_a_bucket_is_not_backed_up_and_that_is_told(
     assert f"Not copied: the uploads in {config['UPLOAD_STORAGE']}" in told
     for path in tmp_path.glob("app.db*"):
         path.unlink()
+    from_before = Path(str(config["UPLOAD_DIR"]), f"session-{'0' * 32}")  # when files were not in a bucket
+    from_before.mkdir(parents=True)
     status, told = command(app, "restore", backup)
     assert (status, f"Not restored: the uploads in {config['UPLOAD_STORAGE']}" in told) == (0, True)
     assert len(objects(config)) == 2

@@ -30,7 +30,6 @@ ISOLATION = {
     "X-Permitted-Cross-Domain-Policies": ("none",),
     "Referrer-Policy": ("strict-origin-when-cross-origin", "same-origin", "strict-origin", "no-referrer"),
 }
-ONCE = ("X-Content-Type-Options", "X-Frame-Options", "Content-Security-Policy", "Strict-Transport-Security")
 SCANNERS = {
     "MDN's Observatory": r"(?i)observatory",
     "a CSP evaluator": r"(?i)csp.?evaluator",
@@ -67,7 +66,7 @@ def every_response_has_them(subject: Subject) -> Iterator[str]:
         answers["a download"] = _download(subject)
     relaxed = _relaxed(subject)
     for kind, answer in answers.items():
-        twice = [name for name in ONCE if len(answer.headers.getlist(name)) > 1]
+        twice = [name for name in server.OWN_HEADERS if len(answer.headers.getlist(name)) > 1]
         if twice:
             yield f"{kind} has {', '.join(twice)} twice."
         wanted = ["X-Content-Type-Options", "X-Frame-Options", *ISOLATION]
