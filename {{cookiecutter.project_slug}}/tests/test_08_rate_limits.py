@@ -774,6 +774,18 @@ def test_8_S5_headers_count_down(app_config: dict[str, object], clock: time_mach
     assert client.get("/").status_code == 200
 
 
+def test_8_S5_a_client_over_its_limit_gets_its_answer_while_it_sends(serve: Callable[..., Server]) -> None:
+    """A connection that is closed with a body in it is reset, and the client does not see why."""
+    server = serve(RATELIMIT_DEFAULT="2 per minute")
+    seen = []
+    for _ in range(6):
+        connection = http.client.HTTPSConnection("localhost", server.port, context=server.tls, timeout=PATIENCE)
+        connection.request("POST", "/", body=b"a" * 10_000_000, headers={"Origin": ORIGIN})
+        seen.append(connection.getresponse().status)
+        connection.close()
+    assert seen == [seen[0]] * 2 + [429] * 4
+
+
 def test_8_S5_a_429_is_a_page_or_a_problem(app_config: dict[str, object], clock: time_machine.Coordinates) -> None:
     client = browser_like(create_app(app_config | {"RATELIMIT_DEFAULT": "1 per minute"}))
     client.get("/")

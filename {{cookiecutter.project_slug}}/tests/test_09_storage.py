@@ -130,6 +130,35 @@ def test_9_T4_the_quota_of_all_owners_does_not_read_their_files_for_each_upload(
 
 
 @on_both_storages
+def test_9_T4_before_the_first_measure_has_ended_no_upload_passes_the_quota(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor after it: a process that is killed while it measures leaves no count of nothing."""
+    app = create_app(app_config | {"UPLOAD_QUOTA_TOTAL_BYTES": 1000})
+    member, chosen = new_member(app), app.extensions["upload_storage"]
+    assert upload(member, "a.txt", b"a" * 900).status_code == 201
+    (app.config["UPLOAD_DIR"] / folder.TOTAL).unlink()
+    other, measure, meanwhile = new_member(app, "other@example.com"), chosen.total, list[int]()
+
+    def measured() -> int:
+        if not meanwhile:
+            meanwhile.append(0)
+            meanwhile.append(upload(other, "a.txt", b"a" * 200).status_code)
+        return measure()
+
+    monkeypatch.setattr(chosen, "total", measured)
+    assert upload(member, "a.txt", b"a" * 200).status_code == 503
+    assert meanwhile[1:] == [503]
+    assert upload(member, "a.txt", b"a" * 100).status_code == 201
+    (app.config["UPLOAD_DIR"] / folder.TOTAL).unlink()
+    monkeypatch.setattr(chosen, "total", lambda: (_ for _ in ()).throw(SystemExit))
+    with pytest.raises(SystemExit):
+        upload(member, "a.txt", b"a")
+    monkeypatch.undo()
+    assert upload(member, "a.txt", b"a").status_code == 503
+
+
+@on_both_storages
 def test_9_T4_parallel_uploads_of_many_owners_never_pass_the_quota_of_all(app_config: dict[str, object]) -> None:
     app = create_app(app_config | {"UPLOAD_QUOTA_TOTAL_BYTES": 100})
 

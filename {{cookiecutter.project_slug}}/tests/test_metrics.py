@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 
 from app import create_app
 from app.settings import SettingsError
@@ -27,6 +27,13 @@ from tests.test_08_rate_limits import until
 TOKEN = "c41f7a90d2be4e6f8b35a7d1906c2e84"
 RIGHT = {"Authorization": f"Bearer {TOKEN}"}
 COUNTED = 'http_requests_total{method="%s",route="%s",status="%s"}'
+
+
+class EndedSocket(Response):
+    """How flask-sock tells gunicorn that a WebSocket has ended, perhaps after hours."""
+
+    def __call__(self, *_: object) -> Iterable[bytes]:
+        raise StopIteration
 
 
 @pytest.fixture
@@ -81,6 +88,7 @@ def without_ids(text: str) -> str:
         {"Authorization": f"Bearer {TOKEN[:-1]}"},
         {"Authorization": f"Bearer {TOKEN}0"},
         {"Authorization": "Bearer \xe4"},
+        {"Authorization": "Basic \xe4"},
         {"Authorization": f"Basic {TOKEN}"},
         {"Authorization": TOKEN},
         {"Cookie": f"METRICS_TOKEN={TOKEN}"},
@@ -146,14 +154,14 @@ def test_a_token_for_metrics_that_can_be_guessed_stops_the_start(app_config: dic
 def test_each_request_and_each_event_counts_once(app_config: dict[str, object], access_log: bool) -> None:
     limits = {"RATELIMIT_DEFAULT": "9 per minute", "ACCESS_LOG": access_log}
     app = create_app(app_config | {"METRICS_TOKEN": TOKEN} | limits)
-    app.add_url_rule("/tested-socket", view_func=public(lambda: next(iter(()))), endpoint="socket")
+    app.add_url_rule("/tested-socket", view_func=public(EndedSocket), endpoint="socket")
     log, client, operator = capture_log(), browser_like(app), browser_like(app)
     operator.environ_base["REMOTE_ADDR"] = "192.0.2.7"
     before = numbers(operator.get("/metrics", headers=RIGHT).text)
     asked = ["/", "/?a=b", "/nothing", "/static/app.css", "/healthz", *["/robots.txt"] * 12]
     for path in asked:
         client.get(path).close()
-    with pytest.raises(StopIteration):  # as flask-sock ends a WebSocket, perhaps after hours
+    with pytest.raises(StopIteration):
         client.get("/tested-socket", headers={"Upgrade": "websocket", "Origin": "https://localhost"})
     after = numbers(operator.get("/metrics", headers=RIGHT).text)
     grown = {name: int(number - before.get(name, 0)) for name, number in after.items()}

@@ -37,12 +37,17 @@ _one_at_a_time = Lock()  # zxcvbn keeps the known words of a call in a global va
 
 
 def normal_email(address: str) -> str:
-    """Return the normalized form of an address, by which accounts are found. Raises ValueError."""
+    """Return the normalized form of an address, by which accounts are found. Raises ValueError.
+
+    Mails decode ``=?…?=`` (RFC 2047): each such spelling of one mailbox would have mails of its own.
+    """
     from email_validator import EmailNotValidError, validate_email  # here, because a start would pay for it
 
     if len(address) > MAX_EMAIL:
         raise ValueError(f"This address is too long: the maximum is {MAX_EMAIL} characters.")
     try:
+        if "=?" in address:
+            raise EmailNotValidError
         return validate_email(address.strip(), check_deliverability=False).normalized.lower()
     except EmailNotValidError as error:
         raise ValueError("This is not an e-mail address.") from error

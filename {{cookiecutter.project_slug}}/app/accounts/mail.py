@@ -5,7 +5,7 @@ sends what waits: links for a new password first, then by age. A delivery that f
 2, 4 … minutes, at most an hour, and is given up after a day; each failure is an error in the log. The thread ends when
 no mail waits. A mail in the table starts it, and so does a request at most once a minute: after a restart, or for mails
 that another process wrote. Workers claim a mail before they send it, so it is sent once; only a process that is killed
-while it sends leaves a mail that is sent again, with the same Message-ID.
+while it sends, or that needs longer than ``CLAIM``, leaves a mail that is sent again, with the same Message-ID.
 
 A log line about a mail has the id of the request that asked for it, and its kind: the name of its template.
 
@@ -46,8 +46,9 @@ from app.logs import request_id
 from app.security.rate_limits import limiter
 from app.visitors import digest
 
-TIMEOUT = 10  # seconds that the mail server may take for each of its about nine answers
-CLAIM = timedelta(minutes=2)  # longer than a delivery takes; then the process that claimed the mail has died
+TIMEOUT = 10  # seconds that the mail server may take for each line of its about nine answers
+# Longer than a delivery takes, unless each answer is many slow lines: then the process that claimed the mail has died.
+CLAIM = timedelta(minutes=2)
 
 FIRST_RETRY = timedelta(seconds=30)  # doubled with each try
 LAST_RETRY = timedelta(hours=1)
@@ -206,9 +207,9 @@ def _send(app: Flask, mail: Mail) -> None:
 
 
 def _said(error: Exception, mail: Mail) -> str:
-    """Return the text of ``error`` without links and the recipient, which a mail server repeats in its own spelling."""
+    """Return the text of ``error`` without links, addresses and the recipient, however the mail server spells them."""
     name = re.escape(mail.recipient.rpartition("@")[0])
-    return re.sub(rf"(?i)https?://\S*|(?<!\w){name}(?!\w)(@[\w.-]*)?", "[…]", str(error))
+    return re.sub(rf"(?i)https?://\S*|[^\s<>'\"]{{1,256}}@[\w.-]+|(?<!\w){name}(?!\w)", "[…]", str(error))
 
 
 def _message(app: Flask, mail: Mail, user: User | None) -> EmailMessage:

@@ -323,7 +323,7 @@ def confirm_email(token: str) -> ResponseReturnValue:
     if expired or invalid or user != identity.member():
         flash("This link is too old, or is one of another account. Here you can get another one.", "error")
         return redirect(url_for("accounts.account"), 303)
-    form = FlaskForm()
+    form = FlaskForm(request.form)  # without data, it parses a JSON body, on which it may fail
     if not form.validate_on_submit():
         return render_template("security/confirm_email.html", form=form, token=token), _status(form)
     confirm_user(identity.member())  # type: ignore[no-untyped-call]

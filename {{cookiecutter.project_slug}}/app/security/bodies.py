@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from flask import Flask, Response, current_app, has_request_context, request
 from jinja2.filters import do_filesizeformat
@@ -22,6 +22,9 @@ from app.security.declarations import Declared, declare, declared, declared_by
 from app.security.errors import Refusal, respond
 from app.security.findings import Finding
 from app.settings import LARGEST_BODY
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 # The limits of a form's fields and of its parts; Werkzeug's defaults are 500 kB and 1,000. Werkzeug's multipart parser
 # also counts up to two 64 KiB chunks of a file against the first, so a lower limit would refuse files.
@@ -190,13 +193,17 @@ def _name_the_limit(error: RequestEntityTooLarge) -> Response:
 
 
 def _read_the_rest(response: Response) -> Response:
+    read_the_rest(request.environ)
+    return response
+
+
+def read_the_rest(environ: WSGIEnvironment) -> None:
     """Read and discard the rest of a refused body, within limits.
 
     Otherwise a client that is still sending sees a connection reset and never the response (RFC 9112, 9.6).
     """
-    if request.environ.get("wsgi.input_terminated"):
-        body, left, end = request.environ["wsgi.input"], LINGER_BYTES, time.monotonic() + LINGER_SECONDS
+    if environ.get("wsgi.input_terminated"):
+        body, left, end = environ["wsgi.input"], LINGER_BYTES, time.monotonic() + LINGER_SECONDS
         with contextlib.suppress(Exception):  # a failure here must not change the response
             while left > 0 and time.monotonic() < end and (read := body.read(CHUNK)):
                 left -= len(read)
-    return response

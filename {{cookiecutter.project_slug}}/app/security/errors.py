@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from flask import Flask, Response, current_app, g, got_request_exception, json, render_template, request
 from flask import Request as FlaskRequest
 from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError
-from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.http import HTTP_STATUS_CODES, parse_date
 from werkzeug.utils import cached_property
 from werkzeug.wsgi import ClosingIterator, FileWrapper
 
@@ -28,7 +28,7 @@ from app.visitors import visitors
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-    from werkzeug.datastructures import ImmutableMultiDict
+    from werkzeug.datastructures import Authorization, ImmutableMultiDict
 
 NUMBER = 5
 TITLE = "Error handling"
@@ -129,13 +129,35 @@ def _prefers_json(asked: FlaskRequest, *, default: bool) -> bool:
     return asked.accept_mimetypes.best_match(offers, offers[0]) in JSON_TYPES
 
 
+DATES = frozenset({"HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE"})
+
+
 class StrictRequest(FlaskRequest):
-    """A request that refuses JSON that is nested too deeply, and null bytes in its form, which break databases."""
+    """A request that refuses what Werkzeug or a database can't handle, as a fault of the client."""
+
+    def __init__(self, environ: WSGIEnvironment, *arguments: Any, **more: Any) -> None:
+        """Ignore a date that is no date (RFC 9110, 13.1): its year may be too large for Werkzeug."""
+        for name in DATES & environ.keys():
+            try:
+                parse_date(environ[name])
+            except OverflowError:
+                del environ[name]
+        super().__init__(environ, *arguments, **more)
+
+    @cached_property
+    def authorization(self) -> Authorization | None:
+        """What the header says. None if it is damaged: Werkzeug expects ASCII in it."""
+        try:
+            return super().authorization
+        except ValueError:
+            return None
 
     @cached_property
     def form(self) -> ImmutableMultiDict[str, str]:
-        """The form fields. Raises Refusal if one contains a null byte."""
+        """The form fields. Raises Refusal if one contains a null byte, or has no name."""
         form = super().form
+        if None in form:
+            refuse(400, "A field of this form has no name.")
         _refuse_null_bytes(*form.keys(), *chain(*form.listvalues()))
         return form
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flask import Flask, Request, json
 
 from app import logs
+from app.security.bodies import read_the_rest
 from app.security.errors import WORDS, wants_problem
 from app.security.networks import WIDER, network
 from app.visitors import Visitors
@@ -137,6 +138,7 @@ def refuse_early(
             counted = counted_as(app, context.request)
             refused = known.get((counted.scope, claimed(app, context.request) if counted.by_user else None))
             if refused:
+                read_the_rest(environ)
                 return _answer(context.request, refused, start_response)
         return wsgi_app(environ, start_response)
 

@@ -83,7 +83,8 @@ def measure() -> None:
     """
     now = time.time()
     with _count() as count:
-        last, count.measured = count.measured, now  # first, so no other thread measures too
+        last = count.measured
+        count.measured = now if last else 0  # so no other thread measures too, unless there is no result at all yet
         count.claims = {claim: made for claim, made in count.claims.items() if abs(now - made[1]) < LEFTOVER_SECONDS}
         stored = count.bytes - sum(size for size, _ in count.claims.values())
     try:
@@ -93,8 +94,8 @@ def measure() -> None:
             count.measured = last
         raise
     with _count() as count:
-        if count.measured == now:  # else a later measurement has the result
-            count.bytes += total - stored
+        if count.measured == (now if last else 0):  # else another measurement has the result
+            count.bytes, count.measured = count.bytes + total - stored, now
 
 
 def _count() -> AbstractContextManager[Count]:

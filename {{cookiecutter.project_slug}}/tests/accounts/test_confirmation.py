@@ -19,7 +19,7 @@ from app import create_app
 from app.security import uploads
 from tests.accounts.mailbox import Mailbox
 from tests.accounts.people import PASSWORD, is_signed_in, register, registered, sign_in
-from tests.conftest import KEY, browser_like, post
+from tests.conftest import KEY, browser_like, csrf_token, post
 from tests.samples import stored
 
 ALICE = "alice@example.com"
@@ -169,6 +169,12 @@ def test_1_S5_a_confirmation_of_before_a_rotation_works(
     alice.application = create_app(app_config | rotated)
     post(alice, link)
     assert "Confirm your address" not in alice.get("/account").text
+
+
+def test_5_T3_a_body_of_json_is_no_error_of_ours(app: Flask, mailbox: Mailbox) -> None:
+    alice = registered(app)
+    link, headers = confirmation(mailbox), {"X-CSRFToken": csrf_token(alice), "Origin": "https://localhost"}
+    assert [alice.post(link, json=body, headers=headers).status_code for body in ([1], 5, "x")] == [303] * 3
 
 
 def test_an_account_of_the_administrator_is_confirmed(app: Flask, mailbox: Mailbox) -> None:

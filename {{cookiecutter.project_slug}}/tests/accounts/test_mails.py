@@ -187,6 +187,7 @@ def test_what_the_server_has_taken_is_not_sent_again(
         {"RCPT": "550 5.1.1 <{recipient}>: user {recipient} is unknown"},
         {"RCPT": "550 5.1.1 no mailbox for ALICE here"},
         {".": "554 5.7.1 the mail to {recipient} has the link {link}"},
+        {"RCPT": "550 5.1.1 <b\xfc.alice@example.com> is what alice@example.com leads to"},
     ],
 )
 def test_a_line_about_a_mail_has_its_kind_and_its_request_and_nothing_of_the_mail(

@@ -18,7 +18,7 @@ GUARDS: tuple[tuple[str, int | None, str], ...] = (
     (r"app/security/(?:urls|outgoing)\.py", 10, "where redirects lead, which hosts are ours, and what is fetched"),
     (r"app/security/declarations\.py", None, "which views are exempt from a protection, and why"),
     (r"app/(?:security/.*|__init__\.py|breaker\.py)", None, "which mitigations are on, and what they rest on"),
-    (r"app/(?:.*settings|paths|project)\.py|\.env\.example|\.flaskenv", None, "the defaults, and which values are refused"),
+    (r"app/(?:.*settings|paths|project)\.py|\.env\.example|\.flaskenv", None, "the defaults, and what is refused"),
     (r"app/(?:accounts/)?templates/.*", 7, "how the pages and mails print what people sent"),
     (r"app/accounts/.*|app/visitors\.py", None, "who is signed in, and how they prove it"),
     (r"app/(?:views/.*|static_files\.py|static/.*\.js)", None, "what each page accepts and runs, and from whom"),
