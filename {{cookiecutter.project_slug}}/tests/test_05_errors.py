@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -405,6 +406,19 @@ def test_5_T3_a_malformed_request_is_the_client_s_fault(
 ) -> None:
     with member.open(path, method=method, headers=headers, data=body) as response:
         assert response.status_code < 500
+
+
+@pytest.mark.parametrize("header", ["If-Modified-Since", "If-Unmodified-Since"])
+def test_5_T3_a_date_of_another_age_is_ignored(app: Flask, header: str) -> None:
+    app.add_url_rule("/tested-dated", "dated", public(lambda: dated().make_conditional(request)))
+    answer = browser_like(app).get("/tested-dated", headers={header: "Fri, 31 Dec 9999999999 23:59:59 GMT"})
+    assert (answer.status_code, answer.text) == (200, "new")
+
+
+def dated() -> Response:
+    response = Response("new")
+    response.last_modified = datetime(2026, 1, 1, tzinfo=UTC)
+    return response
 
 
 @pytest.mark.parametrize("path", ["/%00", "/?a=%00", "/?%00=a", "/static/%00"])
