@@ -268,7 +268,7 @@ WITHOUT_UPLOADS = {
         ("from app.storage import folder, total\n", ""),
         ("from app.storage.stored import ID, OWNER, storage\n", ""),
         (KEPT_HERE.format('_copy_uploads(folder.root(), part / "uploads")'), "    if True:\n"),
-        ("    _refuse_if_there(*(path for path in folder.root().iterdir() if OWNER.fullmatch(path.name)))\n", ""),
+        ("        _refuse_if_there(*(path for path in folder.root().iterdir() if OWNER.fullmatch(path.name)))\n", ""),
         ('    if storage() is folder:\n        _refuse_damaged_uploads(place / "uploads")\n', ""),
         (
             KEPT_HERE.format('_copy_uploads(place / "uploads", folder.root())\n        total.measure()'),

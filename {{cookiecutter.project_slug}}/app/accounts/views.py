@@ -147,12 +147,18 @@ class ChangePasswordForm(PasswordForm):
 
 # The forms that a refusal with a wait shows again, as they were sent, without the passwords.
 FORMS: dict[str, tuple[type[FlaskForm], Callable[[FlaskForm], str]]] = {
-    "security.login": (SignInForm, lambda form: render_template("security/login_user.html", form=form)),
-    "security.register": (RegisterForm, lambda form: render_template("security/register_user.html", form=form)),
-    "security.forgot_password": (EmailForm, lambda form: render_template("security/forgot_password.html", form=form)),
+    "security.login": (SignInForm, lambda form: render_template("security/login_user.html", login_user_form=form)),
+    "security.register": (
+        RegisterForm,
+        lambda form: render_template("security/register_user.html", register_user_form=form),
+    ),
+    "security.forgot_password": (
+        EmailForm,
+        lambda form: render_template("security/forgot_password.html", forgot_password_form=form),
+    ),
     "security.change_password": (
         ChangePasswordForm,
-        lambda form: render_template("security/change_password.html", form=form),
+        lambda form: render_template("security/change_password.html", change_password_form=form),
     ),
     "accounts.delete": (PasswordForm, lambda form: render_template("account_delete.html", form=form)),
 }
@@ -187,7 +193,7 @@ def login() -> ResponseReturnValue:
     if current_user.is_authenticated:
         return redirect_to(form.next.data, "pages.home")
     if not form.validate_on_submit():
-        return render_template("security/login_user.html", form=form), _status(form)
+        return render_template("security/login_user.html", login_user_form=form), _status(form)
     claim_attempt(form.email.data)
     user = identity.find_user(form.email.data)
     if user is None:
@@ -200,7 +206,7 @@ def login() -> ResponseReturnValue:
     security_event("authn_login_fail", account=form.email.data)
     form.form_errors.append("The e-mail address or the password is wrong.")
     tries = remaining_tries(form.email.data)
-    return render_template("security/login_user.html", form=form, remaining_tries=tries), 403
+    return render_template("security/login_user.html", login_user_form=form, remaining_tries=tries), 403
 
 
 @security.post("/logout")
@@ -221,7 +227,7 @@ def register() -> ResponseReturnValue:
         return redirect(url_for("accounts.account"), 303)
     form = RegisterForm(request.form)
     if not form.validate_on_submit():
-        return render_template("security/register_user.html", form=form), _status(form)
+        return render_template("security/register_user.html", register_user_form=form), _status(form)
     email = form.email.data
     user = identity.create_user(email, form.password.data)
     template = "welcome" if user else "welcome_existing"
@@ -241,7 +247,7 @@ def forgot_password() -> ResponseReturnValue:
     """Send a link for a new password."""
     form = EmailForm(request.form)
     if not form.validate_on_submit():
-        return render_template("security/forgot_password.html", form=form), _status(form)
+        return render_template("security/forgot_password.html", forgot_password_form=form), _status(form)
     # For an unknown address the same work is done: app/accounts/mail.py writes a mail to nobody and deletes it.
     nobody = User(email="", password="", fs_uniquifier="")  # nosec B106
     if may_be_sent_to(form.email.data, "reset"):
@@ -267,7 +273,7 @@ def reset_password(token: str) -> ResponseReturnValue:
     form = NewPasswordForm(request.form)
     form.account = user
     if not form.validate_on_submit():
-        page = {"form": form, "token": token, "starts_empty": user.confirmed_at is None}
+        page = {"reset_password_form": form, "reset_password_token": token, "starts_empty": user.confirmed_at is None}
         return render_template("security/reset_password.html", **page), _status(form)
     former_owner = user.owner_key
     if user.confirmed_at is None:
@@ -290,7 +296,7 @@ def change_password() -> ResponseReturnValue:
     form, user = ChangePasswordForm(request.form), identity.member()
     form.account = user
     if not (form.validate_on_submit() and _knows_password(user, form.password)):
-        return render_template("security/change_password.html", form=form), _status(form)
+        return render_template("security/change_password.html", change_password_form=form), _status(form)
     notify = may_be_sent_to(user.email, "change")
     change_user_password(user, form.new_password.data, notify=notify, autologin=False)
     identity.sign_in(user)
@@ -323,7 +329,7 @@ def confirm_email(token: str) -> ResponseReturnValue:
     if expired or invalid or user != identity.member():
         flash("This link is too old, or is one of another account. Here you can get another one.", "error")
         return redirect(url_for("accounts.account"), 303)
-    form = FlaskForm(request.form)  # without data, it parses a JSON body, on which it may fail
+    form = FlaskForm(request.form)
     if not form.validate_on_submit():
         return render_template("security/confirm_email.html", form=form, token=token), _status(form)
     confirm_user(identity.member())  # type: ignore[no-untyped-call]

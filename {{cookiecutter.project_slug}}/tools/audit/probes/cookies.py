@@ -32,9 +32,8 @@ def cookie_is_secure(subject: Subject) -> Iterator[str]:
                 yield f"{rule.rule} sets the session cookie over http, where it can be intercepted."
     cookie, later = _value(subject), time.time() + _lifetimes(subject.app)[0] / 2  # it is then signed again
     with mock.patch("time.time", return_value=later):
-        answer = _browser_with(subject, cookie).open(subject.static_file("app.css"))
-    if "Set-Cookie" in answer.headers:
-        yield "A static file carries the session cookie, so shared caches may store it."
+        if "Set-Cookie" in _browser_with(subject, cookie).open(subject.static_file("app.css")).headers:
+            yield "A static file carries the session cookie, so shared caches may store it."
     yield from _set_without(subject, "secure")
     if subject.own:
         if subject.make({"FLASK_DEBUG": None}).debug:
