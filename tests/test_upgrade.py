@@ -15,7 +15,7 @@ from tests.conftest import AUTHOR, App, Cookiecutter, commit, edit, files, outsi
 from tests.test_drift import CRUFT, ROOT, Team, run, section
 
 BEFORE = "71f61c78e9a38212348a7af9643738224c3f1c5d"  # the last commit of 0.1.0
-# git takes a file for moved if half of it is the same. app/accounts/views.py has 50 %, and so no room for other changes.
+# git takes a file for moved if half of it is the same: app/accounts/views.py has 50 %, and no room for other changes.
 
 TABLE = '''class Product(Model):
     """What the shop sells."""
