@@ -28,7 +28,7 @@ KILLERS = {name: found[0] for name, found in places(ROOT / APP).items()}
 # app (tests/test_generated_app.py), which shows that the killers are green before.
 ALL = os.environ.get("MUTANTS") == "all"
 CHOSEN = MUTATIONS if ALL else MUTATIONS[::75]
-# Of these, the whole audit runs, to see that no other row changes. Of others, the mutation's own row is audited.
+# For these, the whole audit runs, which shows that no other row changes. For the others, only their row.
 WHOLE = MUTATIONS[::225]
 
 
@@ -124,7 +124,7 @@ def table() -> str:
         "",
         "Each takes one step out of a generated app the way a person would. The test beside it is green before and red",
         "after, and the audit's rows of the mitigations in the last column turn from *implemented* to *missing* or",
-        "*relaxed*. `make mutants` runs all of them. Of a few, it sees in a whole audit that no other row changes.",
+        "*relaxed*. `make mutants` runs all of them. For a few, a whole audit shows that no other row changes.",
         "",
         "| step | what a person does | where | killed by | rows |",
         "|---|---|---|---|---|",

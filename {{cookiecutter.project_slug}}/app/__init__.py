@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 def create_app(config: Mapping[str, object] | None = None) -> Flask:
     """Return a new app. Settings in ``config`` override the environment and ``.env``.
 
-    This has no side effects: it creates no file, folder or database, and opens no connection. In a process with several
-    apps, all count in the storage of the newest: Flask-Limiter has one object for all of them.
+    This has no side effects: it creates no file, folder or database, and opens no connection. Several apps in
+    one process share the counts of the newest, because Flask-Limiter has one object for all of them.
     Raises SettingsError, which names each invalid setting and its fix.
     """
     # Imported here, so that ``python -m app.security.secret_key`` can generate a key without loading the app.

@@ -19,7 +19,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     "authz_fail": (WARNING, "A 403, nobody signed in, or a file or session of somebody else, or one that was deleted."),
     "excess_rate_limit_exceeded": (
         WARNING,
-        "A client reached a limit. Its other requests in that time are no events.",
+        "A client reached a limit. Its other requests in that time cause no further event.",
     ),
     "input_validation_fail": (WARNING, "A request was refused for its content; `reason` says why."),
     "malicious_cors": (CRITICAL, "A request of another site tried to change something."),

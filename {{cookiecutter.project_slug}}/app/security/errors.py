@@ -129,17 +129,17 @@ def _prefers_json(asked: FlaskRequest, *, default: bool) -> bool:
     return asked.accept_mimetypes.best_match(offers, offers[0]) in JSON_TYPES
 
 
-DATES = frozenset({"HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE"})
+DATES = ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE")
 
 
 class StrictRequest(FlaskRequest):
     """A request that refuses what Werkzeug or a database can't handle, as a fault of the client."""
 
     def __init__(self, environ: WSGIEnvironment, *arguments: Any, **more: Any) -> None:
-        """Ignore a date that is no date (RFC 9110, 13.1): its year may be too large for Werkzeug."""
-        for name in DATES & environ.keys():
+        """Ignore an invalid date (RFC 9110, 13.1): Werkzeug raises an error for a year that is too large."""
+        for name in DATES:
             try:
-                parse_date(environ[name])
+                parse_date(environ.get(name))
             except OverflowError:
                 del environ[name]
         super().__init__(environ, *arguments, **more)

@@ -84,7 +84,8 @@ def measure() -> None:
     now = time.time()
     with _count() as count:
         last = count.measured
-        count.measured = now if last else 0  # so no other thread measures too, unless there is no result at all yet
+        # No other thread measures too, unless there is no result at all yet.
+        count.measured = mark = now if last else 0
         count.claims = {claim: made for claim, made in count.claims.items() if abs(now - made[1]) < LEFTOVER_SECONDS}
         stored = count.bytes - sum(size for size, _ in count.claims.values())
     try:
@@ -94,7 +95,7 @@ def measure() -> None:
             count.measured = last
         raise
     with _count() as count:
-        if count.measured == (now if last else 0):  # else another measurement has the result
+        if count.measured == mark:  # else another measurement has the result
             count.bytes, count.measured = count.bytes + total - stored, now
 
 
