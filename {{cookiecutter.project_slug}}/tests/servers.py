@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +19,10 @@ import pytest
 import trustme
 
 from app.paths import ROOT
+from tests.forked import Gunicorn
 from tests.programs import PROGRAMS
+
+Process = subprocess.Popen[bytes] | Gunicorn
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Server:
 
     port: int
     log: Path
-    process: subprocess.Popen[bytes]
+    process: Process
     tls: ssl.SSLContext
     http_port: int = 0
     start: Callable[[], object] = lambda: None  # starts it again after a stop
@@ -76,7 +78,7 @@ def serve(authority: trustme.CA, app_config: dict[str, object], tmp_path: Path) 
 
     ``folder`` is that of another checkout.
     """
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[Process] = []
 
     def start(wsgi: str = "wsgi:app", folder: Path = ROOT, **config: object) -> Server:
         port = free_port()
@@ -84,9 +86,8 @@ def serve(authority: trustme.CA, app_config: dict[str, object], tmp_path: Path) 
         authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
         environment = os.environ | {"SERVER_NAME": f"localhost:{port}"}
         environment |= {name: str(value) for name, value in (app_config | config).items()}
-        command = [sys.executable, "-m", "gunicorn", wsgi, "--bind", f"127.0.0.1:{port}"]
-        command += ["--certfile", str(certificate)]
-        process = launch(command, log, environment, folder)
+        arguments = [wsgi, "--bind", f"127.0.0.1:{port}", "--certfile", str(certificate)]
+        process = Gunicorn(arguments, log, environment, folder)
         running.append(process)
         wait_for(port, process, log)
         tls = ssl.create_default_context()
@@ -107,7 +108,7 @@ def serve_proxied(
     gunicorn serves.
     """
     nginx = str(PROGRAMS["serve_proxied"].path())
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[Process] = []
 
     def start(wsgi: str = "wsgi:app", **config: object) -> Server:
         https, http, behind = free_port(), free_port(), free_port()
@@ -122,8 +123,8 @@ def serve_proxied(
         environment = os.environ | {"HOST": "127.0.0.1", "PORT": str(behind), "SERVER_NAME": f"localhost:{https}"}
         environment |= {name: str(value) for name, value in (app_config | {"TRUSTED_PROXY_HOPS": 1} | config).items()}
 
-        def start_gunicorn() -> subprocess.Popen[bytes]:
-            running.append(launch([sys.executable, "-m", "gunicorn", wsgi], log, environment))
+        def start_gunicorn() -> Gunicorn:
+            running.append(Gunicorn([wsgi], log, environment, ROOT))
             wait_for(behind, running[-1], log)
             return running[-1]
 
@@ -167,7 +168,7 @@ def launch(
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output, process_group=0)
 
 
-def stop(running: list[subprocess.Popen[bytes]]) -> None:
+def stop(running: list[Process]) -> None:
     """Kill servers with their workers, which would wait a second or more for their clients."""
     for process in running:
         with contextlib.suppress(ProcessLookupError):
@@ -181,7 +182,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(port: int, process: Process, log: Path) -> None:
     patience = time.monotonic() + 60
     while time.monotonic() < patience:
         if process.poll() is not None:
