@@ -9,21 +9,10 @@ import signal
 import sys
 from pathlib import Path
 
-# Nothing of the app, nor what gunicorn.conf.py changes, is imported before the fork: each server has its own settings,
-# perhaps its own checkout.
-PACKAGES = (
-    "argon2",
-    "flask_limiter",
-    "flask_security",
-    "flask_sqlalchemy_lite",
-    "flask_talisman",
-    "flask_wtf",
-    "gunicorn.app.wsgiapp",
-    "pydantic_settings",
-    "sqlalchemy.orm",
-)
+# tests/accounts/conftest.py adds those of the accounts. Nothing of the app, nor what gunicorn.conf.py changes, is
+# imported before the fork: each server has its own settings, perhaps its own checkout.
+PACKAGES = ["flask_limiter", "flask_talisman", "flask_wtf", "gunicorn.app.wsgiapp", "pydantic_settings"]
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([*PACKAGES])  # those that an app does not have are skipped
 
 
 class Gunicorn(FORKS.Process):
@@ -32,6 +21,7 @@ class Gunicorn(FORKS.Process):
     def __init__(self, arguments: list[str], log: Path, environment: dict[str, str], folder: Path) -> None:
         super().__init__(daemon=True)  # it ends with the tests, also when they are interrupted
         self.arguments, self.log, self.environment, self.folder = arguments, log, environment, folder
+        FORKS.set_forkserver_preload(PACKAGES)  # counts before the first start
         self.start()
 
     def run(self) -> None:

@@ -69,13 +69,13 @@ def _given(call: ast.Call, function: Function, names: frozenset[str]) -> frozens
     return frozenset(name for name, value in arguments if name and _is_chosen(value, names))
 
 
-def _own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a scope, and of the functions in it only themselves."""
-    for node in ast.iter_child_nodes(scope):
-        if isinstance(node, ast.expr | ast.stmt):
-            yield node
+def _own_nodes(scope: ast.AST) -> list[ast.AST]:
+    """Return the nodes of a scope, and of the functions in it only themselves."""
+    found = [*ast.iter_child_nodes(scope)]
+    for node in found:  # which grows
         if not isinstance(node, FUNCTIONS):
-            yield from _own_nodes(node)
+            found.extend(ast.iter_child_nodes(node))
+    return [node for node in found if isinstance(node, ast.expr | ast.stmt)]
 
 
 def _bound(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:

@@ -69,12 +69,10 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
             return Subject(copy(own), package, yours.PROJECT, place, log, copy, own, hosts_of(real))
 
         with _surroundings():
-            if only:
-                results = _examine(subject(Path(folder)), MITIGATIONS[only].steps)
-            elif split and hasattr(os, "fork") and (os.cpu_count() or 1) > 1:
+            if split and not only and hasattr(os, "fork") and (os.cpu_count() or 1) > 1:
                 results = _examine_in_two(subject, Path(folder))
             else:
-                results = _examine(subject(Path(folder)), STEPS)
+                results = _examine(subject(Path(folder)), MITIGATIONS[only].steps if only else STEPS)
             report = _report(results, real, stated, package.name)
             return replace(report, rows=report.rows[:1], deployment=()) if only else report
 
@@ -167,7 +165,7 @@ def _settings(folder: Path) -> dict[str, object]:
         "RATELIMIT_DEFAULT": "40 per minute",
         "UPLOAD_DIR": str(folder / "uploads"),
         "UPLOAD_STORAGE": "folder",
-        "UPLOAD_EXTENSIONS": "txt,pdf,png,jpg,webp,gif",
+        "UPLOAD_EXTENSIONS": "gif,webp,jpg,png,pdf,txt",
         "UPLOAD_QUOTA_BYTES": 2_500_000,
         "UPLOAD_QUOTA_FILES": 14,
         "UPLOAD_QUOTA_TOTAL_BYTES": 10**9,

@@ -157,14 +157,13 @@ class Subject:
     def instead(self, changes: Mapping[str, object]) -> Iterator[None]:
         """Replace the app by another copy with changed settings, within a ``with`` block.
 
-        Talisman and the limiter have one global object with settings for all apps; creating a last copy restores them.
+        The limiter is one object for all apps, and has the storage of the last one.
         """
-        usual, self.app = self.app, self.make(changes)
-        try:
+        with contextlib.ExitStack() as restored:
+            for limiter in self.app.extensions.get("limiter", ()):
+                restored.enter_context(mock.patch.dict(vars(limiter)))
+            restored.enter_context(mock.patch.object(self, "app", self.make(changes)))
             yield
-        finally:
-            self.app = usual
-            self.make({})
 
     @cached_property
     def _read(self) -> list[Finding]:
@@ -532,7 +531,7 @@ class Browser:
         if not any(isinstance(value, FileStorage) for value in form.values()):
             return self.open(path, method="POST", data=form, **kwargs)
         # Encoded here, since the client would spool a large body to a file and never close it.
-        boundary, body = encode_multipart(form)
+        boundary, body = encode_multipart(form, boundary="audit")
         content_type = f"multipart/form-data; boundary={boundary}"
         return self.open(path, method="POST", data=body, content_type=content_type, **kwargs)
 

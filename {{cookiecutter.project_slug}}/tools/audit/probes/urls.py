@@ -22,6 +22,7 @@ from app.security import outgoing, urls
 from app.security.findings import Finding
 from app.settings import Settings
 from app.visitors import public
+from tests.lint.nodes import nodes_of
 from tools.audit.steps import Relaxed, probe
 from tools.audit.subject import ALLOWED_HOST, HOST, UNSAFE_METHODS, NotApplicable, Subject, imported
 
@@ -299,11 +300,11 @@ def _mails(subject: Subject) -> Iterator[str]:
 def _redirects_by_request(subject: Subject) -> Iterator[str]:
     """Yield each function in which data of a request, maybe through variables, becomes a redirect target."""
     for file, tree in subject.trees.items():
-        for function in ast.walk(tree):
+        for function in nodes_of(tree):
             if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             asked = {"request"}
-            nodes = list(ast.walk(function))
+            nodes = nodes_of(function)
             for _ in range(3):  # a variable may be assigned to another one
                 for node in nodes:
                     if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr | ast.For) and _names(
@@ -351,7 +352,7 @@ def _guard(subject: Subject) -> Iterator[str]:
             yield f"{fetches}: The code fetches URLs, and no guard checks them."
         return
     for file, tree in subject.trees.items():
-        imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        imports = [node for node in nodes_of(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         fetching = [node.lineno for node in imports if imported(node) & FETCHING]
         if fetching and "check_outgoing_url" not in ast.unparse(tree):
             yield Relaxed(
