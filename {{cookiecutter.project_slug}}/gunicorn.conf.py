@@ -37,8 +37,8 @@ bind = f"{os.environ.get('HOST') or '127.0.0.1'}:{number('PORT', 8000, 65535)}"
 workers = number("WEB_CONCURRENCY", 1, 1000)
 worker_class = "gthread"
 # How many threads may wait: 11 for images (of all workers together, see app/storage/images.py), and of each worker 12
-# for PostgreSQL (DATABASE_POOL_SIZE), 8 for ClamAV and 8 for a bucket. Keep more than the sum of those that you use,
-# so that pages that need none of them are always served.
+# for PostgreSQL (DATABASE_POOL_SIZE), 8 for ClamAV and 8 for a bucket. 32 are enough for any three of them. If you use
+# all four, set 40, so that pages that need none of them are always served.
 threads = number("THREADS", 32, 1000)
 preload_app = True  # faulty settings stop the start once, not each worker; see on_reload
 

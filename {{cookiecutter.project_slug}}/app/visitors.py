@@ -89,7 +89,9 @@ def digest(account: str) -> str:
 
     The key is the oldest one that is accepted. A rotation leaves it, so that no guesses at a password are forgotten, by
     which an attacker would get new ones. ``rotate --prune`` changes it, which gives 13 guesses once in each rotation.
+    Two accounts must not have the same digest: the owner of one could end the wait for guesses at the other. Only the
+    first 1,000 characters count, since it takes seconds to normalize many accents in a row.
     """
-    normal = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", account).strip().casefold())
+    normal = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", account[:1000]).strip().lower())
     key = want_bytes(current_app.extensions["oldest_key"])
     return hmac.digest(key, normal.encode(errors="replace"), "sha256").hex()

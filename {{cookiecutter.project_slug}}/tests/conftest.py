@@ -7,6 +7,7 @@ import gc
 import os
 import re
 import shutil
+import unicodedata
 import uuid
 from collections.abc import Generator, Iterator
 from itertools import product
@@ -206,6 +207,15 @@ def browser_like(app: Flask, origin: str = ORIGIN) -> FlaskClient:
     client.origin = origin
     client.environ_base["HTTP_REFERER"] = f"{origin}/"
     return client
+
+
+@pytest.fixture
+def normalized(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of the texts that are normalized. Of many accents in a row, each is compared with all others."""
+    lengths: list[int] = []
+    normalize = unicodedata.normalize
+    monkeypatch.setattr("unicodedata.normalize", lambda form, text: lengths.append(len(text)) or normalize(form, text))
+    return lengths
 
 
 def session_cookie(client: FlaskClient) -> str:

@@ -128,6 +128,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "30,000 scans.jpg": lambda: jpeg_of([scan(1, 63, 0, 0, NOTHING)] * 30_000, more=AC + DC),
     "2,649 valid scans.jpg": lambda: jpeg_of(refining(3), components=3, more=AC + DC),
     "480,000 EXIF segments.jpg": lambda: with_segments(480_000, b"Exif\0\0" + b"a" * 4),
+    "starts.jpg": lambda: b"\xff\xd8" * 5000,
     "two large frames.gif": lambda: gif_of(SIDE, SIDE, 2),
     "two large frames.webp": lambda: webp_of(SIDE, SIDE),
     # At the edge of the bounds on structure, so that only the process bounds them.

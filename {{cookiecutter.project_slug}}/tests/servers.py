@@ -22,7 +22,7 @@ from app.paths import ROOT
 from tests.forked import Gunicorn
 from tests.programs import PROGRAMS
 
-Process = subprocess.Popen[bytes] | Gunicorn
+Running = subprocess.Popen[bytes] | Gunicorn
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Server:
 
     port: int
     log: Path
-    process: Process
+    process: Running
     tls: ssl.SSLContext
     http_port: int = 0
     start: Callable[[], object] = lambda: None  # starts it again after a stop
@@ -78,7 +78,7 @@ def serve(authority: trustme.CA, app_config: dict[str, object], tmp_path: Path) 
 
     ``folder`` is that of another checkout.
     """
-    running: list[Process] = []
+    running: list[Running] = []
 
     def start(wsgi: str = "wsgi:app", folder: Path = ROOT, **config: object) -> Server:
         port = free_port()
@@ -108,7 +108,7 @@ def serve_proxied(
     gunicorn serves.
     """
     nginx = str(PROGRAMS["serve_proxied"].path())
-    running: list[Process] = []
+    running: list[Running] = []
 
     def start(wsgi: str = "wsgi:app", **config: object) -> Server:
         https, http, behind = free_port(), free_port(), free_port()
@@ -168,7 +168,7 @@ def launch(
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output, process_group=0)
 
 
-def stop(running: list[Process]) -> None:
+def stop(running: list[Running]) -> None:
     """Kill servers with their workers, which would wait a second or more for their clients."""
     for process in running:
         with contextlib.suppress(ProcessLookupError):
@@ -182,7 +182,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(port: int, process: Process, log: Path) -> None:
+def wait_for(port: int, process: Running, log: Path) -> None:
     patience = time.monotonic() + 60
     while time.monotonic() < patience:
         if process.poll() is not None:

@@ -487,7 +487,7 @@ def test_3_S5_noise_and_foreign_reports_are_dropped(app: Flask, client: FlaskCli
     assert kept(app) == []
 
 
-@pytest.mark.parametrize("path", ["//uploads", "/nothing//x", "/uploads//"])
+@pytest.mark.parametrize("path", ["//uploads", "/nothing//x", "/uploads//", "/static//\ud800"])
 def test_3_S5_the_router_redirects_no_report(app: Flask, client: FlaskClient, path: str) -> None:
     assert report(client, {"csp-report": OLD | {"document-uri": f"https://localhost{path}"}}) == 204
     assert len(kept(app)) == 1

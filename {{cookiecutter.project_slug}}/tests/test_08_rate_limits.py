@@ -206,6 +206,11 @@ def test_8_T1_another_spelling_is_the_same_account(door: Flask, clock: time_mach
     assert guess(door, spelling, next(source))[0] == 429
 
 
+def test_8_T4_a_name_of_many_accents_is_cut_before_it_is_normalized(door: Flask, normalized: list[int]) -> None:
+    assert guess(door, "a" + "\u0301" * 5000 + "\u0316" * 5000)[0] == 401
+    assert 0 < max(normalized) <= 1000
+
+
 def test_8_S4_the_storage_holds_no_account_name(door: Flask) -> None:
     guess(door)
     keys = storage().memory.keys()

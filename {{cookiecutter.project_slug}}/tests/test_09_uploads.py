@@ -129,6 +129,12 @@ def upload_named(client: FlaskClient, name: str) -> TestResponse:
     return client.post("/uploads", data=body, content_type="multipart/form-data; boundary=x", headers=headers)
 
 
+def test_9_T4_a_name_of_many_accents_is_cut_before_it_is_normalized(member: FlaskClient, normalized: list[int]) -> None:
+    answer = upload_named(member, "a" + "\u0301" * 5000 + "\u0316" * 5000 + ".txt")
+    assert (answer.status_code, answer.get_json()["name"].endswith(".txt")) == (201, True)
+    assert 0 < max(normalized) <= 1000
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_9_T1_a_name_is_never_a_path(app: Flask, member: FlaskClient, tmp_path: Path, name: str) -> None:
     answer = upload_named(member, name)
@@ -732,7 +738,9 @@ def test_9_T4_an_image_that_is_much_work_is_refused(member: FlaskClient, monkeyp
     assert (answer.status_code, "too much work" in answer.get_json()["detail"]) == (422, True)
 
 
-@pytest.mark.parametrize("name", ["30,000 scans.jpg", "2,649 valid scans.jpg", "480,000 EXIF segments.jpg"])
+@pytest.mark.parametrize(
+    "name", ["30,000 scans.jpg", "2,649 valid scans.jpg", "480,000 EXIF segments.jpg", "starts.jpg"]
+)
 def test_9_T4_a_JPEG_of_many_parts_is_refused_before_it_is_decoded(
     member: FlaskClient, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -39,7 +39,8 @@ _one_at_a_time = Lock()  # zxcvbn keeps the known words of a call in a global va
 def normal_email(address: str) -> str:
     """Return the normalized form of an address, by which accounts are found. Raises ValueError.
 
-    Mails decode ``=?…?=`` (RFC 2047): each such spelling of one mailbox would have mails of its own.
+    Mails decode ``=?…?=`` (RFC 2047): each such spelling of one mailbox would have mails of its own. What NFKC changes,
+    such as a full-width letter, would be an account of its own with the guesses of another one (``visitors.digest``).
     """
     from email_validator import EmailNotValidError, validate_email  # here, because a start would pay for it
 
@@ -48,7 +49,10 @@ def normal_email(address: str) -> str:
     try:
         if "=?" in address:
             raise EmailNotValidError
-        return validate_email(address.strip(), check_deliverability=False).normalized.lower()
+        normal = validate_email(address.strip(), check_deliverability=False).normalized.lower()
+        if normal != unicodedata.normalize("NFKC", normal):
+            raise EmailNotValidError
+        return normal
     except EmailNotValidError as error:
         raise ValueError("This is not an e-mail address.") from error
 

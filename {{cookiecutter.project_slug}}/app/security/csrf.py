@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Flask, Response, g, request, session
+from flask import Flask, Response, g, request, session
 from flask_wtf.csrf import CSRFError, CSRFProtect
 
-from app.security.declarations import declare, declared
+from app.security.declarations import Declared, declare, declared
 from app.security.errors import Refusal, refuse, respond
 from app.security.urls import normal_host
 
@@ -37,7 +37,6 @@ FOREIGN_MESSAGE = "This request came from another site. Please open this site's 
 csrf = CSRFProtect()
 
 View = TypeVar("View", bound=Callable[..., Any])
-Exempted = TypeVar("Exempted", bound=Callable[..., Any] | Blueprint)
 
 
 def init_app(app: Flask) -> None:
@@ -57,7 +56,7 @@ def init_app(app: Flask) -> None:
     app.after_request(_report_the_stale_token)
 
 
-def exempt(reason: str) -> Callable[[Exempted], Exempted]:
+def exempt(reason: str) -> Callable[[Declared], Declared]:
     """Exempt a view, or all views of a blueprint, from both checks for ``reason``, which the audit shows.
 
     Use it only for requests that are not authenticated by a cookie: a signed webhook, an API with its own tokens. It

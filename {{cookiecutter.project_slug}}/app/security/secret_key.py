@@ -48,7 +48,7 @@ def init_app(app: Flask) -> None:
 
 
 def check(app: Flask) -> Iterator[Finding]:
-    """Report weak keys, and a .env that other users can read."""
+    """Report a .env that other users can read."""
     if os.name == "posix" and paths.ENV_FILE.exists() and paths.ENV_FILE.stat().st_mode & 0o077:
         yield Finding("SK02", "missing", "Other users of this machine can read .env.", "Run: chmod 600 .env")
 

@@ -54,12 +54,12 @@ def _jpeg(stream: IO[bytes]) -> int | None:
         at, marker = found
         if marker == _END:
             break
-        if marker in (_START, _TEMPORARY):
-            continue
         segments, scans = segments + 1, scans + (marker == _SCAN)
         for what, count, most in (("segments", segments, MAX_SEGMENTS), ("scans", scans, MAX_SCANS)):
             if count > most:
                 refuse(422, f"This JPEG has too many {what}: the maximum is {most}.")
+        if marker in (_START, _TEMPORARY):
+            continue
         stream.seek(at)
         segment = stream.read(7)
         if marker in _FRAMES and pixels is None:

@@ -69,6 +69,10 @@ def test_one_address_is_one_account(client: FlaskClient, typed: str) -> None:
         f"{'a' * 250}@example.com",
         "=?utf-8?q?=61lice?=@example.com",  # which a mail decodes, so Alice would get it
         "=?utf-8?b?YWxpY2U=?=@example.com",
+        "\uff41lice@example.com",  # whose guesses would count as those at Alice's account
+        "\u24d0lice@example.com",
+        "ali\u1d9ce@example.com",
+        "\ufb01nn@example.com",
     ],
 )
 def test_what_is_no_address_is_refused(client: FlaskClient, email: str) -> None:

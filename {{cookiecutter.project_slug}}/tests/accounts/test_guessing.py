@@ -56,6 +56,28 @@ def test_8_T3_a_thousand_accounts_at_the_login_form(alice: Flask, clock: time_ma
     assert answers == [403] * 3 + [429] * 997
 
 
+@pytest.mark.parametrize(
+    ("theirs", "own"),
+    [
+        ("alice@example.com", "\uff41lice@example.com"),  # the same in NFKC
+        ("alice@example.com", "\u24d0lice@example.com"),
+        ("strasse@example.com", "stra\u00dfe@example.com"),  # the same for str.casefold
+        ("alice.\u03c3@example.com", "alice.\u03c2@example.com"),
+    ],
+)
+def test_8_T1_an_account_of_a_similar_name_ends_no_wait(
+    unlimited: dict[str, object], clock: time_machine.Coordinates, theirs: str, own: str
+) -> None:
+    app = create_app(unlimited)
+    register(browser_like(app), theirs)
+    register(browser_like(app), own)
+    assert logins(app, ((theirs, ELSEWHERE) for _ in range(4)))[-1] == 429
+    browser = browser_like(app)
+    browser.environ_base["REMOTE_ADDR"] = "192.0.2.7"
+    assert sign_in(browser, own).status_code in (303, 400)  # 400: there is no such address
+    assert logins(app, [(theirs, "192.0.2.7")]) == [429]
+
+
 def test_8_S4_the_login_form_opens_after_the_wait(alice: Flask, clock: time_machine.Coordinates) -> None:
     logins(alice, (("alice@example.com", "127.0.0.1") for _ in range(3)))
     client = browser_like(alice)

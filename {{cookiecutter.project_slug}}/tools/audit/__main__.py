@@ -33,7 +33,7 @@ def main() -> int:
     if options.path and not options.app:
         parser.error("--path needs MODULE:APP_OR_FACTORY")
     ctrl_c.watch()
-    gc.disable()  # this program ends soon, and its memory with it
+    gc.disable()  # a short program needs no garbage collection
     try:
         from app import create_app
         from tools.audit.report import FORMATS
@@ -49,7 +49,7 @@ def main() -> int:
         return _could_not_run(f"the app stopped with {stopped.code}")
     except Exception as error:
         return _could_not_run(getattr(error, "message", None) or f"{type(error).__name__}: {error}")
-    gc.freeze()  # otherwise all objects are looked at once more when the interpreter ends
+    gc.freeze()  # else the interpreter would still collect garbage when it ends
     print(FORMATS[options.format](report))
     return report.exit_code(strict=options.strict)
 

@@ -62,7 +62,8 @@ try:
 except ImportError:  # the team has removed this mitigation
     ALLOWED = {}
 
-# The settings that the probes choose and that the app reads with each request.
+# The settings that the probes choose and that the app reads with each request. Each value that run.py chooses differs
+# from the default: set_by_code takes one that stays the same for one that code sets.
 CHOSEN = """
     ALLOWED_REDIRECT_HOSTS MAX_CONTENT_LENGTH PERMANENT_SESSION_LIFETIME RATELIMIT_DEFAULT SERVER_NAME
     SESSION_ABSOLUTE_LIFETIME TRUSTED_HOSTS UPLOAD_DIR UPLOAD_EXTENSIONS UPLOAD_QUOTA_BYTES UPLOAD_QUOTA_FILES
@@ -157,7 +158,7 @@ class Subject:
     def instead(self, changes: Mapping[str, object]) -> Iterator[None]:
         """Replace the app by another copy with changed settings, within a ``with`` block.
 
-        The limiter is one object for all apps, and has the storage of the last one.
+        All apps share one limiter, and each new app replaces its storage. So the limiter is restored at the end.
         """
         with contextlib.ExitStack() as restored:
             for limiter in self.app.extensions.get("limiter", ()):
@@ -530,7 +531,8 @@ class Browser:
         form = {"csrf_token": self.seen, **yours.fields(path), **form}
         if not any(isinstance(value, FileStorage) for value in form.values()):
             return self.open(path, method="POST", data=form, **kwargs)
-        # Encoded here, since the client would spool a large body to a file and never close it.
+        # Encoded here, since the client would spool a large body to a file and never close it. The boundary is fixed,
+        # since Werkzeug compiles patterns for each new one; no body of the audit contains it.
         boundary, body = encode_multipart(form, boundary="audit")
         content_type = f"multipart/form-data; boundary={boundary}"
         return self.open(path, method="POST", data=body, content_type=content_type, **kwargs)
