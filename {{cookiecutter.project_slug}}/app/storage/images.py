@@ -97,9 +97,8 @@ def redraw(files: Sequence[tuple[IO[bytes], str]], owner: str, address: str) -> 
             wait=ANSWER_SECONDS - WORK_SECONDS,
             hold=ANSWER_SECONDS,
         ):
-            sizes = [_append(stream, source) for stream, _ in files]
-            formats = [image_format for _, image_format in files]
-            status = _run(lane, [*zip(formats, sizes, strict=True)], end, source, result, report)
+            parts = [(image_format, _append(stream, source)) for stream, image_format in files]
+            status = _run(lane, parts, end, source, result, report)
         report.seek(0)
         lines = report.read(REPORT_BYTES).decode(errors="replace").splitlines()
         result.seek(0)
