@@ -268,7 +268,7 @@ def malware_is_refused(subject: Subject) -> Iterator[str]:
         with _Scanner(reply) as scanner, subject.instead({"CLAMD_URL": scanner.url}):
             start = time.monotonic()
             # A scanner that answers keeps its full time limit: the machine may be busy.
-            with mock.patch.object(uploads, "SCAN_SECONDS", 0.05 if reply == "drip" else uploads.SCAN_SECONDS):
+            with mock.patch.object(uploads, "SCAN_SECONDS", 0.15 if reply == "drip" else uploads.SCAN_SECONDS):
                 status = _send(subject, _new_visitor(subject), "a.txt", b"scanned", "text/plain").status_code
             if scanner.received != b"scanned":
                 yield "The scanner does not get the whole file."
@@ -550,4 +550,4 @@ class _Scan(socketserver.StreamRequestHandler):
         for part in [b"s"] * 100 if self.server.reply == "drip" else [self.server.reply.encode()]:
             with contextlib.suppress(OSError):  # the app has closed the connection
                 self.wfile.write(part)
-                time.sleep(0.02 if part == b"s" else 0)
+                time.sleep(0.05 if part == b"s" else 0)
