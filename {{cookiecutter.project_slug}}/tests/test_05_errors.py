@@ -641,3 +641,10 @@ def test_in_debug_a_foreign_host_names_the_setting(app_config: dict[str, object]
     answer = browser_like(create_app(app_config | {"FLASK_DEBUG": debug}), "http://devbox:8000").get("/")
     assert (answer.status_code, answer.mimetype) == (400, "text/plain")
     assert ("TRUSTED_HOSTS does not list 'devbox:8000'" in answer.text) is named
+
+
+def test_8_T4_a_long_list_of_accepted_types_is_not_read_to_its_end(app: Flask) -> None:
+    """A client over its limit is answered in the type that it accepts."""
+    with app.test_request_context(headers={"Accept": "text/html," + "a/b;q=0.1," * 8000}):
+        assert request.accept_mimetypes.best == "text/html"
+        assert len(request.accept_mimetypes) <= 200

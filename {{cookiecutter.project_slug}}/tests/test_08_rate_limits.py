@@ -196,6 +196,19 @@ def test_8_T1_an_address_of_the_owner_is_no_open_door(door: Flask, clock: time_m
     assert [guess(door, address=HOME)[0] for _ in range(4)] == [401, 401, 401, 429]
 
 
+def test_8_T1_an_own_account_gives_back_no_guesses_at_others(door: Flask, clock: time_machine.Coordinates) -> None:
+    """While it is known, guesses at it do not count for the address. Later they must not be taken off."""
+    own = "own@example.com"
+    assert guess(door, own, HOME, RIGHT)[0] == 200
+    clock.shift(30 * DAY - 60)
+    assert [guess(door, own, HOME)[0] for _ in range(3)] == [401] * 3
+    clock.shift(61)
+    assert [guess(door, VICTIM, HOME)[0] for _ in range(4)] == [401] * 3 + [429]
+    clock.shift(1)
+    assert guess(door, own, HOME, RIGHT)[0] == 200
+    assert guess(door, "third@example.com", HOME)[0] == 429
+
+
 # How a person may write one account: NFKC, blanks, case. The wall must be the same for all.
 @pytest.mark.parametrize(
     "spelling", ["VICTIM@example.com", " victim@example.com\t", "\uff56ictim@example.com", "victim@EXAMPLE.com"]
@@ -1054,6 +1067,12 @@ def test_two_workers_share_their_counters(app_config: dict[str, object], redis: 
     assert [one.incr("key", 60), two.incr("key", 60), one.incr("key", 60)] == [1, 2, 3]
     two.clear("key")
     assert one.get("key") == 0
+
+
+def test_8_T1_guesses_that_are_given_back_twice_are_not_free_ones(redis: Redis) -> None:
+    """Several requests with the right password may give the same guesses back at the same time."""
+    for storage in (counters.GuardedStorage(counters_uri=redis.uri), counters.GuardedStorage(counters_uri="memory://")):
+        assert [storage.incr("key", 60, amount) for amount in (2, -2, -2, 1)] == [2, 0, 0, 1]
 
 
 @pytest.mark.fault(

@@ -134,6 +134,12 @@ def test_10_T3_other_ways_inside_are_refused(url: str) -> None:
         check_outgoing_url(url, resolve=resolves_to("93.184.216.34"))
 
 
+def test_10_S5_a_host_of_many_accents_is_refused_before_it_is_normalized(normalized: list[int]) -> None:
+    with pytest.raises(OutgoingURLError):
+        check_outgoing_url("https://" + "\u0301\u0316" * 5000 + ".example/")
+    assert normalized == []
+
+
 def test_10_T3_a_name_without_an_address_is_refused() -> None:
     def fails(host: str, port: int) -> list[str]:
         raise socket.gaierror(-2, "Name or service not known")

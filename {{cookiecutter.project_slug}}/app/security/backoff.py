@@ -103,7 +103,8 @@ def claim_attempt(account: str) -> None:
     if wait:
         message = "There were several wrong passwords. Please wait before the next try."
         refuse(429, message, retry_after=wait, event="authn_login_lock", account=account)
-    limiter.storage.incr(f"{_pair(account)}/guesses", DAY)
+    if of_networks:  # elsewhere these are not counted, so there is nothing to give back
+        limiter.storage.incr(f"{_pair(account)}/guesses", DAY)
 
 
 def attempt_succeeded(account: str) -> None:

@@ -8,6 +8,7 @@ Source: OWASP File Upload Cheat Sheet; RFC 9112; ASVS 5.0 V5.2.1.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 # also counts up to two 64 KiB chunks of a file against the first, so a lower limit would refuse files.
 MAX_FORM_MEMORY_SIZE = 128 * 1024
 MAX_FORM_PARTS = 100
+# Of one part: Werkzeug keeps an object for each line, which takes 48 times as much memory.
+MAX_PART_HEADERS = 8 * 1024
 
 # How much of a refused body is still read, so that the client receives the error response.
 LINGER_BYTES = 64 * 2**20
@@ -138,7 +141,7 @@ class _Parser(FormDataParser):
 
     def parse(self, stream: IO[bytes], mimetype: str, content_length: int | None, options: Any = None) -> Any:
         """Return the stream, the fields and the files. Raises Refusal (413)."""
-        counted = _Counted(stream, b"--%s\r\n" % (options or {}).get("boundary", "").encode(errors="replace"))
+        counted = _Counted(stream, b"--%s" % (options or {}).get("boundary", "").encode(errors="replace"))
         try:
             return stream, *super().parse(counted, mimetype, content_length, options)[1:]  # type: ignore[arg-type]
         except RequestEntityTooLarge:
@@ -152,22 +155,30 @@ class _Parser(FormDataParser):
 
 
 class _Counted:
-    """A stream that counts a mark in what is read of it, and never ends a read within or right after one.
+    """A stream that counts a form's parts, bounds their headers, and never ends a read within or after a boundary.
 
     Werkzeug (3.1.9) takes the line break before such a boundary for a part of the file, which gets a byte more.
     """
 
-    def __init__(self, stream: IO[bytes], mark: bytes) -> None:
-        self.stream, self.mark, self.last, self.count = stream, mark, b"", 0
+    def __init__(self, stream: IO[bytes], boundary: bytes) -> None:
+        self.stream, self.boundary, self.last, self.count = stream, boundary, b"", 0
+        # A boundary as Werkzeug finds it, and then so many bytes without the empty line that ends the headers.
+        self.too_long = re.compile(
+            rb"(?s)%s[^\S\n\r]*[\n\r](?=.{%d})(?!.{0,%d}?(?:\r\n\r\n|\n\n|\r\r))"
+            % (re.escape(boundary), MAX_PART_HEADERS, MAX_PART_HEADERS - 4)
+        )
 
     def read(self, size: int = -1) -> bytes:
-        """Return what the stream returns, and a few bytes more if a boundary is at its end."""
+        """Return what the stream returns, and a few bytes more if a boundary is at its end. Raises Refusal (413)."""
         data = self.stream.read(size)
-        if self.mark[:-2] in data[-len(self.mark) - 2 :]:
+        if self.boundary in data[-len(self.boundary) - 4 :]:
             data += self.stream.read(4)
-        seen = self.last + data  # a mark may span two reads
-        self.count += seen.count(self.mark)
-        self.last = seen[1 - len(self.mark) :]
+        seen, mark = self.last + data, self.boundary + b"\r\n"  # both may span two reads
+        if self.too_long.search(seen):
+            text = f"The headers of a part of this form are too large: the maximum is {in_units(MAX_PART_HEADERS)}."
+            raise too_large(text, "MAX_PART_HEADERS")
+        self.count += seen.count(mark) - self.last.count(mark)
+        self.last = seen[-len(mark) - MAX_PART_HEADERS :]
         return data
 
 

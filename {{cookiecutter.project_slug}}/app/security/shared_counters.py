@@ -16,9 +16,13 @@ from app import project
 
 TIMEOUT = 0.2  # seconds; a hung Redis must not hang every request
 
-# Count, and return the count and the milliseconds that are left, in one round trip.
+# Count, and return the count and the milliseconds that are left, in one round trip. Requests at the same time may give
+# the same guesses back: a count below 0 would be free guesses, and a wait of half a second an error.
 COUNT = b"""
 local count = redis.call("INCRBY", KEYS[1], ARGV[2])
+if count < 0 then
+  count = redis.call("INCRBY", KEYS[1], -count)
+end
 if redis.call("PTTL", KEYS[1]) < 0 then
   redis.call("EXPIRE", KEYS[1], ARGV[1])
 end
