@@ -290,7 +290,7 @@ def reset_password(token: str) -> ResponseReturnValue:
     db.session.commit()
     if user.owner_key != former_owner:
         storage().delete_all(former_owner)
-    attempt_succeeded(user.email, new_password=True)
+    attempt_succeeded(user.email)
     security_event("authn_password_change", account=user.email, by="reset")
     flash("Your new password is set. Please sign in with it.")
     return redirect(url_for("security.login"), 303)
@@ -306,7 +306,6 @@ def change_password() -> ResponseReturnValue:
         return render_template("security/change_password.html", change_password_form=form), _status(form)
     _bound(user.email, "change")
     change_user_password(user, form.new_password.data, autologin=False)
-    attempt_succeeded(user.email, new_password=True)
     identity.sign_in(user)
     security_event("authn_password_change", account=user.email, by="owner")
     flash("Your password is changed. All other browsers are signed out.")

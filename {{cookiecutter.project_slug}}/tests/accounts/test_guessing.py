@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.accounts.models import db
 from tests.accounts.mailbox import Mailbox
-from tests.accounts.people import PASSWORD, register, sign_in, statements
+from tests.accounts.people import register, sign_in, statements
 from tests.conftest import browser_like, csrf_token, new_member, post, session_cookie
 from tests.test_08_rate_limits import ELSEWHERE, WRONG, addresses
 
@@ -94,27 +94,6 @@ def test_8_S4_a_reset_by_mail_ends_the_wait(alice: Flask, clock: time_machine.Co
     post(owner, "/reset", {"email": "alice@example.com"})
     assert post(owner, urlsplit(mailbox.link()).path, {"password": NEW, "password_confirm": NEW}).status_code == 303
     assert sign_in(owner, password=NEW).status_code == 303
-
-
-@pytest.mark.parametrize("by", ["the owner", "a link"])
-def test_8_T1_a_new_password_is_known_at_no_other_address(
-    alice: Flask, clock: time_machine.Coordinates, mailbox: Mailbox, by: str
-) -> None:
-    """Where somebody has signed in with the old one, guesses at the new one count for the account, as elsewhere."""
-    thief, owner = browser_like(alice), browser_like(alice)
-    thief.environ_base["REMOTE_ADDR"] = "192.0.2.7"
-    assert sign_in(thief).status_code == 303
-    new = {"password": NEW, "password_confirm": NEW}
-    if by == "a link":
-        post(owner, "/reset", {"email": "alice@example.com"})
-        assert post(owner, urlsplit(mailbox.link()).path, new).status_code == 303
-    else:
-        sign_in(owner)
-        change = {"password": PASSWORD, "new_password": NEW, "new_password_confirm": NEW}
-        assert post(owner, "/account/password", change).status_code == 303
-    assert logins(alice, (("alice@example.com", ELSEWHERE) for _ in range(4)))[-1] == 429
-    assert logins(alice, [("alice@example.com", "192.0.2.7")]) == [429]
-    assert logins(alice, [("alice@example.com", "127.0.0.1")]) == [403]  # the owner has signed in there
 
 
 def test_8_T2_a_member_over_the_limit_costs_no_query(app: Flask) -> None:
