@@ -201,7 +201,7 @@ def test_ctrl_c_ends_it_without_a_word_and_leaves_nothing(tmp_path: Path) -> Non
         # A background job of a script ignores SIGINT, and its children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    while not list(tmp_path.glob("audit-*")) and started.poll() is None:
+    while not list(tmp_path.glob("audit-*/*")) and started.poll() is None:
         time.sleep(0.01)
     os.killpg(started.pid, signal.SIGINT)
     assert started.communicate()[0] == b""

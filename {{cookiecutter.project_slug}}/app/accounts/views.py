@@ -83,13 +83,6 @@ def _is_strong(form: FlaskForm, field: Field) -> None:
         raise StopValidation(fault)
 
 
-def _bound(email: str, kind: str) -> None:
-    """Refuse to set a password too often: each time, the owner's link for a new one would no longer work."""
-    if not may_be_sent_to(email, kind):
-        message = f"A password was set for this address {LIMIT.amount} times, the maximum for one hour."
-        refuse(429, message, retry_after=3600)
-
-
 # Any: WTForms types data as optional, which the validators rule out.
 def _email() -> Any:
     return EmailField("E-mail address", validators=[InputRequired("Please enter your e-mail address."), _is_address])
@@ -236,11 +229,11 @@ def register() -> ResponseReturnValue:
     if not form.validate_on_submit():
         return render_template("security/register_user.html", register_user_form=form), _status(form)
     email = form.email.data
-    _bound(email, "register")
     user = identity.create_user(email, form.password.data)
     template = "welcome" if user else "welcome_existing"
     link = generate_confirmation_link(user)[0] if user else ""  # type: ignore[no-untyped-call]
-    send_mail("Your account", email, f"security/email/{template}", confirmation_link=link)
+    if may_be_sent_to(email, "register"):
+        send_mail("Your account", email, f"security/email/{template}", confirmation_link=link)
     db.session.commit()
     flash("Your account is ready, you can sign in. If this address already had an account, it is unchanged.")
     return redirect(url_for("security.login"), 303)
@@ -304,8 +297,8 @@ def change_password() -> ResponseReturnValue:
     form.account = user
     if not (form.validate_on_submit() and _knows_password(user, form.password)):
         return render_template("security/change_password.html", change_password_form=form), _status(form)
-    _bound(user.email, "change")
-    change_user_password(user, form.new_password.data, autologin=False)
+    notify = may_be_sent_to(user.email, "change")
+    change_user_password(user, form.new_password.data, notify=notify, autologin=False)
     identity.sign_in(user)
     security_event("authn_password_change", account=user.email, by="owner")
     flash("Your password is changed. All other browsers are signed out.")
