@@ -197,7 +197,7 @@ def test_8_T1_an_address_of_the_owner_is_no_open_door(door: Flask, clock: time_m
 
 
 def test_8_T1_an_own_account_gives_back_no_guesses_at_others(door: Flask, clock: time_machine.Coordinates) -> None:
-    """While it is known, guesses at it do not count for the address. Later they must not be taken off."""
+    """While the address is known there, guesses at it are not counted for the address: none of them is given back."""
     own = "own@example.com"
     assert guess(door, own, HOME, RIGHT)[0] == 200
     clock.shift(30 * DAY - 60)

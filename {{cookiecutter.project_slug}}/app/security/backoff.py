@@ -103,7 +103,7 @@ def claim_attempt(account: str) -> None:
     if wait:
         message = "There were several wrong passwords. Please wait before the next try."
         refuse(429, message, retry_after=wait, event="authn_login_lock", account=account)
-    if of_networks:  # elsewhere these are not counted, so there is nothing to give back
+    if of_networks:  # a known address counts for none of them, so there is nothing to give back
         limiter.storage.incr(f"{_pair(account)}/guesses", DAY)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # also counts up to two 64 KiB chunks of a file against the first, so a lower limit would refuse files.
 MAX_FORM_MEMORY_SIZE = 128 * 1024
 MAX_FORM_PARTS = 100
-# Of one part: Werkzeug keeps an object for each line, which takes 48 times as much memory.
+# In bytes, for one part. Werkzeug keeps an object for each line, which takes up to 48 times as much memory.
 MAX_PART_HEADERS = 8 * 1024
 
 # How much of a refused body is still read, so that the client receives the error response.

@@ -146,7 +146,7 @@ def check_outgoing_url(
     ``internal`` services are allowed whatever their scheme, port and address are. Raises OutgoingURLError.
     """
     try:
-        if not (url and _CLEAR_URL.fullmatch(url)):  # before urlsplit, which takes seconds for many accents in a row
+        if not (url and _CLEAR_URL.fullmatch(url)):  # before urlsplit: it takes seconds for many accents in a row
             raise ValueError("nothing, or a character that clients interpret in different ways")
         parts = urlsplit(url)
         host, scheme = parts.hostname or "", parts.scheme

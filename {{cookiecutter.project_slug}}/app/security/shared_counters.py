@@ -16,8 +16,9 @@ from app import project
 
 TIMEOUT = 0.2  # seconds; a hung Redis must not hang every request
 
-# Count, and return the count and the milliseconds that are left, in one round trip. Requests at the same time may give
-# the same guesses back: a count below 0 would be free guesses, and a wait of half a second an error.
+# Count, and return the count and the milliseconds that are left, in one round trip. Parallel requests may give the same
+# guesses back twice. A count below 0 would allow more guesses, and the next wait would be a fraction of a second, which
+# Redis refuses.
 COUNT = b"""
 local count = redis.call("INCRBY", KEYS[1], ARGV[2])
 if count < 0 then

@@ -24,7 +24,7 @@ _RESERVED_NAMES = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹
 
 def display_name(name: str) -> str:
     """Return the client's ``name``, made safe to show and to save under on every system; its extension is kept."""
-    name = name if len(name) < 1000 else name[:500] + name[-500:]  # many accents in a row take seconds below
+    name = name if len(name) < 1000 else name[:500] + name[-500:]  # normalizing many accents in a row takes seconds
     name = "".join(c for c in name if c in _JOINERS or unicodedata.category(c) not in _UNSEEN)
     name = unicodedata.normalize("NFC", name)
     name = re.split(r"[/\\]", name)[-1]

@@ -136,7 +136,7 @@ def _route(path: str) -> Rule | None:
     methods = adapter.allowed_methods(path) if adapter else ()
     try:
         return adapter.match(path, method=next(iter(methods)), return_rule=True)[0] if adapter and methods else None
-    except (HTTPException, UnicodeError):  # the router redirects two slashes, and quotes no surrogate
+    except (HTTPException, UnicodeError):  # the router redirects two slashes, and can't quote a surrogate
         return None
 
 

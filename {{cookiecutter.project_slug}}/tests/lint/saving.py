@@ -72,7 +72,7 @@ def _given(call: ast.Call, function: Function, names: frozenset[str]) -> frozens
 def _own_nodes(scope: ast.AST) -> list[ast.AST]:
     """Return the nodes of a scope, and of the functions in it only themselves."""
     found = [*ast.iter_child_nodes(scope)]
-    for node in found:  # also of those that the loop appends
+    for node in found:  # this also visits what the loop appends
         if not isinstance(node, FUNCTIONS):
             found.extend(ast.iter_child_nodes(node))
     return [node for node in found if isinstance(node, ast.expr | ast.stmt)]
