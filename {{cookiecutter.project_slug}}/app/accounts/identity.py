@@ -178,7 +178,12 @@ def erase(user: User) -> None:
 
 
 def start_empty(user: User) -> User:
-    """Replace an account by an empty one of the same address, without commit, and return it."""
+    """Replace an account by an empty one of the same address, without commit, and return it.
+
+    Anybody can register an address of somebody else. Its owner gets the account by resetting the password, but nothing
+    that is in it: until the address is confirmed, a reset starts an empty account. The link that confirms it works only
+    while signed in to that account, so the owner can't confirm an account whose password somebody else knows.
+    """
     erase(user)
     empty = User(email=user.email, password=user.password)
     db.session.add(empty)

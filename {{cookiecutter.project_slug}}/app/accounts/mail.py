@@ -61,7 +61,6 @@ PAUSE = (0.3, 0.8)  # seconds
 
 # Mails of each kind to one address, which anyone can request: too few to flood a mailbox.
 LIMIT = RateLimitItemPerHour(5)
-SETTING = ("register", "change")  # the kinds of mails about a password that is set
 
 # In the table instead of the token: who reads the database must not be able to set a password.
 TOKEN = "the-token-is-made-when-this-is-sent"  # noqa: S105 # nosec B105
@@ -83,12 +82,17 @@ def may_be_sent_to(address: str, kind: str) -> bool:
     """Count a mail that anyone who knows the address can request, and return whether it may be sent.
 
     Each kind counts separately: registrations with a victim's address must not use up the mails that reset a password.
-    Raises Refusal (429) if a password would be set too: setting it ends the reset links that the owner has requested.
     """
-    may_be = limiter.limiter.hit(LIMIT, "mail", kind, digest(address))
-    if not may_be and kind in SETTING:
+    return limiter.limiter.hit(LIMIT, "mail", kind, digest(address))
+
+
+def claim_new_password(address: str, kind: str) -> None:
+    """Count a password that is about to be set, with its mail to the owner. Raises Refusal (429) after too many.
+
+    A registration or a change ends the links that the owner of the address has requested for a reset.
+    """
+    if not may_be_sent_to(address, kind):
         refuse(429, f"A password was set {LIMIT.amount} times, the maximum for one hour.", retry_after=3600)
-    return may_be
 
 
 class WaitingMail(MailUtil):

@@ -3,10 +3,6 @@
 Responses to a visitor who is not signed in don't reveal whether an address has an account, in wording or in timing.
 One leak remains, because accounts work without a confirmation by mail: a visitor who registers an address and then
 can't sign in knows that it had an account. This costs a guess of the backoff, and the owner is notified by mail.
-
-Anybody can register an address of somebody else. Its owner gets the account by resetting the password, but nothing that
-is in it: until the address is confirmed, a reset starts an empty account. The link that confirms it works only while
-signed in to that account, so the owner can't confirm an account whose password somebody else knows.
 """
 
 from __future__ import annotations
@@ -39,7 +35,7 @@ from wtforms.validators import EqualTo, InputRequired, Length, StopValidation
 from app.accounts import credentials, identity
 from app.accounts.database import answer_to_a_race
 from app.accounts.devices import device_name
-from app.accounts.mail import LIMIT, may_be_sent_to
+from app.accounts.mail import LIMIT, claim_new_password, may_be_sent_to
 from app.accounts.models import Session, User, db, utcnow
 from app.logs import security_event
 from app.security.backoff import attempt_succeeded, claim_attempt, remaining_tries
@@ -229,11 +225,11 @@ def register() -> ResponseReturnValue:
     if not form.validate_on_submit():
         return render_template("security/register_user.html", register_user_form=form), _status(form)
     email = form.email.data
+    claim_new_password(email, "register")
     user = identity.create_user(email, form.password.data)
     template = "welcome" if user else "welcome_existing"
     link = generate_confirmation_link(user)[0] if user else ""  # type: ignore[no-untyped-call]
-    if may_be_sent_to(email, "register"):
-        send_mail("Your account", email, f"security/email/{template}", confirmation_link=link)
+    send_mail("Your account", email, f"security/email/{template}", confirmation_link=link)
     db.session.commit()
     flash("Your account is ready, you can sign in. If this address already had an account, it is unchanged.")
     return redirect(url_for("security.login"), 303)
@@ -283,7 +279,7 @@ def reset_password(token: str) -> ResponseReturnValue:
     db.session.commit()
     if user.owner_key != former_owner:
         storage().delete_all(former_owner)
-    attempt_succeeded(user.email)
+    attempt_succeeded(user.email, new_password=True)
     security_event("authn_password_change", account=user.email, by="reset")
     flash("Your new password is set. Please sign in with it.")
     return redirect(url_for("security.login"), 303)
@@ -297,8 +293,9 @@ def change_password() -> ResponseReturnValue:
     form.account = user
     if not (form.validate_on_submit() and _knows_password(user, form.password)):
         return render_template("security/change_password.html", change_password_form=form), _status(form)
-    notify = may_be_sent_to(user.email, "change")
-    change_user_password(user, form.new_password.data, notify=notify, autologin=False)
+    claim_new_password(user.email, "change")
+    change_user_password(user, form.new_password.data, autologin=False)
+    attempt_succeeded(user.email, new_password=True)
     identity.sign_in(user)
     security_event("authn_password_change", account=user.email, by="owner")
     flash("Your password is changed. All other browsers are signed out.")

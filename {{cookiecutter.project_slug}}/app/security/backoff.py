@@ -12,10 +12,10 @@ before, or reset the password by mail.
 - A refused attempt changes nothing: it extends no wait. After the wait the right password works and ends the backoff.
 - A success clears the account's backoff. The address gets back only its failures at this account, so an attacker who
   tries a list of stolen passwords can't reset the count by signing in to an account of his own.
-- An address with a successful sign-in to an account in the last 30 days has a separate backoff for that account
-  (another 107 attempts a day) and ignores the two others: an attacker who keeps an account waiting doesn't lock its
-  owner out. From a new address, the owner can reset the password by mail, which counts as a success. The separate
-  backoff reveals that the account is used at this address, but only to clients behind the same address.
+- An address with a successful sign-in to an account in the last 30 days, with the password that it still has, has a
+  separate backoff for that account (another 107 attempts a day) and ignores the two others: an attacker who keeps an
+  account waiting doesn't lock its owner out. From a new address, the owner can reset the password by mail, which counts
+  as a success. The separate backoff reveals that the account is used at this address, but only to clients behind it.
 
 While Redis is lost, each worker counts for itself. So with four workers, an attacker who reaches all of them has four
 times as many guesses. Longer waits would help little at first: waits double, so if they were twice as long, an attacker
@@ -107,16 +107,20 @@ def claim_attempt(account: str) -> None:
         limiter.storage.incr(f"{_pair(account)}/guesses", DAY)
 
 
-def attempt_succeeded(account: str) -> None:
-    """End the backoff after the right password or a reset by mail, and remember the address for 30 days."""
+def attempt_succeeded(account: str, *, new_password: bool = False) -> None:
+    """End the backoff after the right password or a reset by mail, and remember the address for 30 days.
+
+    After a ``new_password`` only this address is known: who had the old one must not have separate guesses at it.
+    """
     storage, pair = limiter.storage, _pair(account)
     own, *address = _backoffs(account)
     own.clear()
     for backoff in address:
         backoff.give_back(_counted_for(f"{pair}/guesses"))
     storage.clear(f"{pair}/guesses")
-    storage.clear(f"{pair}/known")  # the 30 days start again with each success
-    storage.incr(f"{pair}/known", KNOWN_FOR)
+    if passwords := _counted_for(_passwords(account)) + new_password:
+        _remember(_passwords(account), passwords)  # as long as the addresses that it tells apart
+    _remember(f"{_pair(account)}/known", 1)
 
 
 def remaining_tries(account: str) -> int:
@@ -139,5 +143,15 @@ def _counted_for(key: str) -> int:
     return storage.get_own(key)
 
 
+def _remember(key: str, count: int) -> None:
+    limiter.storage.clear(key)  # the 30 days start again with each success
+    limiter.storage.incr(key, KNOWN_FOR, count)
+
+
+def _passwords(account: str) -> str:
+    """Return the key of the number of new passwords."""
+    return f"account/{digest(account)}/passwords"
+
+
 def _pair(account: str) -> str:
-    return f"pair/{client_address()}/{digest(account)}"
+    return f"pair/{client_address()}/{digest(account)}/{_counted_for(_passwords(account))}"

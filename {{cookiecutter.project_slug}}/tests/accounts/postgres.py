@@ -55,10 +55,12 @@ class Postgres:
         self.process.wait()
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to all of its processes."""
+        """Send a signal to all of its processes, to the first one before the others: it starts them."""
+        self.process.send_signal(number)
         found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True)
-        for process in [self.process.pid, *map(int, found.stdout.split())]:
-            os.kill(process, number)
+        for process in map(int, found.stdout.split()):
+            with contextlib.suppress(ProcessLookupError):  # one has ended meanwhile
+                os.kill(process, number)
 
     def execute(self, statement: str) -> None:
         with psycopg.connect(self.address("postgres"), autocommit=True) as connection:

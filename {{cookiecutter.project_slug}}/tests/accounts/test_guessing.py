@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from datetime import timedelta
 from itertools import islice
 from urllib.parse import urlsplit
 
@@ -14,21 +15,22 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.accounts.models import db
 from tests.accounts.mailbox import Mailbox
-from tests.accounts.people import register, sign_in, statements
+from tests.accounts.people import PASSWORD, register, sign_in, statements
 from tests.conftest import browser_like, csrf_token, new_member, post, session_cookie
 from tests.test_08_rate_limits import ELSEWHERE, WRONG, addresses
 
 NEW = "another battery staple horse 43"
+ALICE, THIEF = "alice@example.com", "192.0.2.7"
 
 
 @pytest.fixture
 def alice(unlimited: dict[str, object]) -> Flask:
     app = create_app(unlimited)
-    register(browser_like(app), "alice@example.com")
+    register(browser_like(app), ALICE)
     return app
 
 
-def logins(app: Flask, guesses: Iterator[tuple[str, str]]) -> list[int]:
+def logins(app: Flask, guesses: Iterable[tuple[str, str]]) -> list[int]:
     """Try a wrong password at the form for each account and address; give the statuses."""
     client = browser_like(app)
     token, statuses = csrf_token(client, "/login"), []
@@ -40,9 +42,7 @@ def logins(app: Flask, guesses: Iterator[tuple[str, str]]) -> list[int]:
     return statuses
 
 
-@pytest.mark.parametrize(
-    ("email", "spread"), [("alice@example.com", False), ("alice@example.com", True), ("nobody@example.com", True)]
-)
+@pytest.mark.parametrize(("email", "spread"), [(ALICE, False), (ALICE, True), ("nobody@example.com", True)])
 def test_8_T1_a_thousand_guesses_at_the_login_form(
     alice: Flask, clock: time_machine.Coordinates, email: str, spread: bool
 ) -> None:
@@ -59,8 +59,8 @@ def test_8_T3_a_thousand_accounts_at_the_login_form(alice: Flask, clock: time_ma
 @pytest.mark.parametrize(
     ("theirs", "own"),
     [
-        ("alice@example.com", "\uff41lice@example.com"),  # the same in NFKC
-        ("alice@example.com", "\u24d0lice@example.com"),
+        (ALICE, "\uff41lice@example.com"),  # the same in NFKC
+        (ALICE, "\u24d0lice@example.com"),
         ("strasse@example.com", "stra\u00dfe@example.com"),  # the same for str.casefold
         ("alice.\u03c3@example.com", "alice.\u03c2@example.com"),
     ],
@@ -79,7 +79,7 @@ def test_8_T1_an_account_of_a_similar_name_ends_no_wait(
 
 
 def test_8_S4_the_login_form_opens_after_the_wait(alice: Flask, clock: time_machine.Coordinates) -> None:
-    logins(alice, (("alice@example.com", "127.0.0.1") for _ in range(3)))
+    logins(alice, ((ALICE, "127.0.0.1") for _ in range(3)))
     client = browser_like(alice)
     answer = sign_in(client)
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
@@ -88,12 +88,57 @@ def test_8_S4_the_login_form_opens_after_the_wait(alice: Flask, clock: time_mach
 
 
 def test_8_S4_a_reset_by_mail_ends_the_wait(alice: Flask, clock: time_machine.Coordinates, mailbox: Mailbox) -> None:
-    assert logins(alice, (("alice@example.com", address) for address in islice(addresses(), 5)))[-1] == 429
+    assert logins(alice, ((ALICE, address) for address in islice(addresses(), 5)))[-1] == 429
     owner = browser_like(alice)
     assert sign_in(owner).status_code == 429
-    post(owner, "/reset", {"email": "alice@example.com"})
+    post(owner, "/reset", {"email": ALICE})
     assert post(owner, urlsplit(mailbox.link()).path, {"password": NEW, "password_confirm": NEW}).status_code == 303
     assert sign_in(owner, password=NEW).status_code == 303
+
+
+def change(browser: FlaskClient, password: str, new: str) -> None:
+    sign_in(browser, password=password)
+    form = {"password": password, "new_password": new, "new_password_confirm": new}
+    assert post(browser, "/account/password", form).status_code == 303
+
+
+@pytest.fixture
+def thief(alice: Flask) -> FlaskClient:
+    """A browser of somebody who knows Alice's first password, at an address where nobody else is."""
+    browser = browser_like(alice)
+    browser.environ_base["REMOTE_ADDR"] = THIEF
+    assert sign_in(browser).status_code == 303
+    return browser
+
+
+def assert_only_the_owner_is_known(app: Flask) -> None:
+    assert logins(app, ((ALICE, ELSEWHERE) for _ in range(4)))[-1] == 429
+    assert logins(app, [(ALICE, THIEF), (ALICE, "127.0.0.1")]) == [429, 403]
+
+
+@pytest.mark.usefixtures("clock", "thief")
+@pytest.mark.parametrize("by", ["the owner", "a link"])
+def test_8_T1_a_new_password_is_known_at_no_other_address(alice: Flask, mailbox: Mailbox, by: str) -> None:
+    """Where somebody has signed in with the old one, guesses at the new one count for the account, as elsewhere."""
+    owner = browser_like(alice)
+    if by == "a link":
+        post(owner, "/reset", {"email": ALICE})
+        new = {"password": NEW, "password_confirm": NEW}
+        assert post(owner, urlsplit(mailbox.link()).path, new).status_code == 303
+    else:
+        change(owner, PASSWORD, NEW)
+    assert_only_the_owner_is_known(alice)
+
+
+def test_8_T1_nor_is_a_later_one(alice: Flask, thief: FlaskClient, clock: time_machine.Coordinates) -> None:
+    """The thief gets hold of the second password too. The third one is set more than 30 days after the second."""
+    owner = browser_like(alice)
+    change(owner, PASSWORD, NEW)
+    clock.shift(timedelta(days=20))
+    assert sign_in(thief, password=NEW).status_code == 303
+    clock.shift(timedelta(days=15))
+    change(owner, NEW, f"{NEW} again")
+    assert_only_the_owner_is_known(alice)
 
 
 def test_8_T2_a_member_over_the_limit_costs_no_query(app: Flask) -> None:
