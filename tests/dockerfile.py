@@ -25,7 +25,7 @@ import pip
 SYSTEM = ("usr", "etc", "var")
 # The variables that pip needs to reach a package index: a proxy, a mirror, a certificate.
 INDEX = {name: value for name, value in os.environ.items() if re.match(r"(?i:PIP_|SSL_CERT_|\w+_proxy$)", name)}
-# To compile each module would take longer than the rest of the build. The image has no compiled modules either.
+# To compile each module of the packages would take longer than the rest of the build.
 INDEX |= {"PIP_NO_COMPILE": "1", "DEBIAN_FRONTEND": "noninteractive"}
 
 

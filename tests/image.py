@@ -180,7 +180,9 @@ def test_the_layers_hold_the_app_and_no_tool_no_test_and_no_secret(image: Stage,
     ours = {path for path, file in written.items() if path.startswith("/srv/app/") and file.is_file()}
     code = {path.relative_to(project).as_posix() for path in (project / "app").rglob("*") if path.is_file()}
     assert image.copied == {*code, "wsgi.py", "gunicorn.conf.py"} - SECRETS.keys()
-    assert ours == {f"/srv/app/{name}" for name in image.copied}
+    compiled = {path for path in ours if path.endswith(".pyc")}
+    assert len(compiled) == len([name for name in code if name.endswith(".py")])
+    assert ours - compiled == {f"/srv/app/{name}" for name in image.copied}
     names = {Path(path).name for path in written if not path.startswith(("/usr/", "/var/"))}
     assert not {"tools", "pip", "requirements.txt", ".env", ".git", "tls"} & names
     for text in SECRETS.values():

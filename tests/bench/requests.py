@@ -12,8 +12,10 @@ import re
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,6 +30,8 @@ COMPARED = {"home": "home", "json": "json", "form": "form", "member": "json", "s
 MITIGATIONS = ("csp", "csrf", "rate_limits", "headers", "errors", "cookies", "secret_key")
 REQUESTS = 40  # that one contender sends before it is the next one's turn
 SLOW_ROUNDS = 5  # of what takes seconds
+SHOWN = 4  # milliseconds of a package that has a row of its own
+STARTS = {"bare": "from flask import Flask; Flask('bare')", "app": "from app import create_app; create_app()"}
 
 
 class Contender:
@@ -103,18 +107,25 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
 
 def starts(python: Path, folder: Path) -> dict[str, list[float]]:
     """Return the CPU milliseconds of a start, of Flask alone and of the app in ``folder``."""
-    programs = {
-        "bare": "from flask import Flask; Flask('bare')",
-        "app": "from app import create_app; create_app()",
-    }
-    taken: dict[str, list[float]] = {name: [] for name in programs}
+    taken: dict[str, list[float]] = {name: [] for name in STARTS}
     for _ in range(SLOW_ROUNDS):
-        for name, program in programs.items():
+        for name, program in STARTS.items():
             before = os.times()
             subprocess.run([python, "-c", program], cwd=folder, env=outside(), stderr=subprocess.DEVNULL, check=True)
             after = os.times()
             used = after.children_user + after.children_system - before.children_user - before.children_system
             taken[name].append(used * 1000)
+    return taken
+
+
+def imports(python: Path, folder: Path) -> Counter[str]:
+    """Return the milliseconds that the modules of each package take at a start of the app in ``folder``."""
+    command = [python, "-X", "importtime", "-c", STARTS["app"]]
+    told = subprocess.run(command, cwd=folder, env=outside(), stderr=subprocess.PIPE, text=True, check=True).stderr
+    taken: Counter[str] = Counter()
+    for own, name in re.findall(r"(?m)^import time: +([0-9]+) [| 0-9]+ (\w+)", told):
+        package = {"app": "the app itself"}.get(name, "Python" if name in sys.stdlib_module_names else name)
+        taken[package] += int(own) / 1000
     return taken
 
 
@@ -168,6 +179,12 @@ def pages(apps: dict[str, Path], python: Path, rounds: int) -> Iterator[str]:
         for name in apps:
             ours, theirs = taken[name, page], taken[f"bare {name}", other]
             yield f"| {page} | {name} | {spread(theirs)} | {spread(ours)} | {spread(ratios(ours, theirs))} |"
+    file, view = (taken[f"bare {name}", page] for page in ("static", "json"))
+    yield ""
+    yield (
+        f"Flask alone takes {spread(file)} ms for the static file, "
+        f"{spread(ratios(file, view))} times as long as for its JSON view."
+    )
 
 
 def mitigations(folder: Path, python: Path, rounds: int) -> Iterator[str]:
@@ -207,3 +224,9 @@ def starts_and_memory(apps: dict[str, Path], python: Path) -> Iterator[str]:
         yield f"| {name} | {' | '.join(figures)} |"
     alone = memory(python, folder, "flask:Flask('bare')")
     yield from ("", f"A worker of Flask alone takes {alone:.0f} MB.", "")
+    yield from ("What the modules of each package take of a start, in milliseconds:", "")
+    taken = {name: imports(python, folder) for name, folder in apps.items()}
+    yield from (f"| package | {' | '.join(taken)} |", f"|---|{'---|' * len(taken)}")
+    for package, most in max(taken.values(), key=Counter.total).most_common():
+        if most >= SHOWN:
+            yield f"| {package} | {' | '.join(f'{each[package]:.0f}' for each in taken.values())} |"

@@ -1,4 +1,4 @@
-"""An upload of 10 MB beside writing the same bytes and reading them once: ``python storing.py FOLDER ROUNDS``.
+"""An upload of 10 MB beside one to Flask alone, and writing the same bytes: ``python storing.py FOLDER ROUNDS``.
 
 Runs in the environment of a generated app, and prints the CPU milliseconds of each round as JSON.
 """
@@ -15,29 +15,43 @@ from io import BytesIO
 from pathlib import Path
 
 import contender
+from flask import request
+from flask.testing import FlaskClient
+from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 
 SIZE = 10_000_000  # bytes
 TEXT = (b"A line of a text, as people send them: \xc3\xa4 \xe2\x82\xac.\n" * (SIZE // 40))[:SIZE].rpartition(b"\n")[0]
 
 
-def upload(browser: contender.Browser, token: str) -> None:
-    from werkzeug.datastructures import FileStorage
-
+def upload(name: str, client: FlaskClient, token: str) -> None:
+    """Send the text, and count the time for ``name``."""
     form = {"csrf_token": token, "file": FileStorage(BytesIO(TEXT), "a.txt", content_type="text/plain")}
     boundary, body = encode_multipart(form)
     content_type = f"multipart/form-data; boundary={boundary}"
     start = time.process_time()
-    answer = browser.client.post(
+    answer = client.post(
         "/uploads",
         base_url=contender.ORIGIN,
         headers={"Origin": contender.ORIGIN},
         data=body,
         content_type=content_type,
     )
-    taken["upload"].append((time.process_time() - start) * 1000)
+    taken[name].append((time.process_time() - start) * 1000)
     if answer.status_code != 303:
         raise SystemExit(f"An upload answers {answer.status}")
+
+
+def alone(place: Path) -> FlaskClient:
+    """Return a client of a view that stores a file, and does nothing else."""
+    app = contender.Flask("alone")
+
+    @app.post("/uploads")
+    def store() -> tuple[str, int]:
+        request.files["file"].save(place / "alone")
+        return "", 303
+
+    return app.test_client()
 
 
 def write_and_read(place: Path) -> None:
@@ -49,7 +63,7 @@ def write_and_read(place: Path) -> None:
     taken["plain"].append((time.process_time() - start) * 1000)
 
 
-taken: dict[str, list[float]] = {"upload": [], "plain": []}
+taken: dict[str, list[float]] = {"upload": [], "alone": [], "plain": []}
 
 
 def main(folder: Path, rounds: int) -> None:
@@ -64,8 +78,10 @@ def main(folder: Path, rounds: int) -> None:
         browser = contender.Browser(app)
         if browser.has_accounts:
             browser.sign_in()
+        flask_alone = alone(Path(place))
         for _ in range(rounds + 1):
-            upload(browser, browser.token("/uploads"))
+            upload("upload", browser.client, browser.token("/uploads"))
+            upload("alone", flask_alone, "")
             write_and_read(Path(place))
     print(json.dumps({name: values[1:] for name, values in taken.items()}))  # the first one imports and compiles
 
