@@ -12,14 +12,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
-from http import HTTPMethod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, request
 
 from app.logs import EVENT_FIELDS, as_text
-from app.redaction import route_of
+from app.redaction import method_of, route_of
 from app.security.declarations import static_folder
 from app.security.networks import network
 from app.visitors import digest, visitors
@@ -73,7 +72,7 @@ def _log(app: Flask, environ: WSGIEnvironment, status: int, seconds: float) -> N
     early: Request | None = environ.get("werkzeug.request")  # of a refusal in front of Flask, which removes its own
     rule = early.url_rule if early else environ.get(_RULE)
     fields = {
-        "method": environ["REQUEST_METHOD"] if environ["REQUEST_METHOD"] in HTTPMethod.__members__ else "other",
+        "method": method_of(environ["REQUEST_METHOD"]),
         "route": route_of(rule) if rule else "-",
         "status": status,
         "duration_ms": round(seconds * 1000, 1),

@@ -19,7 +19,7 @@ from typing import Any
 from flask import Flask, current_app, has_request_context, request
 
 from app.events import EVENTS
-from app.redaction import REDACTED, is_secret, redact, redact_path, route_of, secrets_of
+from app.redaction import REDACTED, is_secret, method_of, redact, redact_path, route_of, secrets_of
 from app.security.networks import client_address
 from app.visitors import digest, visitors
 
@@ -55,7 +55,7 @@ def security_event(name: str, *, account: str | None = None, **fields: object) -
         event["account"] = digest(account)[:16]
     if has_request_context():
         route = route_of(request.url_rule) if request.url_rule else redact_path(request.path)
-        event |= {"network": client_address(), "method": request.method, "route": route}
+        event |= {"network": client_address(), "method": method_of(request.method), "route": route}
     for field, value in fields.items():
         event.setdefault(field, REDACTED if is_secret(field) else redact(str(value)))
     event = {field: value[:MAX_FIELD] for field, value in event.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from http import HTTPMethod
 from urllib.parse import quote, unquote
 
 from werkzeug.routing import Rule
@@ -103,6 +104,11 @@ def redact_path(path: str, rule: Rule | None = None) -> str:
     if rule and any(map(is_secret, rule.arguments)):
         return route_of(rule)
     return _RANDOM.sub(REDACTED, redact(quote(path, safe="/@!$*+~", errors="replace")))
+
+
+def method_of(method: str) -> str:
+    """Return a method of HTTP, else "other": a client may send any word, and some would hide the path behind it."""
+    return method if method in HTTPMethod.__members__ else "other"
 
 
 def route_of(rule: Rule) -> str:

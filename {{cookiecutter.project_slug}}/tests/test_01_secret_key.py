@@ -15,6 +15,7 @@ from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from itsdangerous import URLSafeTimedSerializer
+from pydantic import Field
 
 from app import create_app, paths, settings
 from app.security.cookies import NAME
@@ -409,6 +410,18 @@ def test_several_wrong_settings_are_told_together_and_no_secret_is_shown(app_con
     for name in ("PERMANENT_SESION_LIFETIME", *wrong):
         assert f"{name}:" in refused.value.message
     assert "hunter2" not in refused.value.message
+
+
+def test_a_setting_that_is_missing_is_told_without_the_others(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Own(settings.Settings):
+        PAYMENT_ACCOUNT: str = Field(description="One that a team requires.", examples=["acct_1"])
+
+    monkeypatch.setattr(settings, "Settings", Own)
+    with pytest.raises(settings.SettingsError, match="PAYMENT_ACCOUNT: ") as refused:
+        create_app(app_config)
+    assert not any(str(value) in refused.value.message for value in app_config.values())
 
 
 @pytest.mark.parametrize("scheme", ["redis", "redis+sentinel"])

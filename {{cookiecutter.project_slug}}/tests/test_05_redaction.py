@@ -254,6 +254,14 @@ def test_5_S3_a_token_in_a_path_does_not_reach_the_log(app: Flask, path: str, to
     assert REDACTED in log.getvalue()
 
 
+@pytest.mark.parametrize("method", ["--TOKEN", "BEARER", "PASSWORD"])
+@pytest.mark.parametrize("path", ["/nothing", "/"])
+def test_5_S3_a_method_hides_no_path(app: Flask, method: str, path: str) -> None:
+    log = capture_log()
+    browser_like(app).open(path, method=method)
+    assert f"other {path} from " in log.getvalue()
+
+
 @pytest.mark.parametrize("name", ["token", "reset_token", "code", "api_key"])
 @pytest.mark.parametrize("how", ["refused", "failing", "event"])
 def test_5_S3_an_argument_with_the_name_of_a_secret_never_reaches_the_log(app: Flask, name: str, how: str) -> None:

@@ -1077,6 +1077,15 @@ def test_8_T1_guesses_that_are_given_back_twice_are_not_free_ones(redis: Redis) 
         assert [storage.incr("key", 60, amount) for amount in (2, -2, -2, 1)] == [2, 0, 0, 1]
 
 
+def test_a_counter_is_renewed_only_if_it_is_to_be(redis: Redis) -> None:
+    """It keeps its value meanwhile: an address that knew an old password must not be known for a moment."""
+    for storage in (counters.GuardedStorage(counters_uri=redis.uri), counters.GuardedStorage(counters_uri="memory://")):
+        assert [storage.incr("key", seconds, 1) for seconds in (100, 1000)] == [1, 2]
+        assert storage.get_expiry("key") - time.time() <= 100
+        assert storage.incr("key", 1000, 0, renew=True) == 2
+        assert storage.get_expiry("key") - time.time() > 900
+
+
 @pytest.mark.fault(
     "Redis",
     "is down, with several workers",

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -274,9 +275,11 @@ def test_downloads_resume(
 
 @on_both_storages
 def test_what_the_browser_has_is_not_sent_again(member: FlaskClient) -> None:
-    where = upload(member, "a.txt", b"a").headers["Location"]
+    where = upload(member, "a.txt", b"secret").headers["Location"]
     etag = download(member, where).headers["ETag"]
     assert download(member, where, headers={"If-None-Match": etag}).status_code == 304
+    answer = download(member, where, headers={"If-Match": '"of another file"'})
+    assert (answer.status_code, answer.mimetype, b"secret" in answer.data) == (412, "text/html", False)
 
 
 @on_both_storages
@@ -333,6 +336,24 @@ def test_the_sweep_goes_on_past_what_is_no_upload(app: Flask, tmp_path: Path) ->
     (folder / ("c" * 32) / "folder").mkdir(parents=True)
     assert app.test_cli_runner().invoke(args=["uploads", "sweep"]).output == "Removed 0 files.\n"
     assert (outside / "old").exists()
+
+
+def test_the_sweep_goes_on_where_an_account_is_deleted_meanwhile(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    owners = [Path(app.config["UPLOAD_DIR"], letter * 32) for letter in "abc"]
+    for owner in owners:
+        owner.mkdir(parents=True)
+        (owner / ("d" * 32)).touch()
+        os.utime(owner / ("d" * 32), (1, 1))
+    is_folder = Path.is_dir
+
+    def and_then_it_is_deleted(path: Path) -> bool:
+        found = is_folder(path)
+        if path == owners[1]:
+            shutil.rmtree(path)
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", and_then_it_is_deleted)
+    assert app.test_cli_runner().invoke(args=["uploads", "sweep"]).output == "Removed 2 files.\n"
 
 
 def test_the_sweep_takes_leftovers_and_nothing_else(app: Flask) -> None:

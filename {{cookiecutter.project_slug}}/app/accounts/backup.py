@@ -50,9 +50,15 @@ def _backup(place: Path) -> None:
     file = sqlite_file(current_app)
     if file and not file.is_file():
         raise click.ClickException(f"There is no {file}. Check DATABASE_URL, or run: flask --app app db upgrade")
-    part = place.with_name(f"{place.name}.part")  # until it is complete, it has another name
+    place = place.resolve()
+    part = place.parent / f"{place.name}.part"  # until it is complete, it has another name
     _refuse_if_there(place, part)
-    paths.make_private_folder(part)
+    if storage() is folder and place.is_relative_to(folder.root().resolve()):
+        raise click.ClickException(f"{place} is in UPLOAD_DIR, which must have no other files. Choose another folder.")
+    try:
+        paths.make_private_folder(part)
+    except OSError as error:
+        raise click.ClickException(f"{part} can't be made: {error.strerror}.") from None
     if file:
         _copy_sqlite(file, part / "database.db")
     else:

@@ -29,6 +29,7 @@ from app.accounts import credentials
 from app.accounts.mail import WaitingMail
 from app.accounts.models import Session, User, db, utcnow
 from app.logs import security_event
+from app.security.backoff import forget_addresses
 from app.security.cookies import absolute_lifetime, start_session
 from app.security.csrf import UNSAFE_METHODS
 from app.security.errors import refuse, wants_problem
@@ -168,13 +169,14 @@ def create_user(email: str, password: str) -> User | None:
 
 
 def erase(user: User) -> None:
-    """Delete an account with its sessions and files, without commit.
+    """Delete an account with its sessions and files, without commit, and forget the addresses that know its password.
 
     Call ``storage().delete_all`` again after the commit: until then, a new session can still store files.
     """
     db.session.delete(user)
     db.session.flush()  # raises StaleDataError before any file is deleted
     storage().delete_all(user.owner_key)
+    forget_addresses(user.email)
 
 
 def start_empty(user: User) -> User:

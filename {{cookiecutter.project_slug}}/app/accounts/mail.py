@@ -45,6 +45,7 @@ from app.accounts.models import Mail, User, db, utcnow
 from app.logs import request_id
 from app.security.errors import refuse
 from app.security.rate_limits import limiter
+from app.security.refusals import seconds_until
 from app.visitors import digest
 
 TIMEOUT = 10  # seconds that the mail server may take for each line of its about nine answers
@@ -92,7 +93,9 @@ def claim_new_password(address: str, kind: str) -> None:
     A registration or a change ends the links that the owner of the address has requested for a reset.
     """
     if not may_be_sent_to(address, kind):
-        refuse(429, f"A password was set {LIMIT.amount} times, the maximum for one hour.", retry_after=3600)
+        text = f"{LIMIT.amount} passwords were sent for this address, the maximum for one hour."
+        end = limiter.limiter.get_window_stats(LIMIT, "mail", kind, digest(address)).reset_time
+        refuse(429, text, retry_after=seconds_until(end))
 
 
 class WaitingMail(MailUtil):

@@ -29,6 +29,7 @@ from flask_security.recoverable import (
 )
 from flask_security.utils import send_mail, verify_and_update_password
 from flask_wtf import FlaskForm
+from werkzeug.exceptions import HTTPException
 from wtforms import EmailField, Field, HiddenField, PasswordField
 from wtforms.validators import EqualTo, InputRequired, Length, StopValidation
 
@@ -172,7 +173,10 @@ def show_the_form_again(refusal: Refusal) -> Response:
     sent = FORMS.get(request.endpoint or "") if request.method == "POST" and "csrf_token" in session else None
     if sent and refusal.retry_after and response.mimetype == "text/html":
         kind, page = sent
-        form = kind(request.form)
+        try:
+            form = kind(request.form)
+        except HTTPException:  # it can't be read
+            return response
         form.form_errors.append(refusal.message)
         form.retry_after = refusal.retry_after
         response.set_data(page(form))

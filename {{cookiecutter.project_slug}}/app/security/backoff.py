@@ -118,9 +118,16 @@ def attempt_succeeded(account: str, *, new_password: bool = False) -> None:
     for backoff in address:
         backoff.give_back(_counted_for(f"{pair}/guesses"))
     storage.clear(f"{pair}/guesses")
-    if passwords := _counted_for(_passwords(account)) + new_password:
-        _remember(_passwords(account), passwords)  # as long as the addresses that it tells apart
+    if new_password:
+        forget_addresses(account)
+    elif _counted_for(_passwords(account)):
+        _remember(_passwords(account), 0)  # as long as the addresses that it tells apart
     _remember(f"{_pair(account)}/known", 1)
+
+
+def forget_addresses(account: str) -> None:
+    """Forget where the password was right: after the account is deleted, its name may be that of another owner."""
+    _remember(_passwords(account), 1)
 
 
 def remaining_tries(account: str) -> int:
@@ -143,13 +150,13 @@ def _counted_for(key: str) -> int:
     return storage.get_own(key)
 
 
-def _remember(key: str, count: int) -> None:
-    limiter.storage.clear(key)  # the 30 days start again with each success
-    limiter.storage.incr(key, KNOWN_FOR, count)
+def _remember(key: str, more: int) -> None:
+    storage: GuardedStorage = limiter.storage  # type: ignore[assignment]
+    storage.incr(key, KNOWN_FOR, more, renew=True)  # the 30 days start again with each success
 
 
 def _passwords(account: str) -> str:
-    """Return the key of the number of new passwords."""
+    """Return the key of the number of new passwords and of deletions."""
     return f"account/{digest(account)}/passwords"
 
 

@@ -44,6 +44,8 @@ DOORS = {"max_bytes": "MAX_CONTENT_LENGTH", "max_form_bytes": "MAX_FORM_MEMORY_S
 # The name of a declaration: the sizes that a view accepts.
 ACCEPTS = "accepts"
 
+EMPTY_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")  # the end of a part's headers, as Werkzeug finds it
+
 
 @dataclass(frozen=True)
 class Accepted:
@@ -141,45 +143,54 @@ class _Parser(FormDataParser):
 
     def parse(self, stream: IO[bytes], mimetype: str, content_length: int | None, options: Any = None) -> Any:
         """Return the stream, the fields and the files. Raises Refusal (413)."""
-        counted = _Counted(stream, b"--%s" % (options or {}).get("boundary", "").encode(errors="replace"))
+        boundary = b"--%s" % (options or {}).get("boundary", "").encode(errors="replace")
+        counted = _Counted(stream, boundary, self.max_form_parts)
         try:
             return stream, *super().parse(counted, mimetype, content_length, options)[1:]  # type: ignore[arg-type]
         except RequestEntityTooLarge:
             if _is_body_too_large():
                 raise
-        if self.max_form_parts is not None and counted.count > self.max_form_parts:
-            text = f"This form has too many fields and files: the maximum is {self.max_form_parts}."
-            raise too_large(text, "MAX_FORM_PARTS")
         text = f"A field of this form is too large: the maximum is {in_units(self.max_form_memory_size)}."
         raise too_large(text, door("max_form_bytes", self.max_form_memory_size))
 
 
 class _Counted:
-    """A stream that counts a form's parts, bounds their headers, and never ends a read within or after a boundary.
+    """A stream that bounds a form's parts and their headers, and never ends a read within or after a boundary.
 
     Werkzeug (3.1.9) takes the line break before such a boundary for a part of the file, which gets a byte more.
     """
 
-    def __init__(self, stream: IO[bytes], boundary: bytes) -> None:
-        self.stream, self.boundary, self.last, self.count = stream, boundary, b"", 0
-        # A boundary as Werkzeug finds it, and then so many bytes without the empty line that ends the headers.
-        self.too_long = re.compile(
-            rb"(?s)%s[^\S\n\r]*[\n\r](?=.{%d})(?!.{0,%d}?(?:\r\n\r\n|\n\n|\r\r))"
-            % (re.escape(boundary), MAX_PART_HEADERS, MAX_PART_HEADERS - 4)
-        )
+    def __init__(self, stream: IO[bytes], boundary: bytes, max_parts: int | None) -> None:
+        self.stream, self.boundary, self.max_parts = stream, boundary, max_parts
+        self.last, self.count = b"", 0
+        # Any number of blanks may follow a boundary, so they count as headers. Files must not contain it (RFC 2046).
+        self.part = re.compile(re.escape(boundary) + rb"(?=\s)([^\S\n\r]*(?:\r\n|\n|\r)?)")
 
     def read(self, size: int = -1) -> bytes:
         """Return what the stream returns, and a few bytes more if a boundary is at its end. Raises Refusal (413)."""
         data = self.stream.read(size)
         if self.boundary in data[-len(self.boundary) - 4 :]:
             data += self.stream.read(4)
-        seen, mark = self.last + data, self.boundary + b"\r\n"  # both may span two reads
-        if self.too_long.search(seen):
+        seen = self.last + data  # boundaries and headers may span two reads
+        self.count += len(self.part.findall(seen)) - len(self.part.findall(self.last))
+        if self.max_parts is not None and self.count > self.max_parts:
+            text = f"This form has too many fields and files: the maximum is {self.max_parts}."
+            raise too_large(text, "MAX_FORM_PARTS")
+        if self._has_long_headers(seen):
             text = f"The headers of a part of this form are too large: the maximum is {in_units(MAX_PART_HEADERS)}."
             raise too_large(text, "MAX_PART_HEADERS")
-        self.count += seen.count(mark) - self.last.count(mark)
-        self.last = seen[-len(mark) - MAX_PART_HEADERS :]
+        self.last = seen[-len(self.boundary) - MAX_PART_HEADERS :]
         return data
+
+    def _has_long_headers(self, seen: bytes) -> bool:
+        """Return whether the headers of a part are too long. Each byte is looked at once."""
+        at = 0
+        while part := self.part.search(seen, at):
+            most = part.start(1) + MAX_PART_HEADERS
+            if not (end := EMPTY_LINE.search(seen, part.end(), most)):
+                return len(seen) >= most
+            at = end.start()
+        return False
 
 
 def _is_body_too_large() -> bool:

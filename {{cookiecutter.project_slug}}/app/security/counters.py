@@ -41,12 +41,12 @@ class BoundedCounters:
         self._lock = threading.Lock()
         self._next_sweep = 0.0
 
-    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Increment a counter and return its value. It expires ``expiry`` seconds after its first increment."""
+    def incr(self, key: str, expiry: float, amount: int = 1, *, renew: bool = False) -> int:
+        """See ``GuardedStorage.incr``."""
         with self._lock:
-            slot = self._slot(key)
-            count, end = self._live(slot) or (0, time.time() + expiry)
-            self._counters[slot] = (max(count + amount, 0), end)
+            slot, new_end = self._slot(key), time.time() + expiry
+            count, end = self._live(slot) or (0, new_end)
+            self._counters[slot] = (max(count + amount, 0), new_end if renew else end)
             return self._counters[slot][0]
 
     def mirror(self, key: str, count: int, expiry: float) -> None:
@@ -132,11 +132,14 @@ class GuardedStorage(Storage):
         """The exceptions of the storage. The methods handle them: losing Redis is not an error here."""
         return self.shared.base_exceptions if self.shared else ()
 
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Increment a counter and return its value. It expires ``expiry`` seconds after its first increment."""
-        answer = self._ask_redis("count", key, expiry, amount)
+    def incr(self, key: str, expiry: int, amount: int = 1, *, renew: bool = False) -> int:
+        """Increment a counter and return its value.
+
+        It expires ``expiry`` seconds after its first increment, or after the last one with ``renew``.
+        """
+        answer = self._ask_redis("count", key, expiry, amount, renew)
         if answer is None:
-            return self.memory.incr(key, expiry, amount)
+            return self.memory.incr(key, expiry, amount, renew=renew)
         count, left = answer
         self.memory.mirror(key, count, left)
         return int(count)

@@ -23,7 +23,7 @@ from werkzeug.utils import cached_property
 from werkzeug.wsgi import ClosingIterator, FileWrapper
 
 from app import logs
-from app.redaction import redact, redact_path, secrets_of
+from app.redaction import method_of, redact, redact_path, secrets_of
 from app.visitors import visitors
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def respond(error: Exception) -> Response:
         _log(logging.INFO, status, error)
     else:
         status = 500
-        current_app.logger.error("Exception on %s %s", request.method, _path(), exc_info=error)
+        current_app.logger.error("Exception on %s %s", method_of(request.method), _path(), exc_info=error)
         got_request_exception.send(current_app._get_current_object(), exception=error)  # type: ignore[attr-defined]
 
     response = _page(status, error)
@@ -223,7 +223,7 @@ def log_refusal(error: HTTPException) -> None:
 
 def _log(level: int, status: int, reason: object) -> None:
     line = "%s %s from %s: %s %s"
-    current_app.logger.log(level, line, request.method, _path(), request.remote_addr, status, reason)
+    current_app.logger.log(level, line, method_of(request.method), _path(), request.remote_addr, status, reason)
 
 
 def _path() -> str:

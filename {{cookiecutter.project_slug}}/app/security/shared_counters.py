@@ -24,7 +24,7 @@ local count = redis.call("INCRBY", KEYS[1], ARGV[2])
 if count < 0 then
   count = redis.call("INCRBY", KEYS[1], -count)
 end
-if redis.call("PTTL", KEYS[1]) < 0 then
+if redis.call("PTTL", KEYS[1]) < 0 or ARGV[3] == "1" then
   redis.call("EXPIRE", KEYS[1], ARGV[1])
 end
 return {count, redis.call("PTTL", KEYS[1])}
@@ -70,9 +70,9 @@ class SharedCounters:
     def _count(self) -> Any:
         return self._client.register_script(COUNT)
 
-    def count(self, key: str, expiry: int, amount: int) -> tuple[int, float]:
+    def count(self, key: str, expiry: int, amount: int, renew: bool = False) -> tuple[int, float]:
         """Increment a counter, and return its value and the seconds until it expires."""
-        count, left = self._count([self.storage.prefixed_key(key)], [expiry, amount])
+        count, left = self._count([self.storage.prefixed_key(key)], [expiry, amount, int(renew)])
         return int(count), max(int(left), 0) / 1000
 
     def probe(self, key: str) -> None:

@@ -222,6 +222,8 @@ def send(file: StoredFile, *, inline: bool = False) -> Response:
     response.content_length = file.size
     response.make_conditional(request, accept_ranges=True, complete_length=file.size)
     response.headers.update(DOWNLOAD_HEADERS)
+    if response.status_code == 412:
+        refuse(412, "This is another file than the request asks for.")
     if request.method == "HEAD" or response.status_code == 304:
         return response
     part = response.content_range
@@ -316,7 +318,7 @@ def _store(streams: Iterator[IO[bytes]], name: str, media_type: str, owner: str)
 def _refuse_over_quota(sizes: list[int]) -> None:
     max_files, max_bytes = current_app.config["UPLOAD_QUOTA_FILES"], current_app.config["UPLOAD_QUOTA_BYTES"]
     if len(sizes) > max_files:
-        message = f"You already have the maximum of {max_files} files. Please delete some first."
+        message = f"With this file you would have more than {max_files} files. Please delete some first."
         raise too_large(message, "UPLOAD_QUOTA_FILES")
     if sum(sizes) > max_bytes:
         message = f"With this file you would store more than {in_units(max_bytes)}. Please delete some first."

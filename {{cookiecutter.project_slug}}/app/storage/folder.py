@@ -146,7 +146,10 @@ def sweep() -> int:
     for folder in root().iterdir():
         if not OWNER.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
             continue
-        names = {path.name for path in folder.iterdir() if path.is_file()}
+        try:
+            names = {path.name for path in folder.iterdir() if path.is_file()}
+        except FileNotFoundError:  # deleted with its account meanwhile
+            continue
         for name in names:
             file_id = name.removesuffix(".json")
             whole = {file_id, f"{file_id}.json"} <= names

@@ -274,6 +274,23 @@ def test_without_a_database_there_is_no_backup(app_config: dict[str, object], tm
     assert not [*tmp_path.glob("other*"), *tmp_path.glob("backup*")]
 
 
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("uploads/monday", "which must have no other files"),
+        (".", "there already"),
+        ("/", "there already"),
+        ("/proc/monday", "can't be made: No such file or directory."),
+        ("app.db/monday", "can't be made: Not a directory."),
+    ],
+)
+def test_a_backup_has_a_place_of_its_own(app: Flask, tmp_path: Path, place: str, why: str) -> None:
+    """In UPLOAD_DIR, it would keep the app from starting again."""
+    status, told = command(app, "backup", tmp_path / place)
+    assert (status, told.count("\n"), why in told) == (1, 1, True), told
+    assert command(app, "backup", tmp_path / "elsewhere") == (0, "")
+
+
 def test_a_bucket_is_not_backed_up_and_that_is_told(
     app_config: dict[str, object], s3_server: S3, tmp_path: Path
 ) -> None:

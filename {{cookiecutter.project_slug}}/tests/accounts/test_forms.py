@@ -119,6 +119,19 @@ def test_8_S5_a_form_that_comes_back_has_done_nothing(
     assert can_sign_in(app, PASSWORD)
 
 
+@pytest.mark.parametrize("data", [{"email": "a\0b"}, {f"field{number}": "" for number in range(150)}])
+def test_8_S5_a_form_that_cannot_be_read_is_not_shown_again(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, data: dict[str, str]
+) -> None:
+    monkeypatch.setitem(LIMITS, "sign_in", "1 per minute")  # type: ignore[arg-type]
+    client = browser_like(app)
+    client.get("/login")
+    sent = [client.post("/login", data=data, content_type="multipart/form-data") for _ in range(2)]
+    assert [answer.status_code for answer in sent] == [400 if "email" in data else 413, 429]
+    assert 0 < int(sent[1].headers["Retry-After"]) <= 60
+    assert "Traceback" not in caplog.text
+
+
 def test_8_S5_a_script_that_sent_a_form_too_often_gets_a_problem(app: Flask, clock: time_machine.Coordinates) -> None:
     client = browser_like(app)
     for _ in range(3):

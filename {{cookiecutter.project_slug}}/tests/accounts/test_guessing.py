@@ -116,17 +116,23 @@ def assert_only_the_owner_is_known(app: Flask) -> None:
     assert logins(app, [(ALICE, THIEF), (ALICE, "127.0.0.1")]) == [429, 403]
 
 
-@pytest.mark.usefixtures("clock", "thief")
-@pytest.mark.parametrize("by", ["the owner", "a link"])
-def test_8_T1_a_new_password_is_known_at_no_other_address(alice: Flask, mailbox: Mailbox, by: str) -> None:
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("by", ["the owner", "a link", "a new account"])
+def test_8_T1_a_new_password_is_known_at_no_other_address(
+    alice: Flask, thief: FlaskClient, mailbox: Mailbox, by: str
+) -> None:
     """Where somebody has signed in with the old one, guesses at the new one count for the account, as elsewhere."""
     owner = browser_like(alice)
     if by == "a link":
         post(owner, "/reset", {"email": ALICE})
         new = {"password": NEW, "password_confirm": NEW}
         assert post(owner, urlsplit(mailbox.link()).path, new).status_code == 303
-    else:
+    elif by == "the owner":
         change(owner, PASSWORD, NEW)
+    else:  # whoever had the address before
+        post(thief, "/account/delete", {"password": PASSWORD})
+        register(owner, ALICE, NEW)
+        assert sign_in(owner, password=NEW).status_code == 303
     assert_only_the_owner_is_known(alice)
 
 

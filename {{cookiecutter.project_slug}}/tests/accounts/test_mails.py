@@ -476,6 +476,15 @@ def test_the_page_says_when_no_more_links_are_sent(app: Flask, mailbox: Mailbox,
     assert {message["To"] for message in arrived} <= {ALICE}
 
 
+def test_the_wait_after_too_many_registrations_is_that_of_the_hour(app: Flask, clock: time_machine.Coordinates) -> None:
+    visitor = browser_like(app)
+    for _ in range(5):
+        register(visitor)
+        clock.shift(600)
+    answer = register(visitor)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "600")
+
+
 def test_a_deleted_account_is_told_by_mail(member: FlaskClient, mailbox: Mailbox) -> None:
     post(member, "/account/delete", {"password": PASSWORD})
     text = mailbox.next("were deleted")
