@@ -226,7 +226,7 @@ def test_8_T4_a_name_of_many_accents_is_cut_before_it_is_normalized(door: Flask,
 
 def test_8_S4_the_storage_holds_no_account_name(door: Flask) -> None:
     guess(door)
-    keys = storage().memory.keys()
+    keys = storage().pages.keys() | storage().guesses.keys()
     assert len(keys) > 3
     assert not [key for key in keys if "victim" in key]
 
@@ -841,6 +841,31 @@ def test_8_T4_a_flood_of_keys_washes_no_failures_away(
     assert guess(app, password=RIGHT) == (429, wait)
     clock.shift(wait)
     assert guess(app, password=RIGHT)[0] == 200
+
+
+def test_8_T4_a_flood_of_pages_leaves_room_for_sign_ins(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch, clock: time_machine.Coordinates
+) -> None:
+    """A network with a /48 can make a key with each page and each /64 of it, which lives for an hour."""
+    monkeypatch.setattr(counters, "MAX_KEYS", 50)
+    monkeypatch.setattr(counters, "OVERFLOW_SLOTS", 1)
+    app = with_door(create_app(app_config))
+    flood = browser_like(app)
+    for number in range(50):
+        flood.environ_base["REMOTE_ADDR"] = f"2001:db8:1:{number:x}::1"
+        flood.get("/robots.txt")
+    assert len(storage().pages.keys()) == 51
+    assert guess(app, password=RIGHT)[0] == 200
+
+
+def test_8_T4_what_shares_its_place_in_a_full_memory_waits_no_longer(clock: time_machine.Coordinates) -> None:
+    kept = counters.BoundedCounters(max_keys=0)
+    kept.incr("a", 60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counters, "OVERFLOW_SLOTS", 1)
+        kept.incr("b", 60)
+        kept.incr("c", 10**6, renew=True)
+        assert kept.get_expiry("b") - time.time() <= 60
 
 
 def test_8_T4_a_full_memory_keeps_the_gate_shut(clock: time_machine.Coordinates) -> None:

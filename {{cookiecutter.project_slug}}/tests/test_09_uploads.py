@@ -1097,6 +1097,15 @@ def test_9_T4_the_headers_of_a_part_are_bounded(member: FlaskClient, end: bytes,
     assert "The headers of a part of this form are too large: the maximum is 8.0 KiB." in answer.get_json()["detail"]
 
 
+@pytest.mark.parametrize("end", ["%0D%0A", "%0A", "%0D"])
+def test_9_T4_a_boundary_with_a_line_break_is_refused(member: FlaskClient, end: str) -> None:
+    """Werkzeug would also find it in the middle of another one."""
+    body, headers = headed(1, 150)[0], {**JSON, "X-CSRFToken": csrf_token(member)}
+    media_type = f"multipart/form-data; boundary*=utf-8''x{end}--x"
+    answer = member.post("/uploads", data=body, content_type=media_type, headers=headers)
+    assert (answer.status_code, "contains a line break" in answer.text) == (400, True)
+
+
 FORM = "application/x-www-form-urlencoded"
 BODY, FIELD, PARTS = "This request is too large", "A field of this form is too large", "too many fields and files"
 MOST = 10 * 2**20
@@ -1137,6 +1146,12 @@ OVERSIZED: dict[str, tuple[Callable[[], tuple[bytes, str]], str, str, str]] = {
     ),
     "100 parts of 60 kB of headers": (
         lambda: headed(100, 60_000),
+        "The headers of a part of this form are too large",
+        "8.0 KiB",
+        "MAX_PART_HEADERS",
+    ),
+    "100 parts of 60 kB of headers, each behind a boundary within a line": (
+        lambda: (headed(49, 60_000)[0].replace(b"--x\r\n", b"a--x a\r\n--x\r\n\r\n"), headed(1, 1)[1]),
         "The headers of a part of this form are too large",
         "8.0 KiB",
         "MAX_PART_HEADERS",

@@ -262,6 +262,8 @@ def test_only_images_are_shown_in_the_page(member: FlaskClient) -> None:
         ({"Range": "bytes=-2"}, 206, b"89", "bytes 8-9/10"),
         ({"Range": "bytes=90-"}, 416, None, "bytes */10"),
         ({"Range": "bytes=0-3", "If-Range": '"another"'}, 200, b"0123456789", None),
+        ({"Range": "lines=0-3"}, 200, b"0123456789", None),
+        ({"Range": "bytes=0-1,3-4"}, 200, b"0123456789", None),
     ],
 )
 def test_downloads_resume(
@@ -278,8 +280,11 @@ def test_what_the_browser_has_is_not_sent_again(member: FlaskClient) -> None:
     where = upload(member, "a.txt", b"secret").headers["Location"]
     etag = download(member, where).headers["ETag"]
     assert download(member, where, headers={"If-None-Match": etag}).status_code == 304
-    answer = download(member, where, headers={"If-Match": '"of another file"'})
-    assert (answer.status_code, answer.mimetype, b"secret" in answer.data) == (412, "text/html", False)
+    for part in ({}, {"Range": "bytes=0-1"}):
+        answer = download(member, where, headers={"If-Match": '"of another file"'} | part)
+        assert (answer.status_code, answer.mimetype, b"secret" in answer.data) == (412, "text/html", False)
+    for match in ("*", etag):
+        assert download(member, where, headers={"If-Match": match}).data == b"secret"
 
 
 @on_both_storages

@@ -61,7 +61,7 @@ LOOK_EVERY = 60  # seconds
 PAUSE = (0.3, 0.8)  # seconds
 
 # Mails of each kind to one address, which anyone can request: too few to flood a mailbox.
-LIMIT = RateLimitItemPerHour(5)
+LIMIT = RateLimitItemPerHour(5, namespace="MAIL")
 
 # In the table instead of the token: who reads the database must not be able to set a password.
 TOKEN = "the-token-is-made-when-this-is-sent"  # noqa: S105 # nosec B105

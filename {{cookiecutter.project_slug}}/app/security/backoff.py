@@ -28,6 +28,8 @@ Source: OWASP Authentication Cheat Sheet (login throttling), OWASP Blocking Brut
 
 from __future__ import annotations
 
+from flask import g
+
 from app.security.counters import GuardedStorage
 from app.security.errors import refuse
 from app.security.networks import WIDER, client_address
@@ -55,7 +57,10 @@ class _Backoff:
     def waits(self) -> int:
         """Return the seconds until the next guess is possible; 0 if it is possible now."""
         storage = limiter.storage
-        return seconds_until(storage.get_expiry(self.wait)) if storage.get(self.wait) else 0
+        if not storage.get(self.wait):
+            return 0
+        # In a full memory, the key may share its time with others.
+        return min(seconds_until(storage.get_expiry(self.wait)), self.max_wait)
 
     def claim(self) -> int:
         """Count one guess and return 0; if it has to wait, return the seconds instead."""
@@ -95,7 +100,7 @@ def claim_attempt(account: str) -> None:
 
     ``account`` is the identifier as it was submitted, of an account that exists or not.
     """
-    backoffs = _backoffs(account)
+    backoffs, g.pair = _backoffs(account), _pair(account)
     wait = max(backoff.waits() for backoff in backoffs)
     of_account, *of_networks = backoffs
     for backoff in (*of_networks, of_account):  # the narrowest first: what it refuses must not count for the others
@@ -122,7 +127,8 @@ def attempt_succeeded(account: str, *, new_password: bool = False) -> None:
         forget_addresses(account)
     elif _counted_for(_passwords(account)):
         _remember(_passwords(account), 0)  # as long as the addresses that it tells apart
-    _remember(f"{_pair(account)}/known", 1)
+    # The password was right when the attempt was claimed. Meanwhile it may have changed.
+    _remember(f"{_pair(account) if new_password else g.get('pair', pair)}/known", 1)
 
 
 def forget_addresses(account: str) -> None:

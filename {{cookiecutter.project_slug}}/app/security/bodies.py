@@ -143,8 +143,10 @@ class _Parser(FormDataParser):
 
     def parse(self, stream: IO[bytes], mimetype: str, content_length: int | None, options: Any = None) -> Any:
         """Return the stream, the fields and the files. Raises Refusal (413)."""
-        boundary = b"--%s" % (options or {}).get("boundary", "").encode(errors="replace")
-        counted = _Counted(stream, boundary, self.max_form_parts)
+        boundary = (options or {}).get("boundary", "").encode(errors="replace")
+        if b"\n" in boundary or b"\r" in boundary:  # Werkzeug would find it where _Counted does not
+            raise Refusal(400, "The boundary of this form contains a line break.")
+        counted = _Counted(stream, b"--" + boundary, self.max_form_parts)
         try:
             return stream, *super().parse(counted, mimetype, content_length, options)[1:]  # type: ignore[arg-type]
         except RequestEntityTooLarge:
@@ -183,13 +185,14 @@ class _Counted:
         return data
 
     def _has_long_headers(self, seen: bytes) -> bool:
-        """Return whether the headers of a part are too long. Each byte is looked at once."""
-        at = 0
-        while part := self.part.search(seen, at):
-            most = part.start(1) + MAX_PART_HEADERS
-            if not (end := EMPTY_LINE.search(seen, part.end(), most)):
-                return len(seen) >= most
-            at = end.start()
+        """Return whether the headers of a part are too long. No byte is searched twice for their end."""
+        end = None
+        for part in self.part.finditer(seen):
+            if end is None or end.start() < part.end():
+                most = part.start(1) + MAX_PART_HEADERS
+                end = EMPTY_LINE.search(seen, part.end(), most)
+                if not end:
+                    return len(seen) >= most
         return False
 
 

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 REDIS_RETRY = 5  # seconds between two attempts to reconnect
 SLOW, SLOW_ANSWERS = 0.12, 3  # seconds of an answer, and how many such in a row are as bad as none
 
-MAX_KEYS = 100_000  # about 35 MB
+MAX_KEYS = 100_000  # about 35 MB, in each of two memories
 OVERFLOW_SLOTS = 65_536
 SWEEP_INTERVAL = 1  # seconds; a sweep of all keys takes about 10 ms
+
+# The kinds of limits that count for the networks in networks.WIDER too.
+COUNTED_WIDELY = ("sign_in", "register", "reset")
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ class BoundedCounters:
         with self._lock:
             slot, new_end = self._slot(key), time.time() + expiry
             count, end = self._live(slot) or (0, new_end)
-            self._counters[slot] = (max(count + amount, 0), new_end if renew else end)
+            self._counters[slot] = (max(count + amount, 0), new_end if renew and slot == key else end)
             return self._counters[slot][0]
 
     def mirror(self, key: str, count: int, expiry: float) -> None:
@@ -114,7 +117,8 @@ class GuardedStorage(Storage):
 
     def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, *, counters_uri: str, **_: str) -> None:
         super().__init__(uri, wrap_exceptions)
-        self.memory = BoundedCounters(MAX_KEYS)
+        # A network can fill the memory of the pages: a key for each page and /64. Guesses and mails have their own.
+        self.pages, self.guesses = BoundedCounters(MAX_KEYS), BoundedCounters(MAX_KEYS)
         self.shared: SharedCounters | None = None
         self.lost = False
         self._lost_with = ""  # the key that could not be counted
@@ -132,6 +136,11 @@ class GuardedStorage(Storage):
         """The exceptions of the storage. The methods handle them: losing Redis is not an error here."""
         return self.shared.base_exceptions if self.shared else ()
 
+    def memory(self, key: str) -> BoundedCounters:
+        """Return the memory of ``key``, which Flask-Limiter or the backoff has made."""
+        scarce = not key.startswith("LIMITER/") or any(f"/each {kind}/" in key for kind in COUNTED_WIDELY)
+        return self.guesses if scarce else self.pages
+
     def incr(self, key: str, expiry: int, amount: int = 1, *, renew: bool = False) -> int:
         """Increment a counter and return its value.
 
@@ -139,43 +148,43 @@ class GuardedStorage(Storage):
         """
         answer = self._ask_redis("count", key, expiry, amount, renew)
         if answer is None:
-            return self.memory.incr(key, expiry, amount, renew=renew)
+            return self.memory(key).incr(key, expiry, amount, renew=renew)
         count, left = answer
-        self.memory.mirror(key, count, left)
+        self.memory(key).mirror(key, count, left)
         return int(count)
 
     def get(self, key: str) -> int:
         """Return the value of a counter; 0 if there is none."""
         count = self._ask_redis("get", key)
-        return self.memory.get(key) if count is None else int(count)
+        return self.memory(key).get(key) if count is None else int(count)
 
     def get_own(self, key: str) -> int:
         """Return the value of a counter, or 0 if it is shared in a full memory: for counts in a client's favour."""
         count = self._ask_redis("get", key)
-        return self.memory.get_own(key) if count is None else int(count)
+        return self.memory(key).get_own(key) if count is None else int(count)
 
     def get_expiry(self, key: str) -> float:
         """Return the time at which a counter expires; now if there is none."""
         end = self._ask_redis("get_expiry", key)
-        return self.memory.get_expiry(key) if end is None else float(end)
+        return self.memory(key).get_expiry(key) if end is None else float(end)
 
     def counted(self, key: str) -> tuple[int, float]:
         """Return the value of a counter and when it expires, as this process has last seen it, without asking Redis.
 
         In a full memory, they may be those of several keys.
         """
-        return self.memory.get(key), self.memory.get_expiry(key)
+        return self.memory(key).get(key), self.memory(key).get_expiry(key)
 
     def clear(self, key: str) -> None:
         """Delete a counter."""
-        self.memory.clear(key)
+        self.memory(key).clear(key)
         self._ask_redis("clear", key)
 
     def reset(self) -> int | None:
         """Delete all counters and return how many there were in this process."""
         if self.shared and not self.lost:
             self.shared.reset()
-        return self.memory.reset()
+        return self.pages.reset() + self.guesses.reset()
 
     def check(self) -> bool:
         """Return whether the configured storage counted when it was last asked. Else each worker counts on its own."""
@@ -190,7 +199,7 @@ class GuardedStorage(Storage):
             if self.lost:
                 self._in_time(self.shared.probe, self._lost_with)
                 with self._lock:
-                    self.lost, self._carry_over = False, self.memory.keys()
+                    self.lost, self._carry_over = False, self.pages.keys() | self.guesses.keys()
                 logger.warning("The rate limits' Redis is back")
             self._carry_back(self.shared, key)
             return self._in_time(getattr(self.shared, method), key, *args)
@@ -224,6 +233,6 @@ class GuardedStorage(Storage):
         """Add the counts from the time without Redis to it: it may have come back empty."""
         if key in self._carry_over:
             self._carry_over.discard(key)
-            missing = self.memory.get(key) - shared.get(key)
+            missing = self.memory(key).get(key) - shared.get(key)
             if missing > 0:
-                shared.count(key, max(1, ceil(self.memory.get_expiry(key) - time.time())), missing)
+                shared.count(key, max(1, ceil(self.memory(key).get_expiry(key) - time.time())), missing)

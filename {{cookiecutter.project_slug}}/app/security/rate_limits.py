@@ -36,7 +36,7 @@ from flask import Flask, Request, Response, current_app, g, request
 from flask_limiter import Limit, Limiter, RequestLimit
 from limits import RateLimitItem, parse_many
 
-from app.security.counters import GuardedStorage
+from app.security.counters import COUNTED_WIDELY, GuardedStorage
 from app.security.declarations import Declared, declare, declared, declared_by, static_folder
 from app.security.errors import Refusal, refuse, respond
 from app.security.findings import Finding
@@ -56,8 +56,6 @@ LIMITS: dict[str, str] = {
     "upload": "30 per minute; 300 per hour",
     "csp_report": "60 per minute",
 }
-# The kinds that count for the networks in networks.WIDER too.
-COUNTED_WIDELY = ("sign_in", "register", "reset")
 # Static files are cheap to serve, a page needs several of them, and many clients may share an address.
 STATIC_LIMIT = "1200 per minute"
 

@@ -158,7 +158,7 @@ def _spellings_and_storage(subject: Subject) -> Iterator[str]:
         _call_guess(subject, spelling, f"198.51.100.{number}")
     if not _call_guess(subject, "spelt@audit.example", "198.51.100.9"):
         yield "Another spelling of an e-mail address counts as another account, with more guesses."
-    keys = storage.memory.keys() if isinstance(storage := limiter.storage, GuardedStorage) else set()
+    keys = storage.guesses.keys() if isinstance(storage := limiter.storage, GuardedStorage) else set()
     if any("@audit.example" in str(key).lower() for key in keys):
         yield "The storage of the counters contains e-mail addresses."
 
