@@ -78,7 +78,12 @@ def _misused(
         if isinstance(node, FUNCTIONS):
             own = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
             around = {name: traits for name, traits in names.items() if name not in own}
-            yield from _misused(node, around, helpers, seen)
+            yield from _misused(node, around | dict.fromkeys(_paths_in_routes(node), ASKED_FOR), helpers, seen)
+
+
+def _paths_in_routes(function: ast.AST) -> list[str]:
+    """Return the arguments of a view that a route takes as ``<path:name>``: they may lead up, as in ``a/../../b``."""
+    return re.findall(r"<path:(\w+)>", " ".join(map(ast.unparse, getattr(function, "decorator_list", ()))))
 
 
 def _misuse(call: ast.Call, called: str, names: Names) -> str:

@@ -83,6 +83,8 @@ def test_9_S2_the_check_finds_the_client_s_name(code: str) -> None:
         ("name = request.args.get('name')\nopen(folder / name)", READ),
         ("def read(name):\n    return (folder / name).read_bytes()\n\nread(request.args['name'])", READ),
         ("for name in request.args.getlist('name'):\n    send_file(folder / name)", READ),
+        ("@bp.get('/a/<path:name>')\ndef view(name):\n    return send_file(folder / name)", READ),
+        ("@bp.get('/a/<name>')\ndef view(name):\n    return send_file(folder / NAMES[name])", ""),
         ("send_from_directory(folder, request.args['name'])", ""),
         ("send_file(safe_join(folder, request.args['name']))", ""),
         ("send_file(REPORTS[request.args['name']])", ""),
