@@ -367,6 +367,16 @@ def avatar():
     return ""
 
 
+class SoldOut(Exception):
+    pass
+
+
+@bp.app_errorhandler(ValueError)
+@bp.app_errorhandler(SoldOut)
+def tell(error):
+    return str(error), 400
+
+
 @bp.get("/report")
 def report():
     return send_file(os.path.join("/srv/reports", request.args["name"]))
@@ -403,12 +413,13 @@ def test_what_opens_something_is_told_from_what_looks_like_it(default_app: App, 
         "2.S5 POST /hasty would act on a stale token.",
         "2.S5 The user's input at /lost is lost if its token is stale.",
         "3.S4 alike.html:6: Code that is inline or from another origin, which a strict policy blocks.",
+        "5.S2 The text of a ValueError is shown.",
         "6.S4 /profile: Any site may read it with a visitor's cookies.",
         "6.S4 /profile: Caches may give a member's page to others (public).",
         "8.S3 views/alike.py:116: limiter.limit allows 100000 per second, above the default "
         "(120 per minute; 2000 per hour).",
         "9.S2 views/alike.py:130: file.save stores an upload, which nothing has checked.",
-        "9.S2 views/alike.py:136: send_file reads a file under a name from a request.",
+        "9.S2 views/alike.py:146: send_file reads a file under a name from a request.",
     ]
 
 
