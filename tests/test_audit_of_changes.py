@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import App, Cookiecutter, edit
+from tests.grown import register
 from tests.test_audit import audit
 
 
@@ -230,6 +231,196 @@ def test_each_finding_names_the_door_that_fits(default_app: App, cookiecutter: C
         assert len(fits) == 1, (evidence, fix)
         found.remove(fits[0])
     assert found == []
+
+
+# Beside each view that opens something, harmless ones that look like it.
+LOOK_ALIKES = """
+import os
+from pathlib import Path
+
+import flask
+from flask import Blueprint, current_app, jsonify, make_response, render_template, request, send_file
+from flask.views import MethodView
+from flask_wtf import FlaskForm
+
+from app.security.csrf import form_view
+from app.security.rate_limits import limiter
+from app.visitors import public
+
+bp = Blueprint("alike", __name__)
+
+
+class NoteForm(FlaskForm):
+    pass
+
+
+class Note:
+    def save(self, values):
+        self.values = values
+
+
+@bp.post("/presets")
+def presets():
+    Note().save(request.get_json())
+    return ""
+
+
+@bp.route("/notes", methods=["GET", "POST"])
+def notes():
+    return jsonify(title="")
+
+
+class Notes(MethodView):
+    def get(self):
+        return jsonify(titles=[])
+
+    def post(self):
+        return jsonify(title="")
+
+
+bp.add_url_rule("/more-notes", view_func=Notes.as_view("more_notes"))
+
+
+@bp.route("/lost", methods=["GET", "POST"])
+def lost():
+    if NoteForm().validate_on_submit():
+        return ""
+    return render_template("alike.html")
+
+
+class Hasty(MethodView):
+    decorators = [form_view]
+
+    def get(self):
+        return render_template("alike.html", valid=NoteForm().validate_on_submit())
+
+    def post(self):
+        return "done"
+
+
+class Careful(Hasty):
+    def post(self):
+        return self.keep()
+
+    def keep(self):
+        return "done" if NoteForm().validate_on_submit() else self.get()
+
+
+bp.add_url_rule("/hasty", view_func=Hasty.as_view("hasty"))
+bp.add_url_rule("/careful", view_func=Careful.as_view("careful"))
+
+
+@bp.get("/notes/<int:number>/delete")
+@bp.get("/help/delete-account")
+@bp.get("/blog/remove-stains/<int:number>")
+def ask_first(number=0):
+    return render_template("alike.html")
+
+
+@bp.post("/notes/<int:number>/delete")
+def delete(number):
+    return flask.redirect(flask.url_for("pages.home"))
+
+
+@bp.get("/orders/<int:number>/cancel")
+@bp.get("/remove/<int:number>")
+def cancel(number):
+    return ""
+
+
+@bp.route("/orders/<int:number>/end", methods=["GET", "POST"])
+def end(number):
+    return ""
+
+
+@bp.get("/partners")
+@public
+def partners():
+    answer = make_response("", {"Cache-Control": "public, max-age=60"})
+    answer.headers["Access-Control-Allow-Origin"] = request.headers.get("Origin", "*")
+    return answer
+
+
+@bp.get("/profile")
+def profile():
+    answer = partners()
+    answer.headers["Access-Control-Allow-Credentials"] = "true"
+    return answer
+
+
+@bp.get("/fast")
+@limiter.limit("100000 per second")
+def fast():
+    return ""
+
+
+@bp.get("/slow")
+@limiter.limit("1000 per day")
+def slow():
+    return ""
+
+
+@bp.post("/avatar")
+def avatar():
+    file = request.files["avatar"]
+    file.save(Path(current_app.static_folder) / "avatar.png")
+    return ""
+
+
+class SoldOut(Exception):
+    pass
+
+
+@bp.app_errorhandler(ValueError)
+@bp.app_errorhandler(SoldOut)
+def tell(error):
+    return str(error), 400
+
+
+@bp.get("/report")
+def report():
+    return send_file(os.path.join("/srv/reports", request.args["name"]))
+"""
+ALIKE_PAGE = """
+{% extends "base.html" %}
+{% block main %}
+  <script type="application/ld+json">{{ {"name": "Shop"}|tojson }}</script>
+  <script type="application/json">{}</script>
+  <script type="importmap">{}</script>
+{% endblock main %}
+"""
+
+
+def test_what_opens_something_is_told_from_what_looks_like_it(default_app: App, cookiecutter: Cookiecutter) -> None:
+    app = cookiecutter.app()
+    (app / "app/views/alike.py").write_text(LOOK_ALIKES)
+    (app / "app/templates/alike.html").write_text(ALIKE_PAGE)
+    (app / "app/templates/mails").mkdir(exist_ok=True)
+    (app / "app/templates/mails/welcome.html").write_text('<p style="color: #333">Welcome!</p>\n')
+    register(app, "alike")
+    ended = audit(default_app, "--format", "json", folder=app)
+    found = [
+        f"{step['id']} {each['evidence']}"
+        for row in json.loads(ended.stdout)["mitigations"]
+        for step in row["steps"]
+        for each in step["findings"]
+        if each["severity"] == "missing"
+    ]
+    assert sorted(found) == [
+        "2.S5 GET /orders/<int:number>/cancel looks state-changing.",
+        "2.S5 GET /orders/<int:number>/end looks state-changing.",
+        "2.S5 GET /remove/<int:number> looks state-changing.",
+        "2.S5 POST /hasty would act on a stale token.",
+        "2.S5 The user's input at /lost is lost if its token is stale.",
+        "3.S4 alike.html:6: Code that is inline or from another origin, which a strict policy blocks.",
+        "5.S2 The text of a ValueError is shown.",
+        "6.S4 /profile: Any site may read it with a visitor's cookies.",
+        "6.S4 /profile: Caches may give a member's page to others (public).",
+        "8.S3 views/alike.py:116: limiter.limit allows 100000 per second, above the default "
+        "(120 per minute; 2000 per hour).",
+        "9.S2 views/alike.py:130: file.save stores an upload, which nothing has checked.",
+        "9.S2 views/alike.py:146: send_file reads a file under a name from a request.",
+    ]
 
 
 NAMES = """

@@ -1,4 +1,4 @@
-"""The generated app stays small enough to be read: 98 files, 6,470 lines of code, what examines it aside."""
+"""The generated app stays small enough to be read: 98 files, 6,480 lines of code, what examines it aside."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def test_the_app_fits_its_budget(cookiecutter: Cookiecutter, record_property: py
     tools = [name for name in own if name.startswith("tools/") and name not in lessons]
     rest = sorted(set(own) - set(tools) - set(lessons))
     for what, names, most_files, most_lines in (
-        ("generated app, its tools, tests and docs aside", rest, 98, 6470),
-        ("its tools: audit and drift", tools, 45, 4110),
+        ("generated app, its tools, tests and docs aside", rest, 98, 6480),
+        ("its tools: audit and drift", tools, 45, 4175),
         ("its lessons", lessons, 34, 910),
     ):
         lines = sum(SourceAnalysis.from_file(str(app / name), "app").code_count for name in names)

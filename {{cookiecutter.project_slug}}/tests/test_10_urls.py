@@ -356,6 +356,35 @@ def test_10_S2_what_is_not_a_host_or_has_no_reason_is_an_error(app: Flask, hosts
         assert on_the_wire(app, "/tested-chosen", "/uploads")[0] == 500
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "sent"),
+    [
+        ("HX-Redirect", "https://evil.example/", None),
+        ("HX-Redirect", "//evil.example/", None),
+        ("HX-Redirect", "/uploads", "/uploads"),
+        ("HX-Redirect", f"https://{ALLOWED}/a", f"/redirect?next=https://{ALLOWED}/a"),
+        ("Refresh", "5", "5"),
+        ("Refresh", "5; url=/uploads", "5; url=/uploads"),
+        ("Refresh", "0;?page=2", "0;?page=2"),
+        ("Refresh", f"5; url={ORIGIN}/a", f"5; url={ORIGIN}/a"),
+        ("Refresh", f"5; url='https://{ALLOWED}/a'", f"5; url=/redirect?next=https://{ALLOWED}/a"),
+        ("Refresh", "0; url=https://evil.example/", None),
+        ("Refresh", " .0 ,URL = 'https://evil.example/' /uploads", None),
+        ("Refresh", '0; url="//evil.example/"', None),
+        ("Refresh", "0 https://evil.example/", None),
+        ("Refresh", "0;\t//evil.example/", None),
+        ("Refresh", "0; url=url=https://evil.example/", None),
+        ("Refresh", "0; url=javascript:alert(1)", None),
+    ],
+)
+def test_10_S4_other_headers_that_lead_elsewhere_are_checked_like_a_redirect(
+    app: Flask, name: str, value: str, sent: str | None
+) -> None:
+    app.add_url_rule("/tested-header", "header", public(lambda: ("", {name: value})))
+    answer = browser_like(app).get("/tested-header")
+    assert (answer.headers.get(name), answer.status_code) == (sent, 200 if sent else 400)
+
+
 def test_10_S4_a_stopped_redirect_is_logged(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     assert on_the_wire(app, "/tested-careless", "https://evil.example/")[:2] == (400, None)
     assert caplog.records[-1].security_event["target"] == "https://evil.example/"  # type: ignore[attr-defined]

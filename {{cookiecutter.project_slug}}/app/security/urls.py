@@ -2,7 +2,7 @@
 
 ``safe_redirect_target`` alone decides where a redirect may lead that a request names. One that code chose may lead to
 the hosts that its view declares with ``@may_redirect_to``. The ``Location`` header of every response is checked again
-before it is sent. What the server itself may fetch is decided in outgoing.py.
+before it is sent, and so are ``Refresh`` and htmx's ``HX-Redirect``. What the server may fetch: see outgoing.py.
 Source: OWASP Unvalidated Redirects and Forwards Cheat Sheet; WHATWG URL; ASVS 5.0 V1.3.6, V3.7.2, V3.7.3, V4.1.3,
 V15.3.7.
 """
@@ -51,6 +51,8 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _RELATIVE = re.compile(r"(?a)(?=[\w?-])[\w./%~-]*(\?.*)?")
 # The same, percent-encoded once or more: a proxy that decodes turns "/%2fevil.example" into "//evil.example".
 _ENCODED_START = re.compile(r"/%(25)*(2f|5c|[01][0-9a-f]|20|7f)", re.IGNORECASE)
+# What comes before the target of a Refresh, in the spellings that browsers read (HTML, "shared declarative refresh").
+_SECONDS = re.compile(r"(?i)\A([\s\d.]*[;,]?\s*(?:url\s*=\s*)?)")
 
 # A host, or a function that returns one.
 Host = str | Callable[[], str]
@@ -137,7 +139,7 @@ def init_app(app: Flask) -> None:
     app.url_map.converters["hex_id"] = HexId
     app.request_class = Request
     app.before_request(_refuse_long_urls)
-    app.after_request(_check_redirect)
+    app.after_request(_check_redirects)
     app.wsgi_app = _with_normal_host(app, app.wsgi_app)  # type: ignore[method-assign, assignment]
     if hops := config["TRUSTED_PROXY_HOPS"]:
         app.wsgi_app = _behind_proxies(app.wsgi_app, hops)  # type: ignore[method-assign, assignment]
@@ -306,14 +308,21 @@ def _by_the_leaving_page(safe: str) -> str:
     return safe if safe.startswith("/") else url_for("redirects.leave", next=safe)
 
 
-def _check_redirect(response: Response) -> Response:
+def _check_redirects(response: Response) -> Response:
     """Stop a redirect by other code (an extension, the router) that would leave this site without asking."""
-    location = response.location
-    if not location or not 300 <= response.status_code < 400:
-        return response
+    for name in (*(["Location"] if 300 <= response.status_code < 400 else ()), "Refresh", "HX-Redirect"):
+        if name in response.headers:
+            _check_redirect(response, name)
+    return response
+
+
+def _check_redirect(response: Response, name: str) -> None:
+    value = response.headers[name]
+    _, seconds, quoted = _SECONDS.split(value, 1) if name == "Refresh" else ("", "", value)
+    location = quoted.strip("\"'")
     own = tuple(f"{origin}/" for origin in _own_origins())
-    if _RELATIVE.fullmatch(location) or location.startswith(own) or _is_declared(location):
-        return response
+    if not location or _RELATIVE.fullmatch(location) or location.startswith(own) or _is_declared(location):
+        return
     safe = safe_redirect_target(location)
     if safe is None:
         # Reuse this response: the scripts and styles of the page need the headers that it already has.
@@ -321,10 +330,9 @@ def _check_redirect(response: Response) -> Response:
         page = respond(Refusal(400, UNKNOWN_PLACE, reason=reason, target=location))
         response.status_code, response.content_type = page.status_code, page.content_type
         response.set_data(page.get_data())
-        del response.headers["Location"]
-        return response
-    response.location = _by_the_leaving_page(safe)
-    return response
+        del response.headers[name]
+    else:
+        response.headers[name] = seconds + _by_the_leaving_page(safe)
 
 
 def _refuse_long_urls() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from app.security.findings import Finding
 from tests.lint.links import links_to
 from tests.lint.nodes import nodes_of
-from tests.lint.saving import saved_names
+from tests.lint.saving import KEPT, READ, misused_files
 
 # Folders that are not the own code of an app.
 FOREIGN = frozenset(("venv", ".venv", "env", "site-packages", "node_modules", "tests", "test", "build", "dist"))
@@ -25,6 +25,9 @@ TESTS = re.compile(r"(test_.*|.*_test|tests?|conftest|setup)\.py")
 RAW_NAMES = frozenset(("Markup", "HTMLString", "__html__"))
 COMPILING_NAMES = frozenset(("from_string", "render_template_string", "stream_template_string"))
 RENDERING_NAMES = frozenset(("render_template", "stream_template", "get_template", "render_text"))
+
+SAVE_FIX = "Store it with uploads.save_all, which checks it: its name is random."
+READ_FIX = "Use send_from_directory or safe_join, which stay in their folder."
 
 FAULTS = {
     "TM03": "goes around the escaping.",
@@ -61,9 +64,11 @@ def check_code(
     Unless ``strict``, what compiles a text that is written in the code is no finding.
     """
     for name, tree in trees.items():
-        for line, what in saved_names(tree):
-            evidence = f"{name}:{line}: {what} stores a file under a name that its sender has chosen."
-            yield Finding("UP02", "missing", evidence, "Accept files with uploads.save_all: their names are random.")
+        for line, call, what in misused_files(tree):
+            # A foreign app has no save_all, and app/storage is what it calls.
+            if what != KEPT or (strict and not name.startswith(("storage/", "security/uploads.py"))):
+                fix = READ_FIX if what == READ else SAVE_FIX
+                yield Finding("UP02", "missing", f"{name}:{line}: {call} {what}", fix)
         for line, link in _links_in(tree, hosts):
             evidence = f"{name}:{line}: {link}, an address of this app, is written by hand."
             yield Finding("UR03", "missing", evidence, "Use url_for, with _external=True where the host is needed.")
@@ -147,7 +152,7 @@ def _fault(node: ast.AST) -> tuple[str, str, str] | None:
         called, target = _called(node), node.args[0]
         if called in RENDERING_NAMES and not isinstance(target, ast.Constant):
             return "TM04", called, "Write the template's name."
-        if called == "redirect" and not ast.unparse(target).startswith("url_for("):
+        if called == "redirect" and not re.match(r"(\w+\.)?url_for\(", ast.unparse(target)):
             return (
                 "UR04",
                 called,

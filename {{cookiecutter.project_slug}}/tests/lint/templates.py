@@ -29,6 +29,8 @@ USE_ESCAPING = "Print the value with {{ }} alone, or add a reason to templating.
 # Stands in the HTML for a printed expression: the name of its outermost filter or function.
 _MARK = re.compile("\ue000([^\ue001]*)\ue001")
 OTHER_SITE = re.compile("(?i)(?:https?:)?//")
+# The type of a script that no browser runs: it holds data.
+DATA_BLOCK = re.compile(r"(?i)application/(?:[\w.-]+\+)?json")
 _QUOTED = re.compile(r""""[^"]*"|'[^']*'""")
 
 
@@ -134,6 +136,7 @@ class _HTMLReader(HTMLParser):
         self.leak: Finding | None = None  # what there is to say of it if it has a token
         self.has_token: bool | None = None  # None outside of forms
         self.code = ""
+        self.harmless: set[str] = set()  # the filters that make data harmless in this code
 
     def _finding(self, finding_id: str, what: str, fix: str) -> Finding:
         return Finding(finding_id, "missing", f"{self.name}:{self.getpos()[0]}: {what}", fix)
@@ -141,6 +144,7 @@ class _HTMLReader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_endtag("form" if tag == "form" else "")
         self.code = tag if tag in ("script", "style") else ""
+        self.harmless = {"tojson"} if DATA_BLOCK.fullmatch(dict(attrs).get("type") or "") else set()
         self.has_token = False if tag == "form" else self.has_token
         posts = tag == "form" and ("method", "post") in [(name, (value or "").lower()) for name, value in attrs]
         target = dict(attrs).get("action" if tag == "form" else "formaction") or ""
@@ -150,6 +154,9 @@ class _HTMLReader(HTMLParser):
             self.leak = self._finding("CF04", what, "Leave the token out of this form.")
         elif posts:
             self.form = self._finding("CF04", "A form sends no CSRF token.", "Add {{ form.hidden_tag() }}.")
+        content = _MARK.findall(dict(attrs).get("content") or "") if tag == "meta" else []
+        if "refresh" in (dict(attrs).get("http-equiv") or "").lower() and set(content) - {"url_for", "safe_url"}:
+            self.findings.append(self._finding("TM02", "Data chooses where the page leads.", "Use |safe_url."))
         for name, value in attrs:
             if value is not None and name in URL_ATTRIBUTES:
                 self._look_at_url(name, value)
@@ -174,7 +181,7 @@ class _HTMLReader(HTMLParser):
             self.form, self.leak, self.has_token = None, None, None
 
     def handle_data(self, data: str) -> None:
-        if self.code and _MARK.search(data):
+        if self.code and set(_MARK.findall(data)) - self.harmless:
             self.findings.append(self._finding("TM02", f"Data becomes code in {self.code}.", "Use a data attribute."))
         self._look_for_token(data)
 

@@ -46,6 +46,8 @@ def test_7_S3_7_S4_the_check_finds_faults_in_code(tmp_path: Path, code: str, ids
         ("redirect(request.args['next'])", ["UR04"]),
         ("flask.redirect(target)", ["UR04"]),
         ("redirect(url_for('uploads.index'), 303)", []),
+        ("flask.redirect(flask.url_for('uploads.index'))", []),
+        ("redirect(not_url_for('uploads.index'))", ["UR04"]),
         ("redirect_to(request.args.get('next'), 'pages.home')", []),
         ("@may_redirect_to('pay.example', reason='r')\ndef view(): return redirect(link)", []),
         ("@urls.may_redirect_to('pay.example', reason='r')\nclass View:\n    def get(self): return redirect(link)", []),

@@ -1,4 +1,4 @@
-"""The code saves no file under a name that its sender has chosen."""
+"""The code saves and reads no file under a name that its sender has chosen, and saves no upload by itself."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 from flask import Flask
 
 from tests.lint.code import trees_of
-from tests.lint.saving import saved_names
+from tests.lint.saving import KEPT, READ, SAVED, misused_files
 
 
 def test_9_S2_no_file_is_saved_under_the_client_s_name(app: Flask) -> None:
     trees = trees_of(Path(app.root_path))
-    assert {name: list(saved_names(tree)) for name, tree in trees.items() if list(saved_names(tree))} == {}
+    assert {name: list(misused_files(tree)) for name, tree in trees.items() if list(misused_files(tree))} == {}
 
 
-def saved(code: str) -> list[tuple[int, str]]:
-    return list(saved_names(ast.parse(textwrap.dedent(code))))
+def found(code: str) -> list[str]:
+    return [what for _, _, what in misused_files(ast.parse(textwrap.dedent(code)))]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,43 @@ def saved(code: str) -> list[tuple[int, str]]:
     ],
 )
 def test_9_S2_the_check_finds_the_client_s_name(code: str) -> None:
-    assert len(saved(code)) == 1
+    assert found(code) == [SAVED]
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        ("send_file(os.path.join('/srv', request.args['name']))", READ),
+        ("flask.send_file(path_or_file=f'/srv/{request.args[\"name\"]}')", READ),
+        ("(Path('/srv') / request.args['name']).read_text()", READ),
+        ("(folder / request.form['name']).open().read()", READ),
+        ("name = request.args.get('name')\nopen(folder / name)", READ),
+        ("def read(name):\n    return (folder / name).read_bytes()\n\nread(request.args['name'])", READ),
+        ("for name in request.args.getlist('name'):\n    send_file(folder / name)", READ),
+        ("@bp.get('/a/<path:name>')\ndef view(name):\n    return send_file(folder / name)", READ),
+        ("@bp.get('/a/<name>')\ndef view(name):\n    return send_file(folder / NAMES[name])", ""),
+        ("send_from_directory(folder, request.args['name'])", ""),
+        ("send_file(safe_join(folder, request.args['name']))", ""),
+        ("send_file(REPORTS[request.args['name']])", ""),
+        ("Image.open(request.files['f'])", ""),
+        ("client.open(request.args['name'])", ""),
+        ("request.files['f'].save(folder / token_hex(16))", KEPT),
+        ("f = request.files.get('f')\nname = secure_filename(f.filename)\nf.save(folder / name)", KEPT),
+        ("for f in request.files.getlist('f'):\n    f.save(folder / token_hex(16))", KEPT),
+        ("for _, f in request.files.items():\n    f.save(folder / token_hex(16))", KEPT),
+        ("def keep(f):\n    f.save(folder / token_hex(16))\n\nkeep(request.files['f'])", KEPT),
+        ("form.picture.data.save(folder / token_hex(16))", KEPT),
+        ("request.files['f'].save(request.form['name'])", SAVED),
+        ("uploads.save_all(request.files.getlist('f'))", ""),
+        ("Note().save(request.get_json())", ""),
+        ("data = request.get_json()\nnote.save(data['title'].strip())", ""),
+        ("note.save(title=request.form['title'])", ""),
+        ("note.save(request.form)", ""),
+        ("note.data.save(request.form.get('title'))", ""),
+    ],
+)
+def test_9_S2_the_check_finds_what_is_read_and_what_no_check_has_seen(code: str, what: str) -> None:
+    assert found(code) == [what] * bool(what)
 
 
 @pytest.mark.parametrize(
@@ -100,4 +136,4 @@ def test_9_S2_the_check_finds_the_client_s_name(code: str) -> None:
     ],
 )
 def test_9_S2_the_check_leaves_the_rest_alone(code: str) -> None:
-    assert saved(code) == []
+    assert found(code) == []

@@ -46,6 +46,7 @@ from tools.audit import yours
 
 HOST = "audit.example"
 ALLOWED_HOST = "docs.audit.example"
+FOREIGN_ORIGIN = "https://evil.example"
 UNSAFE_METHODS = ("POST", "PUT", "PATCH", "DELETE")
 
 PASSWORD = "mosaic tundra 7 lantern"  # noqa: S105 # nosec B105 - of the audit's own accounts
@@ -316,6 +317,14 @@ class Subject:
             view = inspect.unwrap(view.func)
         return view
 
+    def run_by(self, endpoint: str, method: str) -> View:
+        """Return the function that a route runs for a method."""
+        view = self.innermost(endpoint)
+        kind = getattr(view, "view_class", None)
+        run = getattr(kind, method.lower(), None) or kind.dispatch_request if kind else view
+        found: View = inspect.unwrap(run if hasattr(run, "__code__") else type(run).__call__)
+        return found
+
     def library_of(self, endpoint: str) -> str:
         """Return the package that a route's view comes from, such as ``flask_admin``; '' for the app's own."""
         view = self.innermost(endpoint)
@@ -334,7 +343,7 @@ class Subject:
         for rule in self.rules("GET") if self.own else ():
             if not rule.arguments:
                 # Only the headers are read: a stream may never end.
-                with browser.open(rule.rule, buffered=False) as answer:
+                with browser.open(rule.rule, headers={"Origin": FOREIGN_ORIGIN}, buffered=False) as answer:
                     found.append((rule, answer.headers))
         return found
 

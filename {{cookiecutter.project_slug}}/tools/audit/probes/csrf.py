@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import isfunction
 from itertools import chain
 from pathlib import Path
+from types import CodeType
 from typing import Any
 from unittest import mock
 
@@ -33,6 +34,11 @@ from tools.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, NotApplicable
 
 STALE = {"csrf_token": "x.y.z"}  # nosec B105 - belongs to no session
 REACHED = "the view was reached"
+# A verb that is the last part of a path, before its arguments.
+VERB = re.compile(r"(?i)/(?:log[-_]?out|sign[-_]?out|delete|remove|cancel|destroy|revoke|end)(?:/<[^>]*>)*/?$")
+# The names in the code of a view that shows a form, and that acts only on a POST.
+SHOWS_FORM = re.compile(r"Form$|^(?:form_class|render_template|stream_template|validate_on_submit)$")
+ACTS_ON_POST = frozenset(("validate_on_submit", "is_submitted", "method"))
 DECLARED = "It is declared with @exempt, which is for requests that no cookie authenticates"
 
 
@@ -137,9 +143,9 @@ def routes_ask_for_the_token(subject: Subject) -> Iterator[str]:
             yield "A token from two days ago is accepted."
     if protected and not set(UNSAFE_METHODS) <= set(subject.app.config.get("WTF_CSRF_METHODS", ())):
         yield "WTF_CSRF_METHODS omits state-changing methods."
+    confirmed = {rule.rule for rule in subject.rules("POST") if _acts_only_on_post(subject, rule)}
     for rule in subject.rules("GET"):
-        shows_form = declared_by(subject.app, rule.endpoint, "GET", SHOWS_FORM_AGAIN)
-        if re.search(r"(?i)(?<![a-z])(logout|sign.?out|delete|remove)(?![a-z])|/end$", rule.rule) and not shows_form:
+        if VERB.search(rule.rule) and rule.rule not in confirmed:  # a GET there only asks
             yield Fault(
                 f"GET {rule.rule} looks state-changing.", "Accept only POST: any link can make a browser send a GET"
             )
@@ -253,22 +259,39 @@ def _stale_forms(subject: Subject) -> Iterator[str]:
         if "GET" in (rule.methods or ()) and not declared_by(subject.app, rule.endpoint, "POST", EXEMPT):
             with subject.view(rule.endpoint, lambda: "shown again"):
                 answer = subject.browser().open(subject.url(rule), method="POST", data=STALE)
-            if answer.text != "shown again" or answer.status_code != 400:
-                evidence, library = (
-                    f"The user's input at {rule.rule} is lost if its token is stale",
-                    subject.library_of(rule.endpoint),
-                )
+            lost, library = answer.text != "shown again" or answer.status_code != 400, subject.library_of(rule.endpoint)
+            if lost and (library or any(map(SHOWS_FORM.search, _names_in(subject, rule, "GET", "POST")))):
+                evidence = f"The user's input at {rule.rule} is lost if its token is stale"
                 fix = "Mark the view with @form_view"
                 yield (
                     Relaxed(f"{evidence}: it is a route of {library}.", fix) if library else Fault(f"{evidence}.", fix)
                 )
-    for file, node in subject.nodes:
-        marks = [ast.unparse(mark) for mark in getattr(node, "decorator_list", ())]
-        if any(mark.rpartition(".")[2] == "form_view" for mark in marks) and "validate_on_submit" not in ast.unparse(
-            node
-        ):
-            evidence = f"{file}:{getattr(node, 'lineno', 0)}: The view would act on a stale token."
-            yield Fault(evidence, "Act only after form.validate_on_submit(), as @form_view requires")
+    for rule in subject.rules(*UNSAFE_METHODS):
+        for method in _unsafe(rule):
+            shows_again = declared_by(subject.app, rule.endpoint, method, SHOWS_FORM_AGAIN)
+            if shows_again and "validate_on_submit" not in _names_in(subject, rule, method):
+                evidence = f"{method} {rule.rule} would act on a stale token."
+                yield Fault(evidence, "Act only after form.validate_on_submit(), as @form_view requires")
+
+
+def _acts_only_on_post(subject: Subject, rule: Rule) -> bool:
+    """Return whether a route that takes POST does something else for a GET, or nothing."""
+    apart = subject.run_by(rule.endpoint, "GET") is not subject.run_by(rule.endpoint, "POST")
+    return apart or "GET" not in (rule.methods or ()) or bool(ACTS_ON_POST & _names_in(subject, rule, "POST"))
+
+
+def _names_in(subject: Subject, rule: Rule, *methods: str) -> set[str]:
+    """Return the names in the code that a view runs for these methods, and in what it calls of its class."""
+    kind = getattr(subject.innermost(rule.endpoint), "view_class", None)
+    names: set[str] = set()
+    waiting: list[Any] = [getattr(subject.run_by(rule.endpoint, method), "__code__", None) for method in methods]
+    for code in waiting:  # this also visits what the loop appends
+        new = {*getattr(code, "co_names", ())} - names
+        names |= new
+        waiting += [each for each in getattr(code, "co_consts", ()) if isinstance(each, CodeType)]
+        called = (getattr(kind, name, None) for name in new)
+        waiting += [inspect.unwrap(each).__code__ for each in called if isfunction(each)]
+    return names
 
 
 def _exempted(subject: Subject) -> dict[str, list[tuple[str, str]]]:
@@ -287,12 +310,10 @@ def _runs(subject: Subject) -> dict[str, dict[int, Reasons]]:
     """Return why views, and hooks of their blueprints, run without a token: by the file and first line of each."""
     found: dict[str, dict[int, Reasons]] = {}
     for rule in subject.rules("GET", *UNSAFE_METHODS) if subject.own else ():
-        view = subject.innermost(rule.endpoint)
         hooks = (subject.app.before_request_funcs.get(name, ()) for name in rule.endpoint.split(".")[:-1])
         for method in rule.methods or ():
             reason = declared_by(subject.app, rule.endpoint, method, EXEMPT) if method in UNSAFE_METHODS else ""
-            kind = getattr(view, "view_class", None)
-            run = getattr(kind, method.lower(), getattr(kind, "dispatch_request", None)) if kind else view
+            run = subject.run_by(rule.endpoint, method)
             for code in (getattr(function, "__code__", None) for function in (run, *chain(*hooks))):
                 if code:
                     found.setdefault(code.co_filename, {}).setdefault(code.co_firstlineno, set()).add(reason)

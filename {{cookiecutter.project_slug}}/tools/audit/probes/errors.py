@@ -61,13 +61,17 @@ def every_status_has_a_page(subject: Subject) -> Iterator[str]:
 
 @probe("5.S2")
 def nothing_is_told(subject: Subject) -> Iterator[str]:
-    """Make a view raise an exception that contains a secret."""
+    """Make a view raise exceptions that contain a secret."""
     subject.needs_page()
     for headers in ({}, {"Accept": "application/json"}):
         answer = _failing(subject, _raise, headers=headers)
         told = [word for word in (*TELLING, str(subject.package)) if word in answer.text]
         if told or answer.status_code != 500:
             yield f"A failure answers {answer.status_code} and shows {', '.join(told) or 'nothing'}."
+    # The text of an exception that the app has defined may be for people.
+    for kind in [each for each in subject.app.error_handler_spec[None][None] if each.__module__ == "builtins"]:
+        if SECRET in _failing(subject, mock.Mock(side_effect=kind.__new__(kind, SECRET))).text:
+            yield f"The text of a {kind.__name__} is shown."
     if subject.app.debug:
         yield "Debug is on: the development server may offer a console."
     with subject.view(subject.page.endpoint, lambda: redirect(url_for(subject.page.endpoint))):

@@ -14,10 +14,11 @@ from flask import Response
 from werkzeug.datastructures import FileStorage, Headers
 from werkzeug.test import TestResponse
 
+from app.visitors import PUBLIC
 from tests.policies import relaxed_at
 from tools.audit.probes import DECLARED, is_pinned, server
-from tools.audit.steps import Relaxed, probe
-from tools.audit.subject import Subject
+from tools.audit.steps import Fault, Relaxed, probe
+from tools.audit.subject import FOREIGN_ORIGIN, Subject
 
 TWO_YEARS = 2 * 365 * 24 * 3600
 
@@ -30,6 +31,8 @@ ISOLATION = {
     "X-Permitted-Cross-Domain-Policies": ("none",),
     "Referrer-Policy": ("strict-origin-when-cross-origin", "same-origin", "strict-origin", "no-referrer"),
 }
+CORS_FIX = "Name the sites that may read it, or send no Access-Control-Allow-Credentials"
+CACHE_FIX = 'Send "private" instead, or mark the view with @public'
 SCANNERS = {
     "MDN's Observatory": r"(?i)observatory",
     "a CSP evaluator": r"(?i)csp.?evaluator",
@@ -130,10 +133,17 @@ def https_is_enforced(subject: Subject) -> Iterator[str]:
 @probe("6.S4")
 def the_rest_is_sent(subject: Subject) -> Iterator[str]:
     """Read the headers of a page that another site's script requests."""
-    elsewhere = "https://evil.example"
-    found = subject.browser().open(subject.page.rule, headers={"Origin": elsewhere}).headers
-    if found.get("Access-Control-Allow-Origin") in ("*", "null", elsewhere):
+    found = subject.browser().open(subject.page.rule, headers={"Origin": FOREIGN_ORIGIN}).headers
+    if found.get("Access-Control-Allow-Origin") in ("*", "null", FOREIGN_ORIGIN):
         yield "Access-Control-Allow-Origin lets any site read the page."
+    for rule, headers in subject.answers:
+        # Without credentials, another site reads only what anybody may read.
+        anybody = headers.get("Access-Control-Allow-Origin") in ("null", FOREIGN_ORIGIN)
+        if anybody and headers.get("Access-Control-Allow-Credentials", "").lower() == "true":
+            yield Fault(f"{rule.rule}: Any site may read it with a visitor's cookies.", CORS_FIX)
+        shared = re.search(r"(?i)\bpublic\b|\bs-maxage\b", headers.get("Cache-Control", ""))
+        if shared and subject.member and not subject.declares(rule, PUBLIC):
+            yield Fault(f"{rule.rule}: Caches may give a member's page to others ({shared[0]}).", CACHE_FIX)
     for each, where in subject.relaxed_views().items():
         if each.headers:
             changes = "; ".join(f"{name} {value or 'removed'}" for name, value in each.headers.items())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -25,7 +27,9 @@ from tools.audit.subject import UNSAFE_METHODS, Browser, NoAnswer, Subject
 WRONG = "a wrong guess"
 JSON = {"Accept": "application/json"}
 MANY = 70  # requests; a copy of the app accepts at most 60 per minute, 40 of a page
-STRICTER = re.compile(r"(?i)log.?in|sign.?in|sign.?up|regist|reset|forgot|uploads?$")
+STRICTER = re.compile(
+    r"(?<![A-Za-z])(?i:log[-_]?in|sign[-_]?(?:in|up)|regist(?:er|ration)|reset|forgot|uploads?$)(?![a-z])"
+)
 STRICTER_FIX = 'Mark the view with @limited("upload"), another kind, or a limit such as "10 per minute"'
 DECLARED = "It is declared with @unlimited"
 BUILT_IN = frozenset({"health.healthz"})
@@ -273,6 +277,13 @@ def _own_limits(subject: Subject) -> Iterator[str]:
             if rate(limit) > rate(default):
                 evidence = f"{rule.rule} has a limit of its own, {limit}, above RATELIMIT_DEFAULT ({default})."
                 yield Relaxed(evidence, "It is declared with @limited")
+    for file, node in subject.nodes:
+        if isinstance(node, ast.Call) and re.search(r"\blimiter\.limit$", ast.unparse(node.func)):
+            limit = str(getattr(node.args[0], "value", "")) if node.args else ""
+            with contextlib.suppress(ValueError):  # only a running app knows it
+                if rate(limit) > rate(default):
+                    evidence = f"{file}:{node.lineno}: limiter.limit allows {limit}, above the default ({default})."
+                    yield Fault(evidence, "Declare it with @limited, which this list shows")
     app = subject.make({})
     app.add_url_rule("/audit/limited", "limited", public(limited("2 per minute")(partial(str))))
     browser = subject.browser(app)
