@@ -390,8 +390,8 @@ def _in_words(fault: ErrorDetails) -> str:
     field = Settings.model_fields.get(name)
     if field is None:
         return f"{name}: is not a setting of this app (a typo?). app/settings.py lists all settings."
-    # The value of a secret must not reach a terminal or a log.
-    value = f" (is {fault['input']!r})" if field.repr else ""
+    # The value of a secret must not reach a terminal or a log. The input of a missing field is that of all others.
+    value = f" (is {fault['input']!r})" if field.repr and fault["type"] != "missing" else ""
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "string_unicode":
         message = "is made of bytes that are no UTF-8 text (use their hexadecimal form, .hex())"

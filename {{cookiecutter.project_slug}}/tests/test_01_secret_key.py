@@ -15,6 +15,7 @@ from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from itsdangerous import URLSafeTimedSerializer
+from pydantic import Field
 
 from app import create_app, paths, settings
 from app.security.cookies import NAME
@@ -409,6 +410,18 @@ def test_several_wrong_settings_are_told_together_and_no_secret_is_shown(app_con
     for name in ("PERMANENT_SESION_LIFETIME", *wrong):
         assert f"{name}:" in refused.value.message
     assert "hunter2" not in refused.value.message
+
+
+def test_a_missing_setting_is_told_without_the_others(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class WithAccount(settings.Settings):
+        TESTED_ACCOUNT: str = Field(description="The account.", examples=["acct"])
+
+    monkeypatch.setattr(settings, "Settings", WithAccount)
+    with pytest.raises(settings.SettingsError, match="TESTED_ACCOUNT: ") as refused:
+        create_app(app_config)
+    assert KEY not in refused.value.message
 
 
 @pytest.mark.parametrize("scheme", ["redis", "redis+sentinel"])
