@@ -38,6 +38,7 @@ from app.security.findings import Finding
 from app.security.headers import relax, relaxations_of
 from app.settings import SettingsError, load_settings
 from app.visitors import PUBLIC, public
+from tests.answers import read_start
 from tests.lint.code import check_code, trees_of
 from tests.lint.files import check_files
 from tests.lint.nodes import nodes_of
@@ -330,13 +331,8 @@ class Subject:
     @cached_property
     def answers(self) -> list[tuple[Rule, Headers]]:
         """The headers of every page without arguments as the app's own views answer; none for a foreign app."""
-        browser, found = self.member or self.browser(), []
-        for rule in self.rules("GET") if self.own else ():
-            if not rule.arguments:
-                # Only the headers are read: a stream may never end.
-                with browser.open(rule.rule, buffered=False) as answer:
-                    found.append((rule, answer.headers))
-        return found
+        browser, rules = self.member or self.browser(), self.rules("GET") if self.own else ()
+        return [(rule, browser.open(rule.rule).headers) for rule in rules if not rule.arguments]
 
     def relaxed_views(self) -> dict[relax, str]:
         """What the app declares that it relaxes, and where: each with its routes, or the whole app."""
@@ -470,23 +466,22 @@ class Browser:
         scheme: str = "https",
         host: str = "",
         headers: Mapping[str, str] | None = None,
-        buffered: bool = True,
         **kwargs: Any,
     ) -> TestResponse:
-        """Send a request. An unhandled exception counts as the 500 that a server would return."""
+        """Send a request, and read the start of the answer. An unhandled exception counts as a server's 500."""
         origin = f"{scheme}://{host or self.subject.host}"
         given = {"Referer": f"{origin}/", "Accept": "text/html", **(headers or {})}
         environ = {"REMOTE_ADDR": self.address, "wsgi.errors": self.subject.log}
         try:
-            return self.client.open(
+            answer = self.client.open(
                 path,
                 base_url=origin,
                 method=method,
                 headers={name: value for name, value in given.items() if value},
                 environ_overrides=environ,
-                buffered=buffered,
                 **kwargs,
             )
+            return read_start(answer)
         except Exception as error:
             text = f"Traceback: {type(error).__name__}: {error}".encode()
             request = EnvironBuilder(base_url=origin).get_request()
