@@ -70,7 +70,9 @@ def audit_own(factory: Callable[[Mapping[str, object]], Flask], *, split: bool =
             paths.ENV_FILE = place / "instance" / ".env"  # of this process
             paths.ENV_FILE.parent.mkdir(parents=True)
             own = {name: value for name, value in _settings(place).items() if name in settings.Settings.model_fields}
-            return Subject(copy(own), package, yours.PROJECT, place, log, copy, own, hosts_of(real))
+            made = Subject(copy(own), package, yours.PROJECT, place, log, copy, own, hosts_of(real))
+            made.check_members()
+            return made
 
         with _surroundings():
             if split and not only and hasattr(os, "fork") and (os.cpu_count() or 1) > 1:

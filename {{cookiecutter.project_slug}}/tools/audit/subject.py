@@ -24,6 +24,7 @@ from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.parse import urlsplit
 
 from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
@@ -190,6 +191,17 @@ class Subject:
     def member(self) -> Browser | None:
         """A signed-in browser, always the same one; None in an app without accounts."""
         return self.new_member()
+
+    def check_members(self) -> None:
+        """Raise SettingsError if the app sends its members elsewhere than they ask: then most probes would fail."""
+        with contextlib.suppress(NoAnswer, NotApplicable):  # the probes say so
+            place = urlsplit(self.member.open("/account").headers.get("Location", "")).path if self.member else ""
+            if place not in ("", "/login"):  # a session that does not begin is a finding of the probes
+                raise SettingsError(
+                    f"a member who asks for /account is sent to {place}, so the audit could not test what members do. "
+                    "Let a setting of yours turn this off, and add its value to settings in [tool.audit] of "
+                    'pyproject.toml: see "Small things" in docs/cookbook.md.'
+                )
 
     def new_member(self) -> Browser | None:
         """Return a browser that is signed in to a new account; None in an app without accounts."""
