@@ -62,14 +62,25 @@ def test_json_is_what_the_schema_says_and_sarif_what_its_model_says(default_app:
 
 
 SHOP = """
-from flask import Blueprint, jsonify, render_template
+import time
+from flask import Blueprint, Response, jsonify, make_response, render_template
 
 bp = Blueprint("shop", __name__, url_prefix="/shop", template_folder="goods")
 
 @bp.get("/")
 def index():
-    page = render_template("shop.html", names=["a"])
+    page = make_response(render_template("shop.html", names=["a"]))
+    page.set_cookie("__Host-theme", "dark", secure=True, httponly=True, samesite="Lax")
     return page, {"Referrer-Policy": "no-referrer"}
+
+@bp.get("/events")
+def events():
+    def stream():
+        while True:
+            yield "data: x\\n\\n"
+            time.sleep(1)
+
+    return Response(stream(), mimetype="text/event-stream")
 
 @bp.get("/api/items/<int:number>")
 def item(number):
@@ -82,6 +93,9 @@ class Item(Model):
 
     id: Mapped[int] = mapped_column(primary_key=True)
 """
+ACCOUNT = """
+    PAYMENT_ACCOUNT: str = Field(description="The account.", examples=["acct"])
+    READYZ_TOKEN: str"""
 SHOP_PAGE = """
 {% extends "base.html" %}
 {% block main %}
@@ -92,7 +106,7 @@ SHOP_PAGE = """
 
 
 def test_what_a_team_adds_or_renames_is_no_finding(default_app: App, cookiecutter: Cookiecutter) -> None:
-    """A blueprint with templates of its own and an API, a stricter header, a second address, a model; other names."""
+    """A blueprint with templates, an API, a stream and a cookie, a stricter header, a required setting; other names."""
     app = cookiecutter.app()
     (app / "app/views/shop.py").write_text(SHOP)
     (app / "app/views/goods").mkdir()
@@ -105,8 +119,15 @@ def test_what_a_team_adds_or_renames_is_no_finding(default_app: App, cookiecutte
     views, models = app / "app/views/__init__.py", app / "app/accounts/models.py"
     views.write_text(re.sub(r"\bpages\b", "front", views.read_text()))
     models.write_text(models.read_text() + ITEM)
+    edit(app, {"app/settings.py": ("\n    READYZ_TOKEN: str", ACCOUNT)})
+    with (app / "pyproject.toml").open("a") as file:
+        file.write('\n[tool.audit]\nsettings = { PAYMENT_ACCOUNT = "test" }\n')
     ended = audit(default_app, folder=app)
     assert ended.returncode == 0, ended.stdout
+    all_routes = ("tests/test_02_csrf.py", "tests/test_04_cookies.py")
+    check_all_passed(
+        default_app.run(default_app.folder / ".venv/bin/pytest", "--sample=10", "--in-process", *all_routes, cwd=app)
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ These tests use the modules of the app and of its tools: tests/test_audit.py run
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,11 @@ import pytest
 from app import create_app, paths, settings
 from app.project import TEMPLATE_VERSION
 from app.security.findings import facts
-from flask import Flask
+from app.visitors import public, visitors
+from flask import Flask, Response, redirect, request
+from flask.typing import ResponseReturnValue
+from pydantic import Field
+from tools.audit import yours
 from tools.audit.mitigations import MITIGATIONS
 from tools.audit.report import FORMATS
 from tools.audit.results import Report
@@ -30,15 +35,16 @@ from tools.audit.run import audit_own
 
 from tests.conftest import KEY, ROOT
 
+Factory = Callable[[Mapping[str, object] | None], Flask]
 STEPS_OF = {1: 5, 2: 6, 3: 5, 4: 5, 5: 5, 6: 5, 7: 5, 8: 5, 9: 7, 10: 5}
 
 
-def audited(app_config: dict[str, object], only: int = 0, **changes: object) -> Report:
+def audited(app_config: dict[str, object], only: int = 0, factory: Factory = create_app, **changes: object) -> Report:
     """Audit the app, or one mitigation, with these settings in its environment, as a server has them."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (app_config | changes).items():
             patch.setenv(name, str(value))
-        return audit_own(create_app, only=only)
+        return audit_own(factory, only=only)
 
 
 def stated(report: Report, *severities: str) -> list[tuple[str, str, str]]:
@@ -240,6 +246,80 @@ SUMMARY = "What the team has added."
 def init_app(app):
     pass
 """
+
+
+def test_a_setting_without_a_default_has_its_value_for_the_audit_alone(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class WithAccount(settings.Settings):
+        PAYMENT_ACCOUNT: int = Field(description="The account.", examples=["7"])
+
+    monkeypatch.setattr(settings, "Settings", WithAccount)
+    monkeypatch.setattr("tools.audit.run.STEPS", MITIGATIONS[1].steps)
+    with pytest.raises(settings.SettingsError, match="PAYMENT_ACCOUNT: "):
+        audited(app_config)
+    monkeypatch.setattr(yours, "_table", lambda: {"settings": {"PAYMENT_ACCOUNT": 7}})
+    for set_here, notes in (("", ["PAYMENT_ACCOUNT is not set here."]), ("8", [])):
+        report = audited(app_config, PAYMENT_ACCOUNT=set_here)
+        assert [fact.evidence for fact in report.deployment if fact.id == "DP06"] == notes
+        assert stated(report) == []
+    with pytest.raises(settings.SettingsError, match=r"PAYMENT_ACCOUNT: .*eight"):  # what is set here is not replaced
+        audited(app_config, PAYMENT_ACCOUNT="eight")
+    with pytest.raises(settings.SettingsError, match="PAYMENT_ACCOUNT: "):
+        create_app(app_config)
+
+
+def with_stream(config: Mapping[str, object] | None = None) -> Flask:
+    """The app with events that never end."""
+
+    def events() -> Iterator[str]:
+        while True:
+            yield "data: x\n\n"
+            time.sleep(0.2)
+
+    app = create_app(config)
+    app.add_url_rule("/events", "events", public(lambda: Response(events(), mimetype="text/event-stream")))
+    return app
+
+
+@pytest.mark.parametrize("only", [4, 5, 6])
+def test_a_stream_that_never_ends_does_not_stop_the_audit(app_config: dict[str, object], only: int) -> None:
+    assert stated(audited(app_config, only, with_stream)) == []
+
+
+def test_a_cookie_that_scripts_read_is_relaxed(app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    code = 'answer.set_cookie("__Host-theme", "dark", secure=True, samesite="Lax")'
+    monkeypatch.setattr("tools.audit.subject.trees_of", lambda _: {"app/views/theme.py": ast.parse(code)})
+    relaxed = [evidence for _, severity, evidence in stated(audited(app_config, 4)) if severity == "relaxed"]
+    assert relaxed == ["app/views/theme.py:1: A cookie is set without httponly."]
+
+
+def with_terms(config: Mapping[str, object] | None = None) -> Flask:
+    """The app of a team whose members must accept new terms first."""
+    app = create_app(config)
+    app.add_url_rule("/terms", "terms", lambda: "Please accept our terms.")
+
+    @app.before_request
+    def ask() -> ResponseReturnValue | None:
+        asked = app.config.get("ASK_FOR_TERMS", True) and visitors().account_id() and request.path != "/terms"
+        return redirect("/terms") if asked else None
+
+    return app
+
+
+def test_members_who_are_sent_elsewhere_are_one_line_and_a_setting_lets_them_in(
+    app_config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "DATABASE_URL" in settings.Settings.model_fields:
+        with pytest.raises(settings.SettingsError, match=r"sent to /terms, .* \[tool.audit\]"):
+            audited(app_config, 4, with_terms)
+
+    class WithTerms(settings.Settings):
+        ASK_FOR_TERMS: bool = Field(default=True, description="Ask members to accept the terms.", examples=["1"])
+
+    monkeypatch.setattr(settings, "Settings", WithTerms)
+    monkeypatch.setattr(yours, "_table", lambda: {"settings": {"ASK_FOR_TERMS": False}})
+    assert stated(audited(app_config, 4, with_terms)) == []
 
 
 def test_a_part_with_a_number_of_its_own_is_one_more_row(

@@ -7,6 +7,7 @@ import gc
 import os
 import re
 import shutil
+import tomllib
 import unicodedata
 import uuid
 from collections.abc import Generator, Iterator
@@ -26,6 +27,7 @@ from werkzeug.routing import BuildError, Rule
 from werkzeug.test import TestResponse
 
 from app import create_app, paths, settings
+from tests.answers import read_start
 from tests.attacker import Site
 from tests.chromium import launch
 from tests.programs import PROGRAMS, advice, missing
@@ -51,6 +53,9 @@ ORIGIN = "https://localhost"
 KEY = "Pz4vN8yQm2RkT7wXc5bLh9sJd3fGa6eU"
 TOKEN = re.compile(r'<meta name="csrf-token" content="([^"]+)"')
 LOG_LINES = 8
+# A team's settings for the tests and the audit, such as those without a default.
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+YOURS: dict[str, object] = PROJECT.get("tool", {}).get("audit", {}).get("settings", {})
 HAS_ACCOUNTS = "DATABASE_URL" in settings.Settings.model_fields
 
 
@@ -124,19 +129,23 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def forget_settings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """The tests judge the app, not the .env and the environment of whoever runs them."""
+    """The tests judge the app with the settings of ``[tool.audit]``, not with those of whoever runs them."""
     for name in settings.Settings.model_fields:
         monkeypatch.delenv(name, raising=False)
+    for name, value in YOURS.items():
+        monkeypatch.setenv(name, ",".join(map(str, value)) if isinstance(value, list) else str(value))
     monkeypatch.setattr(paths, "ENV_FILE", folder / ".env")
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    forget_settings(monkeypatch, tmp_path)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     if HAS_ACCOUNTS:
         monkeypatch.setattr("app.accounts.mail.PAUSE", (0, 0))
         cheap = {"argon2__memory_cost": 8, "argon2__time_cost": 1, "argon2__parallelism": 1}
         monkeypatch.setattr("app.accounts.identity.ARGON2", cheap)
+    with pytest.MonkeyPatch.context() as patch:  # of its own: a test may undo the other
+        forget_settings(patch, tmp_path)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -195,10 +204,12 @@ class BrowserLike(FlaskClient):
 
     origin = ORIGIN
 
-    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
+    def open(self, *args: Any, buffered: bool = False, **kwargs: Any) -> TestResponse:
+        """Send a request. Of an answer without a length, only the start is read: a team's stream may never end."""
         if args and isinstance(args[0], str):
             kwargs.setdefault("base_url", self.origin)
-        return super().open(*args, **kwargs)
+        answer = super().open(*args, **kwargs)
+        return read_start(answer) if buffered or answer.content_length is None else answer
 
 
 def browser_like(app: Flask, origin: str = ORIGIN) -> FlaskClient:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import time
 import zlib
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 import time_machine
-from flask import Blueprint, Flask, session, url_for
+from flask import Blueprint, Flask, Response, session, url_for
 from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -26,19 +27,33 @@ def set_cookies(response: TestResponse) -> list[str]:
     return response.headers.getlist("Set-Cookie")
 
 
-def test_4_S1_to_S5_every_cookie_is_set_with_every_attribute(member: FlaskClient, app: Flask) -> None:
-    paths = [str(rule.rule) for rule in app.url_map.iter_rules() if "<" not in str(rule.rule)]
-    cookies = [cookie for path in paths for cookie in set_cookies(member.get(path))]
-    assert cookies
-    for cookie in cookies:
-        name, *attributes = cookie.split("; ")
-        assert name.startswith("__Host-session=")
-        assert {"Secure", "HttpOnly", "SameSite=Lax", "Path=/"} <= set(attributes)
+@pytest.fixture
+def grown(app: Flask) -> Flask:
+    """The app with what a team may add: a stream that never ends, with a cookie of its own."""
+
+    def stream() -> Response:
+        answer = Response(itertools.repeat(b"data: x\n\n"), mimetype="text/event-stream")
+        answer.set_cookie("__Host-theme", "dark", secure=True, httponly=True, samesite="Strict")
+        return answer
+
+    app.add_url_rule("/tested-stream", "stream", public(stream))
+    return app
+
+
+def test_4_S1_to_S5_every_cookie_is_set_with_every_attribute(grown: Flask) -> None:
+    paths, member = [rule.rule for rule in grown.url_map.iter_rules() if not rule.arguments], new_member(grown)
+    cookies = [cookie.split("; ") for path in paths for cookie in set_cookies(member.get(path))]
+    assert {"__Host-session", "__Host-theme"} <= {name.partition("=")[0] for name, *_ in cookies}
+    for name, *attributes in cookies:
+        assert name.startswith("__Host-")
+        assert {"Secure", "HttpOnly", "Path=/"} <= set(attributes)
+        assert {"SameSite=Lax", "SameSite=Strict"} & set(attributes)
         assert not any(attribute.startswith("Domain") for attribute in attributes)
 
 
-def test_4_S2_no_page_shows_the_cookie(member: FlaskClient, app: Flask) -> None:
+def test_4_S2_no_page_shows_the_cookie(grown: Flask) -> None:
     """What a page shows of it, a script reads, HttpOnly or not."""
+    app, member = grown, new_member(grown)
     member.get("/")
     for path in [str(rule.rule) for rule in app.url_map.iter_rules() if "<" not in str(rule.rule)]:
         assert session_cookie(member) not in member.get(path).text

@@ -24,6 +24,7 @@ from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.parse import urlsplit
 
 from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
@@ -38,6 +39,7 @@ from app.security.findings import Finding
 from app.security.headers import relax, relaxations_of
 from app.settings import SettingsError, load_settings
 from app.visitors import PUBLIC, public
+from tests.answers import read_start
 from tests.lint.code import check_code, trees_of
 from tests.lint.files import check_files
 from tests.lint.nodes import nodes_of
@@ -191,6 +193,17 @@ class Subject:
         """A signed-in browser, always the same one; None in an app without accounts."""
         return self.new_member()
 
+    def check_members(self) -> None:
+        """Raise SettingsError if the app sends its members elsewhere than they ask: then most probes would fail."""
+        with contextlib.suppress(NoAnswer, NotApplicable):  # the probes say so
+            place = urlsplit(self.member.open("/account").headers.get("Location", "")).path if self.member else ""
+            if place not in ("", "/login"):  # a session that does not begin is a finding of the probes
+                raise SettingsError(
+                    f"a member who asks for /account is sent to {place}, so the audit could not test what members do. "
+                    "Let a setting of yours turn this off, and add its value to settings in [tool.audit] of "
+                    'pyproject.toml: see "Small things" in docs/cookbook.md.'
+                )
+
     def new_member(self) -> Browser | None:
         """Return a browser that is signed in to a new account; None in an app without accounts."""
         if not self.own or not self.takes("/register"):
@@ -339,13 +352,9 @@ class Subject:
     @cached_property
     def answers(self) -> list[tuple[Rule, Headers]]:
         """The headers of every page without arguments as the app's own views answer; none for a foreign app."""
-        browser, found = self.member or self.browser(), []
-        for rule in self.rules("GET") if self.own else ():
-            if not rule.arguments:
-                # Only the headers are read: a stream may never end.
-                with browser.open(rule.rule, headers={"Origin": FOREIGN_ORIGIN}, buffered=False) as answer:
-                    found.append((rule, answer.headers))
-        return found
+        browser, rules = self.member or self.browser(), self.rules("GET") if self.own else ()
+        foreign = {"Origin": FOREIGN_ORIGIN}
+        return [(rule, browser.open(rule.rule, headers=foreign).headers) for rule in rules if not rule.arguments]
 
     def relaxed_views(self) -> dict[relax, str]:
         """What the app declares that it relaxes, and where: each with its routes, or the whole app."""
@@ -479,23 +488,22 @@ class Browser:
         scheme: str = "https",
         host: str = "",
         headers: Mapping[str, str] | None = None,
-        buffered: bool = True,
         **kwargs: Any,
     ) -> TestResponse:
-        """Send a request. An unhandled exception counts as the 500 that a server would return."""
+        """Send a request, and read the start of the answer. An unhandled exception counts as a server's 500."""
         origin = f"{scheme}://{host or self.subject.host}"
         given = {"Referer": f"{origin}/", "Accept": "text/html", **(headers or {})}
         environ = {"REMOTE_ADDR": self.address, "wsgi.errors": self.subject.log}
         try:
-            return self.client.open(
+            answer = self.client.open(
                 path,
                 base_url=origin,
                 method=method,
                 headers={name: value for name, value in given.items() if value},
                 environ_overrides=environ,
-                buffered=buffered,
                 **kwargs,
             )
+            return read_start(answer)
         except Exception as error:
             text = f"Traceback: {type(error).__name__}: {error}".encode()
             request = EnvironBuilder(base_url=origin).get_request()

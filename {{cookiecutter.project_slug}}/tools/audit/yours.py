@@ -1,7 +1,7 @@
 """What the audit must know of your app, from ``[tool.audit]`` in pyproject.toml.
 
-``settings`` has a value for each of your settings without a default; it must not be the real one. ``fields`` has, by
-path, the fields that you have added to a form of the template::
+``settings`` has a value for each of your settings without a default; it must not be the real one. The tests take it
+too. ``fields`` has, by path, the fields that you have added to a form of the template::
 
     [tool.audit]
     settings = { PAYMENT_ACCOUNT = "test" }

@@ -14,7 +14,7 @@ from unittest import mock
 
 from flask import Flask, session
 
-from tools.audit.steps import Fault, probe
+from tools.audit.steps import Fault, Relaxed, probe
 from tools.audit.subject import Browser, NoAnswer, NotApplicable, Subject
 
 COOKIE_FIX = 'Name it "__Host-…", and set it with secure=True, httponly=True, samesite="Lax"'
@@ -46,6 +46,7 @@ def cookie_is_http_only(subject: Subject) -> Iterator[str]:
     """Start a session, and look for the cookie in the pages."""
     if "HttpOnly" not in _attributes(subject):
         yield "Scripts can read the session cookie."
+    yield from _set_without(subject, "httponly", Relaxed)
     if not subject.own:
         return
     visitor = subject.new_member() or _browser_with(subject, _value(subject))
@@ -135,11 +136,11 @@ def _set_by_code(subject: Subject) -> Iterator[tuple[str, ast.Call]]:
             yield f"{file}:{node.lineno}", node
 
 
-def _set_without(subject: Subject, attribute: str) -> Iterator[str]:
+def _set_without(subject: Subject, attribute: str, kind: type[Fault] = Fault) -> Iterator[str]:
     for place, call in _set_by_code(subject):
         given = [each.value for each in call.keywords if each.arg in (attribute, None)]
         if not given or (isinstance(given[0], ast.Constant) and given[0].value in (None, False, "None")):
-            yield Fault(f"{place}: A cookie is set without {attribute}.", COOKIE_FIX)
+            yield kind(f"{place}: A cookie is set without {attribute}.", COOKIE_FIX)
 
 
 def _begin() -> str:
