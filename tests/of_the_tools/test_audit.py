@@ -315,7 +315,7 @@ def test_members_who_are_sent_elsewhere_are_one_line_and_a_setting_lets_them_in(
             audited(app_config, 4, with_terms)
 
     class WithTerms(settings.Settings):
-        ASK_FOR_TERMS: bool = Field(default=True, description="Ask members to accept the terms.", examples=["1"])
+        ASK_FOR_TERMS: bool = Field(description="Ask members to accept the terms.", examples=["1"])
 
     monkeypatch.setattr(settings, "Settings", WithTerms)
     monkeypatch.setattr(yours, "_table", lambda: {"settings": {"ASK_FOR_TERMS": False}})

@@ -53,7 +53,7 @@ ORIGIN = "https://localhost"
 KEY = "Pz4vN8yQm2RkT7wXc5bLh9sJd3fGa6eU"
 TOKEN = re.compile(r'<meta name="csrf-token" content="([^"]+)"')
 LOG_LINES = 8
-# A team's settings for the tests and the audit, such as those without a default.
+# What a team's settings without a default are for the tests and the audit.
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 YOURS: dict[str, object] = PROJECT.get("tool", {}).get("audit", {}).get("settings", {})
 HAS_ACCOUNTS = "DATABASE_URL" in settings.Settings.model_fields
@@ -129,11 +129,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def forget_settings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """The tests judge the app with the settings of ``[tool.audit]``, not with those of whoever runs them."""
-    for name in settings.Settings.model_fields:
+    """The tests judge the app, not the .env and the environment of whoever runs them."""
+    for name, field in settings.Settings.model_fields.items():
         monkeypatch.delenv(name, raising=False)
-    for name, value in YOURS.items():
-        monkeypatch.setenv(name, ",".join(map(str, value)) if isinstance(value, list) else str(value))
+        if field.is_required() and (value := YOURS.get(name)) is not None:
+            monkeypatch.setenv(name, ",".join(map(str, value)) if isinstance(value, list) else str(value))
     monkeypatch.setattr(paths, "ENV_FILE", folder / ".env")
 
 

@@ -223,9 +223,7 @@ def send(file: StoredFile, *, inline: bool = False) -> Response:
     response.content_length = file.size
     if request.if_match and not (request.if_match.star_tag or request.if_match.is_strong(file.id)):
         refuse(412, "This is another file than the request asks for.")
-    asked = request.environ | {
-        "HTTP_IF_MATCH": ""
-    }  # Werkzeug (3.1.9) does not know its *, and sends a part all the same
+    asked = request.environ | {"HTTP_IF_MATCH": ""}  # Werkzeug (3.1.9) takes * for an ETag, and ignores it for a Range
     if not re.fullmatch("bytes=[^,]*", request.headers.get("Range", "")):
         asked.pop("HTTP_RANGE", None)  # RFC 9110: another unit is ignored, and several parts may be
     response.make_conditional(asked, accept_ranges=True, complete_length=file.size)
