@@ -107,7 +107,7 @@ def redact_path(path: str, rule: Rule | None = None) -> str:
 
 
 def method_of(method: str) -> str:
-    """Return a method of HTTP, else "other": a client may send any word, and some would hide the path behind it."""
+    """Return a method of HTTP, else "other": a client may send any word, and ``TOKEN /path`` looks like a secret."""
     return method if method in HTTPMethod.__members__ else "other"
 
 

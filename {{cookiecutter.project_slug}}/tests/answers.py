@@ -11,9 +11,10 @@ SECONDS = 2
 
 
 def read_start(answer: TestResponse) -> TestResponse:
-    """Read the first mebibyte of an answer, for two seconds at most, close it, and return it.
+    """Read an answer, close it, and return it.
 
-    An answer that states its length has an end, and is read whole.
+    Without a length, reading stops after the chunk that exceeds one mebibyte or two seconds. A stream that never sends
+    its next chunk still blocks.
     """
     until, size, chunks = time.monotonic() + SECONDS, 0, []
     try:

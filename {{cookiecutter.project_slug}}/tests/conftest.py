@@ -53,7 +53,7 @@ ORIGIN = "https://localhost"
 KEY = "Pz4vN8yQm2RkT7wXc5bLh9sJd3fGa6eU"
 TOKEN = re.compile(r'<meta name="csrf-token" content="([^"]+)"')
 LOG_LINES = 8
-# What a team's settings without a default are for the tests and the audit.
+# Values for a team's settings without a default, which tools/audit/yours.py reads too: no test needs the tools.
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 YOURS: dict[str, object] = PROJECT.get("tool", {}).get("audit", {}).get("settings", {})
 HAS_ACCOUNTS = "DATABASE_URL" in settings.Settings.model_fields
@@ -132,7 +132,8 @@ def forget_settings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """The tests judge the app, not the .env and the environment of whoever runs them."""
     for name, field in settings.Settings.model_fields.items():
         monkeypatch.delenv(name, raising=False)
-        if field.is_required() and (value := YOURS.get(name)) is not None:
+        if field.is_required() and name in YOURS:
+            value = YOURS[name]
             monkeypatch.setenv(name, ",".join(map(str, value)) if isinstance(value, list) else str(value))
     monkeypatch.setattr(paths, "ENV_FILE", folder / ".env")
 

@@ -110,6 +110,8 @@ NAMES = {
     "NUL\u200d.txt": "_NUL\u200d.txt",
     "CON" + " " * 200 + "x.txt": "_CON.txt",
     "\u200d.txt": "file.txt",
+    "\u200d \u200d.txt": "file.txt",
+    "con artists.txt": "con artists.txt",
     "console.txt": "console.txt",
     "a.txt. . .": "a.txt",
     "a.txt::$DATA": None,

@@ -90,10 +90,11 @@ def may_be_sent_to(address: str, kind: str) -> bool:
 def claim_new_password(address: str, kind: str) -> None:
     """Count a password that is about to be set, with its mail to the owner. Raises Refusal (429) after too many.
 
-    A registration or a change ends the links that the owner of the address has requested for a reset.
+    A registration or a change ends the links that the owner of the address has requested for a reset. Without a limit,
+    somebody else could end all of them.
     """
     if not may_be_sent_to(address, kind):
-        text = f"{LIMIT.amount} passwords were sent for this address, the maximum for one hour."
+        text = f"This address had {LIMIT.amount} registrations or new passwords, the maximum for one hour."
         end = limiter.limiter.get_window_stats(LIMIT, "mail", kind, digest(address)).reset_time
         refuse(429, text, retry_after=seconds_until(end))
 

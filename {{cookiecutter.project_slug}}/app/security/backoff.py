@@ -100,7 +100,9 @@ def claim_attempt(account: str) -> None:
 
     ``account`` is the identifier as it was submitted, of an account that exists or not.
     """
-    backoffs, g.pair = _backoffs(account), _pair(account)
+    pair = _pair(account)
+    g.claimed = {account: pair}
+    backoffs = _backoffs(account, pair)
     wait = max(backoff.waits() for backoff in backoffs)
     of_account, *of_networks = backoffs
     for backoff in (*of_networks, of_account):  # the narrowest first: what it refuses must not count for the others
@@ -109,7 +111,7 @@ def claim_attempt(account: str) -> None:
         message = "There were several wrong passwords. Please wait before the next try."
         refuse(429, message, retry_after=wait, event="authn_login_lock", account=account)
     if of_networks:  # a known address counts for none of them, so there is nothing to give back
-        limiter.storage.incr(f"{_pair(account)}/guesses", DAY)
+        limiter.storage.incr(f"{pair}/guesses", DAY)
 
 
 def attempt_succeeded(account: str, *, new_password: bool = False) -> None:
@@ -117,8 +119,10 @@ def attempt_succeeded(account: str, *, new_password: bool = False) -> None:
 
     After a ``new_password`` only this address is known: who had the old one must not have separate guesses at it.
     """
-    storage, pair = limiter.storage, _pair(account)
-    own, *address = _backoffs(account)
+    storage = limiter.storage
+    # The password was right when the attempt was claimed. Meanwhile there may be another one.
+    pair = g.get("claimed", {}).get(account) or _pair(account)
+    own, *address = _backoffs(account, pair)
     own.clear()
     for backoff in address:
         backoff.give_back(_counted_for(f"{pair}/guesses"))
@@ -127,22 +131,23 @@ def attempt_succeeded(account: str, *, new_password: bool = False) -> None:
         forget_addresses(account)
     elif _counted_for(_passwords(account)):
         _remember(_passwords(account), 0)  # as long as the addresses that it tells apart
-    # The password was right when the attempt was claimed. Meanwhile it may have changed.
-    _remember(f"{_pair(account) if new_password else g.get('pair', pair)}/known", 1)
+    _remember(f"{_pair(account) if new_password else pair}/known", 1)
 
 
 def forget_addresses(account: str) -> None:
-    """Forget where the password was right: after the account is deleted, its name may be that of another owner."""
+    """Forget where the password was right: after the account is deleted, its name may be that of another owner.
+
+    Without effect on an account whose count found no room in a full memory.
+    """
     _remember(_passwords(account), 1)
 
 
 def remaining_tries(account: str) -> int:
     """Return the guesses left before the first wait, whether the account exists or not."""
-    return min(backoff.left() for backoff in _backoffs(account))
+    return min(backoff.left() for backoff in _backoffs(account, _pair(account)))
 
 
-def _backoffs(account: str) -> list[_Backoff]:
-    pair = _pair(account)
+def _backoffs(account: str, pair: str) -> list[_Backoff]:
     if _counted_for(f"{pair}/known"):
         return [_Backoff(pair)]
     networks = {client_address(prefix): times for prefix, times in {64: 1, **WIDER}.items()}

@@ -142,7 +142,7 @@ class _Parser(FormDataParser):
     """Parses a form, and names the limit of its parts that was hit: Werkzeug raises the same error for all limits."""
 
     def parse(self, stream: IO[bytes], mimetype: str, content_length: int | None, options: Any = None) -> Any:
-        """Return the stream, the fields and the files. Raises Refusal (413)."""
+        """Return the stream, the fields and the files. Raises Refusal (400, 413)."""
         boundary = (options or {}).get("boundary", "").encode(errors="replace")
         if b"\n" in boundary or b"\r" in boundary:  # Werkzeug would find it where _Counted does not
             raise Refusal(400, "The boundary of this form contains a line break.")
@@ -165,7 +165,8 @@ class _Counted:
     def __init__(self, stream: IO[bytes], boundary: bytes, max_parts: int | None) -> None:
         self.stream, self.boundary, self.max_parts = stream, boundary, max_parts
         self.last, self.count = b"", 0
-        # Any number of blanks may follow a boundary, so they count as headers. Files must not contain it (RFC 2046).
+        # A boundary counts anywhere in a line: no file may contain it (RFC 2046). Blanks behind it count as headers:
+        # there may be any number of them.
         self.part = re.compile(re.escape(boundary) + rb"(?=\s)([^\S\n\r]*(?:\r\n|\n|\r)?)")
 
     def read(self, size: int = -1) -> bytes:
@@ -185,13 +186,12 @@ class _Counted:
         return data
 
     def _has_long_headers(self, seen: bytes) -> bool:
-        """Return whether the headers of a part are too long. No byte is searched twice for their end."""
+        """Return whether a part has too long headers. Parts before the same empty line share one search for it."""
         end = None
         for part in self.part.finditer(seen):
             if end is None or end.start() < part.end():
                 most = part.start(1) + MAX_PART_HEADERS
-                end = EMPTY_LINE.search(seen, part.end(), most)
-                if not end:
+                if not (end := EMPTY_LINE.search(seen, part.end(), most)):
                     return len(seen) >= most
         return False
 

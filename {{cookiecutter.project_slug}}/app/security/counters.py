@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 REDIS_RETRY = 5  # seconds between two attempts to reconnect
 SLOW, SLOW_ANSWERS = 0.12, 3  # seconds of an answer, and how many such in a row are as bad as none
 
-MAX_KEYS = 100_000  # about 35 MB, in each of two memories
+MAX_KEYS = 100_000  # in each of two memories: about 35 MB each
 OVERFLOW_SLOTS = 65_536
 SWEEP_INTERVAL = 1  # seconds; a sweep of all keys takes about 10 ms
 
-# The kinds of limits that count for the networks in networks.WIDER too.
+# The kinds of limits against guessing: they count for the networks in networks.WIDER too, in the memory of the guesses.
 COUNTED_WIDELY = ("sign_in", "register", "reset")
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class GuardedStorage(Storage):
 
     def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, *, counters_uri: str, **_: str) -> None:
         super().__init__(uri, wrap_exceptions)
-        # A network can fill the memory of the pages: a key for each page and /64. Guesses and mails have their own.
+        # A network can fill the memory of the pages, with a key for each page and /64. Guesses and mails have another.
         self.pages, self.guesses = BoundedCounters(MAX_KEYS), BoundedCounters(MAX_KEYS)
         self.shared: SharedCounters | None = None
         self.lost = False
@@ -137,9 +137,9 @@ class GuardedStorage(Storage):
         return self.shared.base_exceptions if self.shared else ()
 
     def memory(self, key: str) -> BoundedCounters:
-        """Return the memory of ``key``, which Flask-Limiter or the backoff has made."""
-        scarce = not key.startswith("LIMITER/") or any(f"/each {kind}/" in key for kind in COUNTED_WIDELY)
-        return self.guesses if scarce else self.pages
+        """Return the memory that counts ``key``: that of the pages for the other limits of Flask-Limiter."""
+        is_guess = not key.startswith("LIMITER/") or any(f"/each {kind}/" in key for kind in COUNTED_WIDELY)
+        return self.guesses if is_guess else self.pages
 
     def incr(self, key: str, expiry: int, amount: int = 1, *, renew: bool = False) -> int:
         """Increment a counter and return its value.

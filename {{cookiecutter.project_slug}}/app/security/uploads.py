@@ -209,7 +209,7 @@ def send(file: StoredFile, *, inline: bool = False) -> Response:
     """Return the response that sends ``file`` to its owner. With ``inline``, the browser shows it if it is an image.
 
     The storage is asked only for the part that the request asks for, since a bucket has to copy it. Raises Refusal
-    (404) if the file has been deleted, and RequestedRangeNotSatisfiable (416).
+    (404 if the file has been deleted, 412 if ``If-Match`` names another one) and RequestedRangeNotSatisfiable (416).
     """
     response = send_file(
         io.BytesIO(),
@@ -222,10 +222,10 @@ def send(file: StoredFile, *, inline: bool = False) -> Response:
     )
     response.content_length = file.size
     if request.if_match and not (request.if_match.star_tag or request.if_match.is_strong(file.id)):
-        refuse(412, "This is another file than the request asks for.")
-    asked = request.environ | {"HTTP_IF_MATCH": ""}  # Werkzeug (3.1.9) takes * for an ETag, and ignores it for a Range
-    if not re.fullmatch("bytes=[^,]*", request.headers.get("Range", "")):
-        asked.pop("HTTP_RANGE", None)  # RFC 9110: another unit is ignored, and several parts may be
+        refuse(412, "This is not the version of the file that the request asks for.")
+    asked = request.environ | {"HTTP_IF_MATCH": ""}  # checked above: Werkzeug (3.1.9) reads * as an ETag
+    if not re.fullmatch("(?i)bytes=[^,]*", request.headers.get("Range", "")):
+        asked.pop("HTTP_RANGE", None)  # RFC 9110: ignore other units; several ranges may be ignored too
     response.make_conditional(asked, accept_ranges=True, complete_length=file.size)
     response.headers.update(DOWNLOAD_HEADERS)
     if request.method == "HEAD" or response.status_code == 304:

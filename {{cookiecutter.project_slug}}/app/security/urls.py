@@ -52,7 +52,7 @@ _RELATIVE = re.compile(r"(?a)(?=[\w?-])[\w./%~-]*(\?.*)?")
 # The same, percent-encoded once or more: a proxy that decodes turns "/%2fevil.example" into "//evil.example".
 _ENCODED_START = re.compile(r"/%(25)*(2f|5c|[01][0-9a-f]|20|7f)", re.IGNORECASE)
 # What comes before the target of a Refresh, in the spellings that browsers read (HTML, "shared declarative refresh").
-_SECONDS = re.compile(r"(?i)\A([\s\d.]*[;,]?\s*(?:url\s*=\s*)?)")
+_SECONDS = re.compile(r"(?i)\A[\s\d.]*[;,]?\s*(?:url\s*=\s*)?")
 
 # A host, or a function that returns one.
 Host = str | Callable[[], str]
@@ -309,7 +309,7 @@ def _by_the_leaving_page(safe: str) -> str:
 
 
 def _check_redirects(response: Response) -> Response:
-    """Stop a redirect by other code (an extension, the router) that would leave this site without asking."""
+    """Check each header that leads elsewhere: other code (an extension, the router) may have set it."""
     for name in (*(["Location"] if 300 <= response.status_code < 400 else ()), "Refresh", "HX-Redirect"):
         if name in response.headers:
             _check_redirect(response, name)
@@ -317,9 +317,10 @@ def _check_redirects(response: Response) -> Response:
 
 
 def _check_redirect(response: Response, name: str) -> None:
-    value = response.headers[name]
-    _, seconds, quoted = _SECONDS.split(value, 1) if name == "Refresh" else ("", "", value)
-    location = quoted.strip("\"'")
+    before, location = "", response.headers[name]
+    if name == "Refresh":
+        quoted = _SECONDS.sub("", location)
+        before, location = location.removesuffix(quoted), quoted.strip("\"'")
     own = tuple(f"{origin}/" for origin in _own_origins())
     if not location or _RELATIVE.fullmatch(location) or location.startswith(own) or _is_declared(location):
         return
@@ -332,7 +333,7 @@ def _check_redirect(response: Response, name: str) -> None:
         response.set_data(page.get_data())
         del response.headers[name]
     else:
-        response.headers[name] = seconds + _by_the_leaving_page(safe)
+        response.headers[name] = before + _by_the_leaving_page(safe)
 
 
 def _refuse_long_urls() -> None:

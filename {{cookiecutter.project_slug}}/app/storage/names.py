@@ -19,7 +19,7 @@ _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"
 
 _RESERVED_CHARACTERS = re.compile(r'[<>:"|?*]')
-_RESERVED_NAMES = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])(\s|\.|$)", re.IGNORECASE)
+_RESERVED_NAMES = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])\s*(\.|$)", re.IGNORECASE)
 
 
 def display_name(name: str) -> str:
@@ -29,14 +29,20 @@ def display_name(name: str) -> str:
     name = unicodedata.normalize("NFC", name)
     name = re.split(r"[/\\]", name)[-1]
     name = _RESERVED_CHARACTERS.sub("_", name).strip(" .")
-    if _RESERVED_NAMES.match(re.sub(f"[{_JOINERS}]", "", name)):
+    if _is_device(name):
         name = f"_{name}"
     stem, dot, ending = name.rpartition(".")
     if not dot:
         stem, ending = name, ""
     room = MAX_NAME_BYTES - len(f"{dot}{ending}".encode())
     stem = stem.encode()[: max(room, 0)].decode(errors="ignore").rstrip(" .")
-    return f"{stem if stem.strip(_JOINERS) else 'file'}{dot}{ending}"
+    if _is_device(stem):  # only the cut made it one
+        stem = f"_{stem}"
+    return f"{stem if stem.strip(f' {_JOINERS}') else 'file'}{dot}{ending}"
+
+
+def _is_device(name: str) -> bool:
+    return bool(_RESERVED_NAMES.match(re.sub(f"[{_JOINERS}]", "", name)))
 
 
 def extension(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A file that is saved or read under a name which a visitor has chosen (9.S2): he chooses the folder too.
+"""A file that is saved or read under a name that a visitor has chosen (9.S2): the name can lead to any folder.
 
 Read function by function, in the order of the lines: what holds the name, and where it becomes the path of a file.
 A name is followed into the functions of the same file that get it as an argument. It is not followed into other files,

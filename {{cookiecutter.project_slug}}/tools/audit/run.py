@@ -32,9 +32,7 @@ from tools.audit.steps import PROBES, examine
 from tools.audit.subject import ALLOWED_HOST, HOST, Subject, random_key
 
 LARGE = 50_000_000  # bytes
-STAND_IN = (
-    "The audit took the value of [tool.audit] in pyproject.toml. Set it where the app is served, or it won't start."
-)
+STAND_IN = "The audit used the value of [tool.audit] in pyproject.toml. Set the real one where the app is served."
 # The last ones take the longest, so they come first: two processes are then busy to the end.
 STEPS = [step for mitigation in reversed(MITIGATIONS.values()) for step in mitigation.steps]
 

@@ -283,7 +283,7 @@ def _own_limits(subject: Subject) -> Iterator[str]:
             with contextlib.suppress(ValueError):  # only a running app knows it
                 if rate(limit) > rate(default):
                     evidence = f"{file}:{node.lineno}: limiter.limit allows {limit}, above the default ({default})."
-                    yield Fault(evidence, "Declare it with @limited, which this list shows")
+                    yield Fault(evidence, "Use @limited instead: the audit shows it as relaxed")
     app = subject.make({})
     app.add_url_rule("/audit/limited", "limited", public(limited("2 per minute")(partial(str))))
     browser = subject.browser(app)
