@@ -44,12 +44,8 @@ def counters_hold(subject: Subject) -> Iterator[str]:
     with mock.patch.object(refusals, "MAX_REFUSALS", 10):
         for number in range(100):
             kept.add(f"network {number}", "audit", None, refusals.Refused(1, time.time() + 60, ""))
-    real = limiter.storage
-    if (
-        not isinstance(real, GuardedStorage)
-        or real.pages._max_keys + real.guesses._max_keys > MOST_KEYS
-        or len(kept) > 10
-    ):
+    most = storage.pages._max_keys + storage.guesses._max_keys
+    if not isinstance(limiter.storage, GuardedStorage) or most > MOST_KEYS or len(kept) > 10:
         yield "The memory of the counters is not limited."
     few = BoundedCounters(10)
     few.incr("failures", 60, 9)
