@@ -1,8 +1,9 @@
 """One contender of the benchmark: an app in its own process, which sends itself requests on demand.
 
 ``python contender.py KIND FOLDER [WITHOUT]``, in the environment of a generated app. KIND is ``bare`` (Flask alone,
-with the same pages), ``app`` (the app in FOLDER; WITHOUT names a module of ``app/security`` that is left out),
-or ``elsewhere`` (the app of cookiecutter-flask in FOLDER).
+with the same pages), ``libraries`` (Flask with Flask-Talisman, Flask-Limiter and Flask-WTF, and no code of ours),
+``app`` (the app in FOLDER; WITHOUT names a module of ``app/security`` that is left out), or ``elsewhere`` (the app of
+cookiecutter-flask in FOLDER).
 A line ``PAGE COUNT`` on standard input asks for COUNT requests; the answer is the CPU seconds that they took,
 including those of Flask's test client. COUNT 0 makes the first requests, which are not measured.
 """
@@ -55,8 +56,9 @@ IN_PLACE: dict[str, dict[str, Any]] = {
 }
 
 
-def bare(folder: Path) -> Flask:
+def bare(folder: Path, *, libraries: bool = False) -> Flask:
     """Return Flask alone, with the app's own templates and static files, and nothing of what the mitigations add."""
+    from flask_wtf import FlaskForm
     from wtforms import Form
 
     app = Flask("bare", root_path=str(folder / "app"))
@@ -74,8 +76,25 @@ def bare(folder: Path) -> Flask:
         project_name="Bare",
         current_user=type("Anonymous", (), {"is_authenticated": False}),
     )
-    add_views(app, Form, lambda view: view)
+    if libraries:
+        add_libraries(app)
+    add_views(app, FlaskForm if libraries else Form, lambda view: view)
     return app
+
+
+def add_libraries(app: Flask) -> None:
+    """Add what the libraries do by default, with a nonce and two limits as in the app."""
+    from flask_limiter import Limiter
+    from flask_limiter.util import get_remote_address
+    from flask_talisman import Talisman
+    from flask_wtf import CSRFProtect
+
+    app.config["SECRET_KEY"] = KEY
+    del app.jinja_env.globals["csp_nonce"], app.jinja_env.globals["csrf_token"]
+    policy = {"default-src": "'self'", "object-src": "'none'", "base-uri": "'none'", "frame-ancestors": "'none'"}
+    Talisman(app, content_security_policy=policy, content_security_policy_nonce_in=["script-src"])
+    Limiter(get_remote_address, app=app, default_limits=[NEVER, NEVER.replace("second", "hour")])
+    CSRFProtect(app)
 
 
 def elsewhere(folder: Path, place: Path) -> Flask:
@@ -157,8 +176,8 @@ class Browser:
 
 def app_of(kind: str, folder: Path, place: Path, without: str = "", **settings: object) -> Flask:
     match kind:
-        case "bare":
-            return bare(folder)
+        case "bare" | "libraries":
+            return bare(folder, libraries=kind == "libraries")
         case "elsewhere":
             return elsewhere(folder, place)
     return whole(folder, without, place, **settings)
