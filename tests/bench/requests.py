@@ -184,8 +184,8 @@ def pages(apps: dict[str, Path], python: Path, rounds: int) -> Iterator[str]:
             yield f"| {page} | {name} | {' | '.join(figures)} |"
     yield ""
     yield (
-        "The last column is the multiple of Flask with Flask-Talisman, Flask-Limiter and Flask-WTF, and nothing else: "
-        "this part is not ours to save."
+        "The last column is the multiple of Flask with Flask-Talisman, Flask-Limiter and Flask-WTF, and nothing else. "
+        "The app can't cost less than that."
     )
     file, view = (taken[f"bare {name}", page] for page in ("static", "json"))
     yield ""

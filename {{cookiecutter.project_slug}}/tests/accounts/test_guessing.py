@@ -140,7 +140,9 @@ def test_8_T1_a_new_password_is_known_at_no_other_address(
     assert_only_the_owner_is_known(alice)
 
 
-def test_8_T1_nor_is_a_later_one(alice: Flask, thief: FlaskClient, clock: time_machine.Coordinates) -> None:
+def test_8_T1_a_later_password_is_known_at_no_other_address(
+    alice: Flask, thief: FlaskClient, clock: time_machine.Coordinates
+) -> None:
     """The thief gets hold of the second password too. The third one is set more than 30 days after the second."""
     owner = browser_like(alice)
     change(owner, PASSWORD, NEW)

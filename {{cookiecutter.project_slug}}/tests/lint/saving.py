@@ -43,10 +43,10 @@ WHOLES = (ast.BinOp, ast.BoolOp, ast.JoinedStr, ast.FormattedValue, ast.Tuple, a
 SAVED = "stores a file under a name that its sender has chosen."
 READ = "reads a file under a name from a request."
 KEPT = "stores an upload, which nothing has checked."
-FOUND = tuple[int, str, str]  # the line, the call, and what it does
+Found = tuple[int, str, str]  # the line, the call, and what it does
 
 
-def misused_files(module: ast.Module) -> Iterator[FOUND]:
+def misused_files(module: ast.Module) -> Iterator[Found]:
     """Yield each call that saves or reads a file under a name from its sender, or that saves an upload."""
     named = {node.name: node for node in nodes_of(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     yield from dict.fromkeys(_misused(module, {}, named, set()))
@@ -54,7 +54,7 @@ def misused_files(module: ast.Module) -> Iterator[FOUND]:
 
 def _misused(
     scope: ast.AST, names: Names, helpers: Mapping[str, Function], seen: set[tuple[str, frozenset[tuple[str, Traits]]]]
-) -> Iterator[FOUND]:
+) -> Iterator[Found]:
     """Yield what a scope saves and reads: a module or a function.
 
     ``names`` are the variables around it of which something is known, ``helpers`` the functions that it may call, and
